@@ -1,0 +1,202 @@
+"""Users and their logins."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import func, insert, literal, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import security
+from app.db import Database
+from app.errors import (
+    AlreadyExists,
+    InactiveUser,
+    InvalidCredentials,
+    InvalidRequest,
+    InvalidToken,
+    SessionEnded,
+    UnverifiedUser,
+)
+from app.models import LoginSession, User
+from app.security import Claims, Tokens
+from app.throttle import LoginThrottle
+
+log = structlog.get_logger()
+
+_LONGEST_EMAIL = 320  # 64 before the @, 255 after it
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    access_token: str
+    refresh_token: str
+
+
+async def create_user(
+    session: AsyncSession, email: str, password: str, *, active: bool = True, verified: bool = True
+) -> User:
+    """A new user. The caller commits.
+
+    Raises `InvalidRequest` for an e-mail or password that cannot be one, `AlreadyExists`.
+    """
+    email = email.strip()
+    local, _, domain = email.rpartition("@")
+    if not _storable(email) or not local or not domain or len(email) > _LONGEST_EMAIL or " " in email:
+        raise InvalidRequest("email: must be an address like name@example.com")
+    user = User(
+        id=f"USR_{secrets.token_hex(4).upper()}",
+        email=email,
+        password_hash=await _new_hash(password),
+        is_active=active,
+        is_verified=verified,
+    )
+    session.add(user)
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        raise AlreadyExists(f"There is a user {email} already") from error
+    await session.refresh(user)
+    return user
+
+
+async def find_user(session: AsyncSession, email: str) -> User | None:
+    """The user with this e-mail, whatever its case."""
+    if not _storable(email):
+        return None
+    return (
+        await session.scalars(select(User).where(func.lower(User.email) == func.lower(email.strip())))
+    ).one_or_none()
+
+
+async def list_users(session: AsyncSession) -> list[User]:
+    """All users, oldest first."""
+    return list(await session.scalars(select(User).order_by(User.created_at, User.id)))
+
+
+async def set_password(session: AsyncSession, user: User, password: str) -> None:
+    """A new password; every login made with the old one ends. Raises `InvalidRequest`."""
+    user.password_hash = await _new_hash(password)
+    await log_out_everywhere(session, user)
+
+
+async def set_active(session: AsyncSession, user: User, active: bool) -> None:
+    """An inactive user's logins end, and do not come back when the user does."""
+    user.is_active = active
+    if not active:
+        await log_out_everywhere(session, user)
+
+
+async def log_out_everywhere(session: AsyncSession, user: User) -> int:
+    """End all of the user's logins and their tokens at once. Returns how many there were."""
+    ended = await session.execute(
+        update(LoginSession)
+        .where(LoginSession.user_id == user.id, LoginSession.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+        .returning(LoginSession.id)
+    )
+    return len(ended.all())
+
+
+async def log_in(
+    db: Database,
+    tokens: Tokens,
+    throttle: LoginThrottle,
+    *,
+    email: str,
+    password: str,
+    address: str | None,
+    session_seconds: int,
+) -> TokenPair:
+    """A new login beside any others. Unknown e-mail and wrong password are alike, in text and in time.
+
+    Raises `InvalidCredentials`, `InactiveUser`, `UnverifiedUser`, `TooManyAttempts`.
+    """
+    account = email.strip().lower() if _storable(email) else ""
+    await throttle.check(account, address)
+    async with db.statement() as connection:
+        row = (
+            await connection.execute(
+                select(User.id, User.password_hash, User.is_active, User.is_verified).where(
+                    func.lower(User.email) == func.lower(account)
+                )
+            )
+        ).one_or_none()
+    right = await security.verify_password(password, row.password_hash if row else None)
+    if row is None or not right:
+        await throttle.record_failure(account, address)
+        raise InvalidCredentials
+    if not row.is_active:
+        raise InactiveUser
+    if not row.is_verified:
+        raise UnverifiedUser
+
+    session_id = uuid4()
+    # Selected from the user and not just inserted: a password changed while we hashed must not leave a login behind.
+    login = insert(LoginSession).from_select(
+        ["id", "user_id", "expires_at"],
+        select(literal(session_id), User.id, func.now() + timedelta(seconds=session_seconds)).where(
+            User.id == row.id, User.is_active, User.password_hash == row.password_hash
+        ),
+    )
+    async with db.statement() as connection:
+        logged_in = (await connection.execute(login)).rowcount
+    if not logged_in:
+        raise InvalidCredentials
+    log.info("logged_in", user_id=row.id, session_id=str(session_id))
+    return TokenPair(tokens.issue("access", row.id, session_id), tokens.issue("refresh", row.id, session_id))
+
+
+async def refresh(db: Database, tokens: Tokens, refresh_token: str) -> TokenPair:
+    """A new access token of the same login; the refresh token stays as it is.
+
+    Raises `InvalidRefreshToken`, `SessionEnded`, `InactiveUser`.
+    """
+    claims = tokens.read_refresh(refresh_token)
+    await _check_login(db, claims, if_ended=SessionEnded())
+    return TokenPair(tokens.issue("access", claims.user_id, claims.session_id), refresh_token)
+
+
+async def check_login(db: Database, claims: Claims) -> None:
+    """Whether the login that a token speaks for still counts. Raises `InvalidToken`, `InactiveUser`."""
+    await _check_login(db, claims, if_ended=InvalidToken())
+
+
+_LOGIN = text("""
+SELECT users.is_active, login_sessions.revoked_at IS NOT NULL OR login_sessions.expires_at <= now() AS ended
+FROM login_sessions JOIN users ON users.id = login_sessions.user_id
+WHERE login_sessions.id = :session_id AND users.id = :user_id
+""")
+
+
+async def _check_login(db: Database, claims: Claims, *, if_ended: InvalidToken | SessionEnded) -> None:
+    async with db.statement() as connection:
+        row = (
+            await connection.execute(_LOGIN, {"session_id": claims.session_id, "user_id": claims.user_id})
+        ).one_or_none()
+    if row is None:
+        raise if_ended
+    if not row.is_active:
+        raise InactiveUser
+    if row.ended:
+        raise if_ended
+
+
+async def _new_hash(password: str) -> str:
+    if not password:
+        raise InvalidRequest("password: must not be empty")
+    try:
+        return await security.hash_password(password)
+    except security.PasswordRefused as error:
+        raise InvalidRequest(f"password: {error}") from error
+
+
+def _storable(email: str) -> bool:
+    """PostgreSQL's text holds neither NUL nor half a surrogate pair; no user is called so."""
+    try:
+        return b"\0" not in email.encode()
+    except UnicodeEncodeError:
+        return False

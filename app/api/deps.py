@@ -1,0 +1,98 @@
+"""What routes share: the process's resources, the bearer token, and a body read with care."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, cast
+
+from arq.connections import ArqRedis
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ValidationError
+
+from app.api.envelope import explain
+from app.db import Database
+from app.errors import BodyTooLarge, InvalidRequest, InvalidToken
+from app.security import Claims, Tokens
+from app.settings import Settings
+from app.tasks import Hints
+from app.throttle import LoginThrottle
+
+MAX_BODY_BYTES = 64 * 1024
+_DRAINED_BYTES = 64 * 1024 * 1024
+_BODY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Opened by `app.main` at start, one of each a process."""
+
+    settings: Settings
+    db: Database
+    redis: ArqRedis
+    hints: Hints
+    tokens: Tokens
+    throttle: LoginThrottle
+
+
+def resources(request: Request) -> Resources:
+    return cast(Resources, request.app.state.resources)
+
+
+class _AccessToken(HTTPBearer):
+    """Reads the access token before anything else of the request is looked at."""
+
+    async def __call__(self, request: Request) -> Claims:  # type: ignore[override]
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise InvalidToken
+        return resources(request).tokens.read_access(token.strip())
+
+
+Bearer = Annotated[
+    Claims,
+    Depends(_AccessToken(bearerFormat="JWT", description="The `access_token` of a login", auto_error=False)),
+]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[ModelT]) -> ModelT:
+    """The request's JSON body. Raises `InvalidRequest` and `BodyTooLarge`.
+
+    By hand and not as a parameter of the route: FastAPI would read and parse it before the token was looked at, with
+    no limit on its size, and answer a fault by showing what was sent.
+    """
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await _limited_body(request)
+    except TimeoutError:
+        raise InvalidRequest("The body did not arrive in time") from None
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise InvalidRequest("Send the body as JSON, with the header Content-Type: application/json")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(explain(error.errors(include_input=False, include_url=False))) from None
+
+
+async def _limited_body(request: Request) -> bytes:
+    body = bytearray()
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MAX_BODY_BYTES:
+            body += chunk
+        elif size > _DRAINED_BYTES:
+            break  # up to here a client that sends too much is heard out, so that it can read our answer
+    if size > MAX_BODY_BYTES:
+        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """What `read_body` takes, for the OpenAPI document."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,109 @@
+"""The one shape of every answer, and the one place where errors become answers."""
+
+import json
+from typing import Any, Generic, TypeVar
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from app.db import is_unreachable
+from app.errors import InvalidToken, RingbackError, Unavailable
+
+log = structlog.get_logger()
+
+DataT = TypeVar("DataT")
+
+
+class Envelope(BaseModel, Generic[DataT]):
+    """What a successful call answers."""
+
+    status_code: int = Field(200, description="The HTTP status, repeated")
+    message: str
+    error: None = Field(None, description="Null on success")
+    data: DataT
+
+
+class ErrorEnvelope(BaseModel):
+    """What a failed call answers."""
+
+    status_code: int = Field(description="The HTTP status, repeated")
+    message: None = Field(None, description="Null on failure")
+    error: str = Field(description="What went wrong, for a person")
+    data: None = None
+
+
+class Detail(BaseModel):
+    """What a missing or invalid access token answers."""
+
+    detail: str
+
+
+def success(message: str, data: BaseModel) -> Response:
+    """A 200 with this data. Answers are built here and not by FastAPI, which would check and copy them again."""
+    body = f'{{"status_code":200,"message":{json.dumps(message)},"error":null,"data":{data.model_dump_json()}}}'
+    return Response(body, media_type="application/json")
+
+
+def failure(status: int, error: str, headers: dict[str, str] | None = None) -> Response:
+    """An error envelope."""
+    content = {"status_code": status, "message": None, "error": error, "data": None}
+    return Response(json.dumps(content), status, headers, media_type="application/json")
+
+
+async def _ringback_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RingbackError)
+    if isinstance(error, InvalidToken):
+        headers = {"WWW-Authenticate": "Bearer"}
+        return Response(json.dumps({"detail": error.message}), 401, headers, media_type="application/json")
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return failure(error.status, error.message, headers)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return failure(error.status_code, error.detail, dict(error.headers or {}))
+
+
+async def _validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return failure(400, explain(error.errors()))
+
+
+async def _maybe_database_away(request: Request, error: Exception) -> Response:
+    if not is_unreachable(error):
+        return await _unexpected(request, error)
+    log.warning("database_unreachable", error=repr(error))
+    return await _ringback_error(request, Unavailable(retry_after=2))
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    log.error("unexpected_error", exc_info=error)
+    return failure(500, RingbackError.message)
+
+
+def explain(faults: Any) -> str:
+    """Pydantic's faults as one line for a person: where and why, never what was sent."""
+    lines = []
+    for fault in faults:
+        where = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "path"))
+        why = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "missing":
+            why = "this field is required"
+        elif fault["type"] == "json_invalid":
+            why = "the body is not valid JSON"
+        lines.append(f"{where}: {why}" if where else why)
+    return "; ".join(lines)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every way in which a request can fail ends in one of these."""
+    app.add_exception_handler(RingbackError, _ringback_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    for kind in (OSError, SQLAlchemyError, TimeoutError):
+        app.add_exception_handler(kind, _maybe_database_away)
+    app.add_exception_handler(Exception, _unexpected)

@@ -1,0 +1,38 @@
+"""For load balancers and for people: does the process live, can the installation work."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+
+from app import health
+from app.api.deps import resources
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    status: str
+
+
+class Readiness(BaseModel):
+    status: str
+    missing: list[str]
+
+
+@router.get("/healthz", response_model=Health, summary="The process lives")
+async def healthz() -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "What is missing, each with what to do"}},
+    summary="PostgreSQL, Valkey and live workers of both kinds are there",
+)
+async def readyz(request: Request) -> JSONResponse:
+    house = resources(request)
+    missing = await health.missing_parts(house.db, house.redis)
+    if missing:
+        return JSONResponse({"status": "not ready", "missing": missing}, 503)
+    return JSONResponse({"status": "ready", "missing": []})

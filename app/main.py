@@ -1,0 +1,55 @@
+"""The API process: settings, resources, routes and error handlers wired together. Nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from app.api import developer, health
+from app.api.deps import Resources
+from app.api.envelope import install_error_handlers
+from app.api.request_log import RequestLog
+from app.db import Database
+from app.security import Tokens
+from app.settings import Settings, get_settings
+from app.tasks import Hints, arq_pool
+from app.throttle import LoginThrottle
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Connections are opened when it starts and closed when it stops."""
+    settings = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = arq_pool(settings.redis_url)
+        opened = Resources(
+            settings=settings,
+            db=Database(settings.database_url),
+            redis=redis,
+            hints=Hints(redis),
+            tokens=Tokens(
+                settings.secret_key.get_secret_value(),
+                access_seconds=settings.access_token_seconds,
+                refresh_seconds=settings.refresh_token_seconds,
+            ),
+            throttle=LoginThrottle(settings.redis_url),
+        )
+        app.state.resources = opened
+        yield
+        await opened.hints.aclose()
+        await opened.db.dispose()
+
+    app = FastAPI(
+        title="Ringback",
+        version=version("ringback"),
+        summary="The developer click-to-call API on your own machine",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.include_router(developer.router)
+    app.include_router(health.router)
+    app.add_middleware(RequestLog)
+    install_error_handlers(app)
+    return app

@@ -1,0 +1,46 @@
+"""A call's recording: stored once, then transcribed."""
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import tasks
+from app.models import Recording, TaskKind
+from app.storage import Stored
+
+MAX_BYTES = 512 * 1024 * 1024
+"""A recording above this is refused: nine hours of two-channel telephone audio."""
+
+_ENDINGS = {
+    "audio/wav": ".wav",
+    "audio/x-wav": ".wav",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+    "audio/flac": ".flac",
+}
+
+
+def storage_key(call_id: str, content_type: str) -> str:
+    """Where this call's recording goes: spread over folders, so that none holds a million files."""
+    ending = _ENDINGS.get(content_type.partition(";")[0].strip().lower(), "")
+    return f"recordings/{call_id[-2:]}/{call_id}{ending}"
+
+
+async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
+    """The recording is stored; its transcript is owed from now on."""
+    values = {
+        "storage_key": stored.key,
+        "content_type": content_type,
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256,
+    }
+    await session.execute(
+        insert(Recording)
+        .values(call_id=call_id, **values)
+        .on_conflict_do_update(index_elements=["call_id"], set_=values)
+    )
+    await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
+
+
+async def find(session: AsyncSession, call_id: str) -> Recording | None:
+    return (await session.scalars(select(Recording).where(Recording.call_id == call_id))).one_or_none()

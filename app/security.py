@@ -1,0 +1,163 @@
+"""Passwords and tokens: the only module that touches passlib and python-jose, and closes their holes.
+
+Tokens are JWTs, HS256. A valid token proves who logged in; whether that login still counts is asked of the
+database by whoever uses it, in the statement it makes anyway.
+"""
+
+import asyncio
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+from typing import Any, Literal
+from uuid import UUID
+
+from cachetools import TTLCache
+from jose import jwt
+from passlib.hash import argon2
+
+from app.errors import InvalidRefreshToken, InvalidToken, SessionEnded
+
+TokenKind = Literal["access", "refresh"]
+
+_ISSUER = "ringback"
+_ALGORITHM = "HS256"
+# python-jose lets a token pass that lacks the claim it was to verify, unless told that it must be there.
+_REQUIRED = {
+    "require_exp": True,
+    "require_iat": True,
+    "require_aud": True,
+    "require_iss": True,
+    "require_sub": True,
+}
+_MAX_TOKEN_BYTES = 1024  # ours are about 350; python-jose recurses into a nested header before it checks anything
+MAX_PASSWORD_BYTES = 1024
+
+# 19 MiB, 2 passes, 1 lane (OWASP): 30 to 40 ms. The library's default takes ten times that, and a few logins
+# a second would fill the machine.
+_argon2 = argon2.using(type="ID", memory_cost=19 * 1024, time_cost=2, parallelism=1)  # type: ignore[no-untyped-call]
+
+# One thread of its own, so that a storm of logins queues here and leaves every poll its CPU (docs/benchmarks.md).
+_hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
+
+# Verified against when there is no such user, so that both answers take the same time.
+_NOBODY = _argon2.hash(secrets.token_hex(16))
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Who a token speaks for, and through which login."""
+
+    user_id: str
+    session_id: UUID
+    expires_at: datetime
+
+
+class PasswordRefused(ValueError):
+    """This text cannot be a password; the message says why."""
+
+
+def check_password_form(password: str) -> bytes:
+    """The password as bytes. Raises `PasswordRefused` for what no hash should ever see."""
+    try:
+        encoded = password.encode()
+    except UnicodeEncodeError:
+        raise PasswordRefused("The password has characters that are no valid text") from None
+    if len(encoded) > MAX_PASSWORD_BYTES:
+        raise PasswordRefused(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
+    if b"\0" in encoded:
+        raise PasswordRefused("The password contains a NUL character")
+    return encoded
+
+
+async def hash_password(password: str) -> str:
+    """An argon2id hash, about 40 ms of one CPU. Raises `PasswordRefused`."""
+    encoded = check_password_form(password)
+    return str(await asyncio.get_running_loop().run_in_executor(_hashing, _argon2.hash, encoded))
+
+
+async def verify_password(password: str, password_hash: str | None) -> bool:
+    """Whether the password is right. None (no such user) takes as long and is always wrong."""
+    try:
+        encoded = check_password_form(password)
+    except PasswordRefused:
+        return False
+    hashed = password_hash or _NOBODY
+    matches = await asyncio.get_running_loop().run_in_executor(_hashing, _argon2.verify, encoded, hashed)
+    return bool(matches) and password_hash is not None
+
+
+class Tokens:
+    """Issues and reads the two kinds of token of one server."""
+
+    def __init__(self, secret: str, *, access_seconds: int, refresh_seconds: int) -> None:
+        self._secret = secret
+        self._lifetimes: dict[TokenKind, int] = {"access": access_seconds, "refresh": refresh_seconds}
+        # Verifying a signature costs as much as the rest of a poll; clients poll with one token for an hour.
+        # Only the signature is remembered: the session is asked of the database every time.
+        self._verified: TTLCache[str, Claims] = TTLCache(maxsize=4096, ttl=30)
+
+    def issue(self, kind: TokenKind, user_id: str, session_id: UUID) -> str:
+        now = int(time())
+        claims = {
+            "iss": _ISSUER,
+            "aud": _ISSUER,
+            "kind": kind,
+            "sub": user_id,
+            "sid": str(session_id),
+            "iat": now,
+            "exp": now + self._lifetimes[kind],
+            "jti": secrets.token_hex(8),
+        }
+        return str(jwt.encode(claims, self._secret, algorithm=_ALGORITHM))
+
+    def read_access(self, token: str) -> Claims:
+        """The claims of a valid access token. Raises `InvalidToken` for anything else whatsoever."""
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._read(token, "access")
+            self._verified[token] = claims
+        elif claims.expires_at.timestamp() <= time():
+            raise InvalidToken
+        return claims
+
+    def read_refresh(self, token: str) -> Claims:
+        """The claims of a valid refresh token. Raises `InvalidRefreshToken` for what was never one of ours, and
+        `SessionEnded` for one that has expired or whose signature is wrong (as after a change of secret)."""
+        try:
+            _check_form(token)
+            _claims_of(jwt.get_unverified_claims(token), "refresh")
+        except Exception as error:
+            raise InvalidRefreshToken from error
+        try:
+            return self._read(token, "refresh")
+        except InvalidToken as error:
+            raise SessionEnded from error
+
+    def _read(self, token: str, kind: TokenKind) -> Claims:
+        try:
+            _check_form(token)
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[_ALGORITHM],
+                audience=_ISSUER,
+                issuer=_ISSUER,
+                options=_REQUIRED,
+            )
+            return _claims_of(claims, kind)
+        except Exception as error:  # whatever a forged token makes the library raise, the answer is the same
+            raise InvalidToken from error
+
+
+def _check_form(token: str) -> None:
+    if len(token) > _MAX_TOKEN_BYTES or not token.isascii():
+        raise ValueError("no token of ours is this long, or has such characters")
+
+
+def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
+    """Every claim we rely on, with its type. Raises KeyError, TypeError or ValueError."""
+    if claims["kind"] != kind or not isinstance(claims["sub"], str) or type(claims["iat"]) is not int:
+        raise ValueError(f"not {kind} claims")
+    return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))

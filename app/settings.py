@@ -1,0 +1,130 @@
+"""Every knob of the server, in one typed class. Each is an environment variable: `RINGBACK_` and the name.
+
+A running `ringback up` writes `instance.json` into its data folder; whatever the environment does not say is
+read from there, so that a second shell finds the running instance by `RINGBACK_DATA_DIR` alone.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+DEFAULT_DATA_DIR = Path("var")
+INSTANCE_FILE = "instance.json"
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used. The text names each variable and what to do."""
+
+
+class Settings(BaseSettings):
+    """See README's configuration table, which is checked against this class."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_", extra="ignore", frozen=True)
+
+    # Where things are
+    port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
+    host: str = Field("127.0.0.1", description="Address the API listens on")
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Folder for recordings, models and embedded servers")
+    database_url: str = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host/name`")
+    redis_url: str = Field(description="Valkey or Redis, as `redis://:password@host:6379/0`")
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Addresses whose X-Forwarded-For is believed, comma-separated"
+    )
+    embedded: bool = Field(False, description="Set by `ringback up`: its own PostgreSQL and Valkey")
+    log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
+
+    # Accounts
+    secret_key: SecretStr = Field(description="Signs tokens: 32 random characters or more")
+    access_token_seconds: int = Field(7200, ge=60, description="Life of an access token")
+    refresh_token_seconds: int = Field(30 * 86400, ge=60, description="Life of a login session")
+
+    # Calls
+    telephony_provider: str = Field("simulator", description="Which adapter dials")
+    simulator_speed: float = Field(
+        1.0, gt=0, description="Simulated calls run this many times faster than their usual 1.5 to 6 s"
+    )
+    answer_timeout_seconds: Seconds = Field(
+        90, description="A call not answered (or not reported on) for this long since dialling has timed out"
+    )
+    max_call_seconds: Seconds = Field(3600, description="A call still up after this is hung up")
+    dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
+
+    # Speech
+    recognizer: str = Field("whisper", description="`whisper` (local) or `openai` (any compatible endpoint)")
+    whisper_model: str = Field("tiny.en", description="Model name, or a folder that holds one")
+    whisper_device: str = Field("cpu", description="`cpu`, `cuda` or `auto`")
+    whisper_threads: int = Field(1, ge=1, description="CPU threads of one recognition")
+    speech_url: AnyHttpUrl | None = Field(None, description="Base URL of an OpenAI-compatible speech endpoint")
+    speech_api_key: SecretStr | None = Field(None, description="Its key")
+    speech_model: str = Field("whisper-1", description="Model asked of it")
+    summary_url: AnyHttpUrl | None = Field(
+        None, description="Base URL of an OpenAI-compatible chat endpoint; absent: rules, no LLM"
+    )
+    summary_api_key: SecretStr | None = Field(None, description="Its key")
+    summary_model: str = Field("gpt-4o-mini", description="Model asked of it")
+    default_language: str | None = Field(
+        None, description="Language of calls that name none (ISO 639-1 or `hi-en`); absent: detected"
+    )
+
+    # The engine
+    call_concurrency: int = Field(100, ge=1, description="Tasks one calls worker runs at once")
+    transcript_concurrency: int = Field(1, ge=1, description="Recordings one transcripts worker recognizes at once")
+    lease_seconds: Seconds = Field(30, description="A task whose worker is silent this long goes to another")
+    sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
+    shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
+
+    @model_validator(mode="after")
+    def _secrets_are_strong(self) -> Self:
+        secret = self.secret_key.get_secret_value()
+        if len(secret) < 32 or len(set(secret)) < 10:
+            raise ValueError(
+                "RINGBACK_SECRET_KEY is too weak: use 32 or more random characters, "
+                "for example the output of `openssl rand -hex 32`"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        instance = data_dir_from_environment() / INSTANCE_FILE
+        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=instance)
+
+
+def data_dir_from_environment() -> Path:
+    """The data folder before any settings exist: `RINGBACK_DATA_DIR`, or `./var`."""
+    return Path(os.environ.get("RINGBACK_DATA_DIR") or DEFAULT_DATA_DIR)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once. Raises `SettingsError` with every fault named."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            name = "RINGBACK_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else ""
+            lines.append(f"{name}: {_explain(fault['type'], fault['msg'])}" if name else _explain("", fault["msg"]))
+        raise SettingsError("The configuration cannot be used.\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is not set. Set it, or start an instance of your own with `make up`"
+    return message.removeprefix("Value error, ")

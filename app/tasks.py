@@ -1,0 +1,212 @@
+"""Work that is owed, as rows. PostgreSQL is the truth; arq and Valkey only wake a worker sooner.
+
+A task exists if and only if the change that caused it was committed. Its life:
+
+    add      in the transaction of the change; after the commit a *hint* tells arq
+    claim    by one worker, for a lease that it renews while it works
+    finish   deletes the row, in the transaction of the task's own result; refused if the lease was lost
+    retry    gives the row back, due later
+
+A worker that dies, or is frozen past its lease, loses the task to another; what the first one then tries to write is
+rolled back with its `finish`. A hint that is lost costs seconds: the sweep hints again what is overdue.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from arq.connections import ArqRedis
+from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import RedisError
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db import Database
+from app.models import Queue, Task, TaskKind
+
+log = structlog.get_logger()
+
+QUEUE_OF: dict[TaskKind, Queue] = {
+    TaskKind.DIAL: Queue.CALLS,
+    TaskKind.TRACK: Queue.CALLS,
+    TaskKind.FETCH_RECORDING: Queue.CALLS,
+    TaskKind.TRANSCRIBE: Queue.TRANSCRIPTS,
+}
+
+JOB = "run_task"
+"""The one arq function. Its argument is a task's id."""
+
+# A job may reach a worker some milliseconds before the database's clock says it is due; without this the task would
+# wait for the sweep.
+_CLOCK_SLACK = timedelta(milliseconds=50)
+
+
+class LeaseLost(Exception):
+    """Another worker has, or has done, this task. Everything in this transaction must be rolled back."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedTask:
+    """A task that was added and still needs its hint."""
+
+    id: int
+    queue: Queue
+    delay: float = 0.0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    id: int
+    kind: TaskKind
+    call_id: str
+    attempts: int
+    """How often it was claimed, this time included."""
+    lease_token: UUID
+
+
+async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: float = 0.0) -> None:
+    """Owe the call this work, due in `delay` seconds, if and when the session commits."""
+    queue = QUEUE_OF[kind]
+    due_at = func.now() + timedelta(seconds=delay)
+    task_id = await session.scalar(
+        insert(Task).values(kind=kind, queue=queue, call_id=call_id, due_at=due_at).returning(Task.id)
+    )
+    assert task_id is not None
+    session.info.setdefault("added_tasks", []).append(AddedTask(task_id, queue, delay))
+
+
+async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
+    """Take the task if it is due and nobody has it."""
+    token = uuid4()
+    claiming = (
+        update(Task)
+        .where(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _nobody_has_it())
+        .values(
+            lease_token=token,
+            lease_until=func.now() + timedelta(seconds=lease_seconds),
+            attempts=Task.attempts + 1,
+        )
+        .returning(Task.kind, Task.call_id, Task.attempts)
+    )
+    async with db.statement() as connection:
+        row = (await connection.execute(claiming)).one_or_none()
+    return row and ClaimedTask(task_id, TaskKind(row.kind), row.call_id, row.attempts, token)
+
+
+async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> bool:
+    """Hold the lease for longer; False if it was lost."""
+    renewing = update(Task).where(*_still_ours(task)).values(lease_until=func.now() + timedelta(seconds=lease_seconds))
+    async with db.statement() as connection:
+        return (await connection.execute(renewing)).rowcount == 1
+
+
+async def finish(session: AsyncSession, task: ClaimedTask) -> None:
+    """The task is done with this transaction. Raises `LeaseLost` if it was no longer ours to do."""
+    deleted = await session.scalar(delete(Task).where(*_still_ours(task)).returning(Task.id))
+    if deleted is None:
+        raise LeaseLost(f"task {task.id} was taken over")
+
+
+async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float, error: str) -> None:
+    """Give the task back, due again in `delay` seconds. Raises `LeaseLost`."""
+    giving_back = (
+        update(Task)
+        .where(*_still_ours(task))
+        .values(lease_token=None, lease_until=None, due_at=func.now() + timedelta(seconds=delay), last_error=error)
+        .returning(Task.queue)
+    )
+    queue = await session.scalar(giving_back)
+    if queue is None:
+        raise LeaseLost(f"task {task.id} was taken over")
+    session.info.setdefault("added_tasks", []).append(AddedTask(task.id, Queue(queue), delay, task.attempts))
+
+
+async def overdue(db: Database, queue: Queue, *, limit: int) -> list[AddedTask]:
+    """Due tasks that nobody has, oldest first: those whose hint was lost, and those that wait in a long queue."""
+    looking = (
+        select(Task.id, Task.attempts)
+        .where(Task.queue == queue, Task.due_at <= func.now(), _nobody_has_it())
+        .order_by(Task.due_at)
+        .limit(limit)
+    )
+    async with db.statement() as connection:
+        return [AddedTask(row.id, queue, 0.0, row.attempts) for row in await connection.execute(looking)]
+
+
+def _nobody_has_it() -> ColumnElement[bool]:
+    return or_(Task.lease_until.is_(None), Task.lease_until < func.now())
+
+
+def _still_ours(task: ClaimedTask) -> tuple[ColumnElement[bool], ...]:
+    return Task.id == task.id, Task.lease_token == task.lease_token
+
+
+@asynccontextmanager
+async def transaction(db: Database, hints: "Hints") -> AsyncIterator[AsyncSession]:
+    """A session that commits at the end of the block and then hints what was added in it."""
+    async with db.transaction() as session:
+        yield session
+    for task in session.info.pop("added_tasks", ()):
+        hints.send(task)
+
+
+def arq_pool(redis_url: str) -> ArqRedis:
+    """A client of Valkey for arq. The timeouts are what keeps a frozen Valkey from freezing us; JSON because arq's
+    default, pickle, lets whoever writes to Valkey run code here."""
+    pool = BlockingConnectionPool.from_url(
+        redis_url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=2
+    )
+    return ArqRedis(pool, job_serializer=to_json, job_deserializer=json.loads)
+
+
+def arq_queue(queue: Queue) -> str:
+    """The queue's name in Valkey."""
+    return f"ringback:{queue}"
+
+
+def to_json(job: dict[str, Any]) -> bytes:
+    """arq's serializer."""
+    return json.dumps(job, default=repr).encode()
+
+
+class Hints:
+    """Tells arq of tasks, in the background and at best effort: no request waits for Valkey, none fails with it."""
+
+    _MOST_PENDING = 1000  # beyond this Valkey is down or frozen, and the sweep will find the tasks
+
+    def __init__(self, redis: ArqRedis) -> None:
+        self._redis = redis
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def send(self, task: AddedTask, *, repetition: int = 0) -> None:
+        """Returns at once. The job's id is the task's and the attempt's, so that one hinted twice is run once;
+        `repetition` makes another id, for when the job under the first was lost inside arq."""
+        if len(self._pending) < self._MOST_PENDING:
+            sending = asyncio.create_task(self._send(task, repetition))
+            self._pending.add(sending)
+            sending.add_done_callback(self._pending.discard)
+
+    async def _send(self, task: AddedTask, repetition: int) -> None:
+        try:
+            await self._redis.enqueue_job(
+                JOB,
+                task.id,
+                _job_id=f"task:{task.id}:{task.attempts}:{repetition}",
+                _queue_name=arq_queue(task.queue),
+                _defer_by=task.delay or None,
+            )
+        except (RedisError, OSError, TimeoutError) as error:
+            log.debug("hint_lost", task_id=task.id, error=repr(error))
+
+    async def aclose(self) -> None:
+        """Let what is pending go out, then close the client."""
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=2)
+        await self._redis.aclose(close_connection_pool=True)

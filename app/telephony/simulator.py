@@ -1,0 +1,235 @@
+"""A provider that dials nobody: the sandbox. A product feature, and the engine's exercise ground.
+
+What a simulated call does is a pure function of its order and the time since it was placed, so it survives any
+restart of ours. All that it keeps is a ledger: a small file per order, one line per request that reached it. Like a
+real provider, it would dial twice if it were asked twice; the second line would show it.
+
+Magic numbers, like a payment sandbox's test cards:
+
+    customer 15005550001  busy                 customer 15005550005  answered, but silent
+    customer 15005550002  no answer            customer 15005550006  voicemail
+    customer 15005550003  rejects the call     customer 15005550007  the provider never reports
+    customer 15005550004  not in service
+    agent    15005550011  no answer            agent    15005550012  busy
+
+Every other number is answered, and talks one of the recorded `conversations/`.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from app.telephony.base import (
+    Accepted,
+    CallEvent,
+    CallOrder,
+    CallRef,
+    CallStatus,
+    Capabilities,
+    Leg,
+    PlaceResult,
+    ProviderError,
+    Recording,
+    RecordingUnavailable,
+    Snapshot,
+    Unknown,
+)
+
+CONVERSATIONS = Path(__file__).parent / "conversations"
+SILENCE = "silence"
+VOICEMAIL = "voicemail"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a leg that is not answered ends, and how many seconds after it began to ring."""
+
+    status: CallStatus
+    hangup_cause: str
+    detail: str
+    after: float
+
+
+_CUSTOMERS = {
+    "15005550001": _Ending(CallStatus.BUSY, "user_busy", "The customer's line is busy", 0.6),
+    "15005550002": _Ending(CallStatus.NO_ANSWER, "no_answer", "The customer did not answer", 2.5),
+    "15005550003": _Ending(CallStatus.NO_ANSWER, "call_rejected", "The customer rejected the call", 1.0),
+    "15005550004": _Ending(CallStatus.FAILED, "unallocated_number", "The customer's number is not in service", 0.4),
+}
+_AGENTS = {
+    "15005550011": _Ending(CallStatus.NO_ANSWER, "no_answer", "The agent did not answer", 2.5),
+    "15005550012": _Ending(CallStatus.BUSY, "user_busy", "The agent's line is busy", 0.6),
+}
+_NEVER_REPORTS = "15005550007"
+_SPOKEN = {"15005550005": SILENCE, "15005550006": VOICEMAIL}
+
+
+@dataclass(frozen=True, slots=True)
+class _LedgerLine:
+    """One request that reached the provider. The first `place` makes the call; a second would be a second call."""
+
+    request: str
+    at: str
+    call_id: str
+    customer_number: str = ""
+    agent_number: str = ""
+
+
+def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tuple[CallEvent, ...]:
+    """Everything that will happen to a call, in order. Pure. It ends 1.5 to 6 s after it was placed, at speed 1."""
+    if order.customer_number == _NEVER_REPORTS:
+        return ()
+    events: list[CallEvent] = []
+    elapsed = 0.0
+
+    def add(after: float, key: str, status: CallStatus, **more: Any) -> None:
+        nonlocal elapsed
+        elapsed += after
+        events.append(CallEvent(key, status, placed_at + timedelta(seconds=elapsed / speed), **more))
+
+    def end(leg: Leg, ending: _Ending) -> tuple[CallEvent, ...]:
+        add(
+            ending.after,
+            "ended",
+            ending.status,
+            leg=leg,
+            hangup_cause=ending.hangup_cause,
+            detail=ending.detail,
+        )
+        return tuple(events)
+
+    add(_between(order, "agent rings", 0.15, 0.35), "agent:ringing", CallStatus.RINGING, leg=Leg.AGENT)
+    if ending := _AGENTS.get(order.agent_number):
+        return end(Leg.AGENT, ending)
+    add(_between(order, "agent answers", 0.4, 1.0), "agent:answered", CallStatus.RINGING, leg=Leg.AGENT)
+    add(
+        _between(order, "customer rings", 0.15, 0.35),
+        "customer:ringing",
+        CallStatus.RINGING,
+        leg=Leg.CUSTOMER,
+    )
+    if ending := _CUSTOMERS.get(order.customer_number):
+        return end(Leg.CUSTOMER, ending)
+    add(_between(order, "customer answers", 0.4, 1.3), "answered", CallStatus.IN_PROGRESS, leg=Leg.CUSTOMER)
+    leaver = Leg.CUSTOMER if _between(order, "who leaves", 0, 1) < 0.5 else Leg.AGENT
+    add(
+        _between(order, "talk", 0.6, 2.8),
+        "ended",
+        CallStatus.COMPLETED,
+        leg=leaver,
+        hangup_cause="normal_clearing",
+        ended_by=leaver,
+        has_recording=True,
+    )
+    return tuple(events)
+
+
+def conversation(order: CallOrder) -> Path:
+    """Which recording the call has. Pure: the same call always has the same one."""
+    if name := _SPOKEN.get(order.customer_number):
+        return CONVERSATIONS / f"{name}.wav"
+    spoken = sorted(path for path in CONVERSATIONS.glob("*.wav") if path.stem not in _SPOKEN.values())
+    return spoken[int(_between(order, "conversation", 0, len(spoken)))]
+
+
+def _between(order: CallOrder, what: str, low: float, high: float) -> float:
+    """A number in [low, high) that is random among calls and fixed for one."""
+    digest = hashlib.sha256(f"{order.call_id} {what}".encode()).digest()
+    return low + (high - low) * int.from_bytes(digest[:6]) / 2**48
+
+
+class Simulator:
+    """The adapter. `folder` holds the ledger; `speed` makes calls run that many times faster."""
+
+    name = "simulator"
+    capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.25)
+
+    def __init__(self, folder: Path, *, speed: float = 1.0) -> None:
+        self._folder = folder
+        self._speed = speed
+
+    async def place(self, order: CallOrder) -> PlaceResult:
+        """Never rejects: what goes wrong with a simulated call goes wrong later, as with a real one."""
+        line = _LedgerLine("place", _now().isoformat(), order.call_id, order.customer_number, order.agent_number)
+        try:
+            await asyncio.to_thread(self._append, line)
+        except OSError as error:
+            return Unknown(f"The simulator cannot write its ledger {self._folder}: {error.strerror}")
+        return Accepted(f"sim_{order.call_id.removeprefix('call_')}")
+
+    async def fetch(self, ref: CallRef) -> Snapshot | None:
+        ledger = await asyncio.to_thread(self._read, ref.call_id)
+        if not ledger:
+            return None
+        events = self._events(ledger)
+        now = _now()
+        happened = tuple(event for event in events if event.at <= now)
+        coming = events[len(happened) :]
+        return Snapshot(happened, check_after=(coming[0].at - now).total_seconds() if coming else None)
+
+    async def hangup(self, ref: CallRef) -> None:
+        if await asyncio.to_thread(self._read, ref.call_id):
+            await asyncio.to_thread(self._append, _LedgerLine("hangup", _now().isoformat(), ref.call_id))
+
+    async def open_recording(self, ref: CallRef) -> Recording:
+        ledger = await asyncio.to_thread(self._read, ref.call_id)
+        if not ledger or not any(event.has_recording for event in self._events(ledger)):
+            raise RecordingUnavailable("The simulator has no recording of this call")
+        order, _ = _placed(ledger)
+        return Recording("audio/wav", _read_file(conversation(order)))
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+    def _events(self, ledger: list[_LedgerLine]) -> tuple[CallEvent, ...]:
+        order, placed_at = _placed(ledger)
+        events = timeline(order, placed_at, speed=self._speed)
+        hangup = next((datetime.fromisoformat(line.at) for line in ledger if line.request == "hangup"), None)
+        if hangup is None or not events or hangup >= events[-1].at:
+            return events
+        before = tuple(event for event in events if event.at <= hangup)
+        answered = any(event.status == CallStatus.IN_PROGRESS for event in before)
+        ended = CallEvent(
+            "ended",
+            CallStatus.COMPLETED if answered else CallStatus.CANCELED,
+            hangup,
+            hangup_cause="normal_clearing" if answered else "originator_cancel",
+            has_recording=answered,
+        )
+        return (*before, ended)
+
+    def _append(self, line: _LedgerLine) -> None:
+        path = self._path(line.call_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:  # O_APPEND: whole lines, whoever else writes
+            file.write(json.dumps(asdict(line)) + "\n")
+
+    def _read(self, call_id: str) -> list[_LedgerLine]:
+        try:
+            lines = self._path(call_id).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ProviderError(f"The simulator cannot read its ledger {self._folder}: {error.strerror}") from error
+        return [_LedgerLine(**json.loads(line)) for line in lines]
+
+    def _path(self, call_id: str) -> Path:
+        return self._folder / call_id[-2:] / f"{call_id}.jsonl"
+
+
+def _placed(ledger: list[_LedgerLine]) -> tuple[CallOrder, datetime]:
+    line = ledger[0]
+    return CallOrder(line.call_id, line.customer_number, line.agent_number), datetime.fromisoformat(line.at)
+
+
+async def _read_file(path: Path) -> AsyncIterator[bytes]:
+    yield await asyncio.to_thread(path.read_bytes)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,91 @@
+"""Slows down whoever guesses passwords, without ever locking the owner out.
+
+Only failed logins count, in sliding windows in Valkey. An address that failed too often on one account, or on many,
+is refused for a while; nobody's failures refuse another address. When an account is attacked from many addresses at
+once its logins, the owner's too, take a little longer, and that is all. If Valkey is away nobody is refused: the
+single hashing thread still bounds how fast guesses can be tried.
+"""
+
+import asyncio
+import ipaddress
+import math
+from time import time
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from redis.exceptions import RedisError
+
+from app.errors import TooManyAttempts
+
+log = structlog.get_logger()
+
+_PER_ACCOUNT_AND_ADDRESS = parse("5 per 15 minute")
+_PER_ADDRESS = parse("20 per 10 minute")
+_PER_ACCOUNT = parse("30 per 15 minute")
+_SLOWDOWN_SECONDS = 2.0
+_PATIENCE_SECONDS = 1.0
+
+_AWAY = (RedisError, OSError, TimeoutError)
+
+
+class LoginThrottle:
+    """Counts failed logins. One per process; the counts are shared through Valkey."""
+
+    def __init__(self, redis_url: str) -> None:
+        storage = RedisStorage(
+            f"async+{redis_url}",
+            implementation="redispy",
+            socket_timeout=_PATIENCE_SECONDS,
+            socket_connect_timeout=_PATIENCE_SECONDS,
+        )
+        self._limiter = MovingWindowRateLimiter(storage)
+
+    async def check(self, account: str, address: str | None) -> None:
+        """Before a password is looked at. Raises `TooManyAttempts` with the seconds to wait."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                for limit, keys in _refusing(account, address):
+                    if not await self._limiter.test(limit, *keys):
+                        await self._refuse(limit, keys)
+                attacked = not await self._limiter.test(_PER_ACCOUNT, "account", account)
+        except _AWAY as error:
+            log.warning("login_throttle_unavailable", error=repr(error))
+            return
+        if attacked:
+            await asyncio.sleep(_SLOWDOWN_SECONDS)
+
+    async def record_failure(self, account: str, address: str | None) -> None:
+        """After a wrong password, or an unknown account, which must look the same."""
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                for limit, keys in _refusing(account, address):
+                    await self._limiter.hit(limit, *keys)
+                await self._limiter.hit(_PER_ACCOUNT, "account", account)
+        except _AWAY as error:
+            log.warning("login_throttle_unavailable", error=repr(error))
+
+    async def _refuse(self, limit: RateLimitItem, keys: tuple[str, ...]) -> None:
+        window = await self._limiter.get_window_stats(limit, *keys)
+        wait = max(1, math.ceil(window.reset_time - time()))
+        raise TooManyAttempts(f"Too many failed logins. Try again in {wait} seconds", retry_after=wait)
+
+
+def _refusing(account: str, address: str | None) -> list[tuple[RateLimitItem, tuple[str, ...]]]:
+    source = address_prefix(address)
+    return [
+        (_PER_ACCOUNT_AND_ADDRESS, ("account+address", account, source)),
+        (_PER_ADDRESS, ("address", source)),
+    ]
+
+
+def address_prefix(address: str | None) -> str:
+    """What one attacker holds: an IPv4 address, or the /64 network of an IPv6 one."""
+    try:
+        ip = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    if ip.version == 6:
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)

@@ -1,0 +1,115 @@
+"""The speech port: a recording's channels go in, timed words come out.
+
+A recognizer knows audio and words. Who speaks on which channel, turns, summary and outcome are not its
+business: see `turns` and `outcome`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Role = Literal["agent", "customer", "unknown"]
+
+Samples = npt.NDArray[np.float32]
+"""One channel, mono, 16 kHz, between -1 and 1."""
+
+SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A decoded recording. Two channels are agent and customer, in this order; one channel has no sides."""
+
+    channels: tuple[Samples, ...]
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return max((len(channel) for channel in self.channels), default=0) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word, or a piece of text where the engine tells no words, with seconds from the recording's start."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was said on each channel of an `Audio`, in its order. `language` is ISO 639-1, None in silence."""
+
+    channels: tuple[tuple[Word, ...], ...]
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One speaker's uninterrupted say, with seconds from the recording's start, which is the answer."""
+
+    role: Role
+    content: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A transcript in short: for a person to read, and one of `outcome.OUTCOMES` to sort by."""
+
+    summary: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """All that was made of one recording. `language` is ISO 639-1, None in silence; `duration` is seconds."""
+
+    turns: tuple[Turn, ...]
+    digest: Digest
+    language: str | None
+    duration: float
+
+
+class TranscriptionError(Exception):
+    """No transcript could be made. The text tells a person why and what to do.
+
+    `retryable` says whether the same recording may succeed later (an endpoint that was down) or never will
+    without somebody's help (a corrupt file, a missing model).
+    """
+
+    def __init__(self, reason: str, *, retryable: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retryable = retryable
+
+
+class Recognizer(Protocol):
+    """The port. `name` and the model go into the transcript's record, so that it can be told what made it."""
+
+    name: str
+
+    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        """Recognize each channel alone. `language`: ISO 639-1, `hi-en`, or None to detect it once from all speech.
+
+        Raises `TranscriptionError`.
+        """
+
+    async def aclose(self) -> None:
+        """Release the model or connections."""
+
+
+class Summarizer(Protocol):
+    """Makes the digest of a call from its turns."""
+
+    name: str
+
+    async def digest(self, turns: tuple[Turn, ...], *, language: str | None, duration: float) -> Digest:
+        """Never raises: an adapter that can fail falls back to the rules."""
+
+    async def aclose(self) -> None:
+        """Release connections."""

@@ -1,0 +1,21 @@
+"""What every task needs, opened once per worker process."""
+
+from dataclasses import dataclass
+
+from app.db import Database
+from app.settings import Settings
+from app.storage import FolderStorage
+from app.tasks import Hints
+from app.telephony.base import TelephonyProvider
+from app.transcription.base import Recognizer, Summarizer
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    db: Database
+    hints: Hints
+    provider: TelephonyProvider
+    storage: FolderStorage
+    recognizer: Recognizer
+    summarizer: Summarizer

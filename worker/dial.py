@@ -1,0 +1,48 @@
+"""Dial a call: spend the right to, commit that, and only then let one request leave."""
+
+from datetime import UTC, datetime
+from time import monotonic
+
+import structlog
+
+from app import calls, tasks
+from app.tasks import ClaimedTask
+from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
+from worker.context import Context
+
+log = structlog.get_logger()
+
+_STALE_SECONDS = 3.0
+"""A process that was frozen for longer than this between spending the right and sending must not send any more:
+meanwhile somebody may have given the call up."""
+
+
+async def run(context: Context, task: ClaimedTask) -> None:
+    provider, settings = context.provider, context.settings
+    async with tasks.transaction(context.db, context.hints) as session:
+        # With this commit the task has done its part, come what may: from here on the call is tracked.
+        await tasks.finish(session, task)
+        right = await calls.claim_for_dialing(
+            session,
+            task.call_id,
+            answer_timeout=settings.answer_timeout_seconds,
+            track_after=provider.capabilities.poll_seconds,
+        )
+        spent_at = monotonic()
+    if right is None:
+        return
+    if monotonic() - spent_at > _STALE_SECONDS:
+        log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
+        return  # tracking finds that the provider does not know the call, and ends it
+
+    result = await provider.place(right.order)
+
+    async with tasks.transaction(context.db, context.hints) as session:
+        if isinstance(result, Accepted):
+            await calls.save_reference(session, right, result)
+        elif isinstance(result, Rejected):
+            rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
+            await calls.apply_events(session, task.call_id, [rejected], max_call_seconds=settings.max_call_seconds)
+        else:
+            # It may have arrived. Tracking asks; nobody dials again.
+            log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)

@@ -1,0 +1,107 @@
+"""Runs one task: claim it, hold its lease, do it, and say what happens if that fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from app import calls, tasks, transcripts
+from app.db import is_unreachable
+from app.models import TaskKind
+from app.tasks import ClaimedTask, LeaseLost
+from app.telephony.base import CallEvent, CallStatus
+from worker import dial, recording, track, transcript
+from worker.context import Context
+
+log = structlog.get_logger()
+
+
+async def _fail_call(context: Context, task: ClaimedTask, reason: str) -> None:
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        given_up = CallEvent("given_up", CallStatus.FAILED, datetime.now(UTC), detail=reason)
+        await calls.apply_events(session, task.call_id, [given_up], max_call_seconds=context.settings.max_call_seconds)
+
+
+async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> None:
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        await transcripts.fail(session, task.call_id, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """How to do one kind of task, how long to wait after each failed attempt, and what to tell when that is over."""
+
+    run: Callable[[Context, ClaimedTask], Awaitable[None]]
+    give_up: Callable[[Context, ClaimedTask, str], Awaitable[None]]
+    delays: tuple[float, ...]
+
+
+WORK: dict[TaskKind, _Work] = {
+    TaskKind.DIAL: _Work(dial.run, _fail_call, (0.5, 1, 2, 5, 10, 20, 30)),
+    TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
+    TaskKind.FETCH_RECORDING: _Work(recording.run, _fail_transcript, (1, 2, 5, 15, 30, 60, 120, 300)),
+    TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
+}
+
+
+async def run_task(context: Context, task_id: int) -> None:
+    """Do the task if it is due and nobody has it. Raises nothing but cancellation."""
+    try:
+        task = await tasks.claim(context.db, task_id, lease_seconds=context.settings.lease_seconds)
+    except Exception as error:
+        log.warning("claim_failed", task_id=task_id, error=repr(error))
+        return
+    if task is None:
+        return
+    work = WORK[task.kind]
+    with structlog.contextvars.bound_contextvars(call_id=task.call_id, task=task.kind, attempt=task.attempts):
+        try:
+            if task.attempts > len(work.delays) + 1:  # its workers died with it, again and again
+                await work.give_up(context, task, "The worker stopped in the middle of this, several times")
+                return
+            async with _lease_held(context, task):
+                await work.run(context, task)
+        except LeaseLost:
+            log.warning("lease_lost")
+        except Exception as error:
+            await _after_failure(context, task, work, error)
+
+
+async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error: Exception) -> None:
+    unreachable = is_unreachable(error)
+    log.warning("task_failed", error=repr(error), exc_info=not unreachable)
+    try:
+        if task.attempts > len(work.delays):
+            await work.give_up(context, task, str(error) or repr(error))
+        else:
+            async with tasks.transaction(context.db, context.hints) as session:
+                await tasks.retry_later(session, task, delay=work.delays[task.attempts - 1], error=repr(error))
+    except LeaseLost:
+        log.warning("lease_lost")
+    except Exception as again:  # the database is away: the lease runs out, and the sweep finds the task
+        log.warning("task_left_to_the_sweep", error=repr(again))
+
+
+@asynccontextmanager
+async def _lease_held(context: Context, task: ClaimedTask) -> AsyncIterator[None]:
+    """Renew the lease until the block ends. Losing it is noticed where it matters, at `finish`."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(context.settings.lease_seconds / 3)
+            try:
+                if not await tasks.renew(context.db, task, lease_seconds=context.settings.lease_seconds):
+                    return
+            except Exception as error:
+                log.warning("lease_not_renewed", error=repr(error))
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()

@@ -1,0 +1,39 @@
+"""Turn a stored recording into a transcript."""
+
+import structlog
+from app.transcription.pipeline import transcribe
+
+from app import recordings, tasks, transcripts
+from app.calls import get_language
+from app.tasks import ClaimedTask
+from app.transcription.base import TranscriptionError
+from worker.context import Context
+
+log = structlog.get_logger()
+
+
+async def run(context: Context, task: ClaimedTask) -> None:
+    async with context.db.transaction() as session:
+        recording = await recordings.find(session, task.call_id)
+        language = await get_language(session, task.call_id) or context.settings.default_language
+        if recording is None or not await transcripts.start(session, task.call_id):
+            await tasks.finish(session, task)  # retention took the one, or the other came to an end already
+            return
+    try:
+        async with context.storage.local_copy(recording.storage_key) as path:
+            made = await transcribe(
+                path, recognizer=context.recognizer, summarizer=context.summarizer, language=language
+            )
+    except TranscriptionError as error:
+        if error.retryable:
+            raise
+        async with tasks.transaction(context.db, context.hints) as session:
+            await tasks.finish(session, task)
+            await transcripts.fail(session, task.call_id, error.reason)
+        log.warning("transcript_failed", call_id=task.call_id, reason=error.reason)
+        return
+    engine = f"{context.recognizer.name}, {context.summarizer.name}"
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        await transcripts.save(session, task.call_id, made, engine=engine)
+    log.info("transcript_ready", call_id=task.call_id, turns=len(made.turns), outcome=made.digest.outcome)
