@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         app.state.resources = opened
         yield
+        await opened.throttle.aclose()
         await opened.hints.aclose()
         await opened.db.dispose()
 

@@ -15,6 +15,7 @@ import structlog
 from limits import RateLimitItem, parse
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
+from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 from app.errors import TooManyAttempts
@@ -34,13 +35,15 @@ class LoginThrottle:
     """Counts failed logins. One per process; the counts are shared through Valkey."""
 
     def __init__(self, redis_url: str) -> None:
-        storage = RedisStorage(
-            f"async+{redis_url}",
-            implementation="redispy",
-            socket_timeout=_PATIENCE_SECONDS,
-            socket_connect_timeout=_PATIENCE_SECONDS,
+        self._pool = BlockingConnectionPool.from_url(
+            redis_url, max_connections=8, timeout=1, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=1
         )
+        storage = RedisStorage(f"async+{redis_url}", implementation="redispy", connection_pool=self._pool)
         self._limiter = MovingWindowRateLimiter(storage)
+
+    async def aclose(self) -> None:
+        """Close the connections to Valkey."""
+        await self._pool.disconnect()
 
     async def check(self, account: str, address: str | None) -> None:
         """Before a password is looked at. Raises `TooManyAttempts` with the seconds to wait."""

@@ -1,0 +1,49 @@
+# `make up` runs Ringback on this machine, `make test` proves it. Both install what they need into .venv first.
+# Python 3.11 or newer and make are all that has to be there.
+
+PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null && \
+  python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
+BIN := .venv/bin
+
+.PHONY: up test check format chaos bench lock clean
+
+up: .venv/embedded
+	@exec $(BIN)/ringback up
+
+test: .venv/dev
+	$(BIN)/pytest $(ARGS)
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Several minutes: workers killed and frozen, Valkey flushed and killed, PostgreSQL stopped. ARGS="--calls 500"
+chaos: .venv/dev
+	$(BIN)/python -m bench.chaos $(ARGS)
+
+# About ten minutes: the figures of docs/benchmarks.md
+bench: .venv/dev
+	$(BIN)/python -m bench.api $(ARGS)
+
+# After a change of dependencies in pyproject.toml
+lock: .venv/dev
+	$(BIN)/python tools/lock.py
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# An environment that has the locked requirements of this name. A changed lock file installs again.
+.venv/%: requirements/%.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Ringback needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/python || { echo "Creating .venv with $(PYTHON)"; $(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "If venv is missing: on Debian and Ubuntu, install the package python3-venv"; exit 1; }; }
+	@echo "Installing the locked requirements of $< (about a minute the first time)"
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --progress-bar on --require-hashes -r $< || \
+	  { echo "Installing failed. If this machine has no network, see docs/offline.md"; exit 1; }
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-build-isolation --no-deps -e .
+	@touch $@

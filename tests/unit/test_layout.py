@@ -1,0 +1,70 @@
+"""The arrows of the architecture: who may import whom."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LEAVES = [
+    "app/telephony",
+    "app/transcription",
+    "app/storage.py",
+    "app/embedded.py",
+    "app/lifeline.py",
+    "app/numbers.py",
+]
+# A leaf may know its own package and, for the vocabulary of statuses, nothing else of ours.
+FORBIDDEN_IN_LEAVES = ("fastapi", "sqlalchemy", "starlette", "arq", "app", "worker", "migrations")
+
+
+def sources(place: str) -> Iterator[Path]:
+    path = ROOT / place
+    yield from path.rglob("*.py") if path.is_dir() else [path]
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaves_import_nothing_of_ours(leaf: str) -> None:
+    own = leaf.removesuffix(".py").replace("/", ".")
+    for path in sources(leaf):
+        for name in imported(path):
+            if not name.startswith(own):
+                assert name.partition(".")[0] not in FORBIDDEN_IN_LEAVES, f"{path.name} imports {name}"
+
+
+def test_app_never_imports_worker() -> None:
+    for path in sources("app"):
+        assert not [name for name in imported(path) if name.startswith("worker")], path
+
+
+def test_only_the_door_and_its_keepers_touch_a_call() -> None:
+    """Domain modules know nothing of HTTP; only `api` and the wiring do."""
+    for path in (ROOT / "app").glob("*.py"):
+        if path.name not in ("main.py",):
+            assert not [name for name in imported(path) if name.startswith(("fastapi", "starlette"))], path
+
+
+def test_no_file_became_two_ideas() -> None:
+    for place in ("app", "worker"):
+        for path in sources(place):
+            assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_nobody_asks_which_adapter_it_is() -> None:
+    for place in ("app", "worker"):
+        for path in sources(place):
+            if "provider" in path.name:
+                continue
+            text = path.read_text()
+            assert "provider ==" not in text, path
+            assert "provider.name ==" not in text, path
