@@ -1,12 +1,20 @@
 """The registries: which adapters there are, and how settings become one. A new adapter is its file and a line."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
+
+from pydantic import AnyHttpUrl, SecretStr
 
 from app.settings import Settings, SettingsError
 from app.storage import FolderStorage
 from app.telephony.base import TelephonyProvider
 from app.telephony.simulator import Simulator
+from app.transcription.base import Recognizer, Summarizer
+from app.transcription.openai_speech import OpenAIRecognizer
+from app.transcription.openai_summary import ChatSummarizer
+from app.transcription.outcome import RulesSummarizer
+from app.transcription.whisper import WhisperRecognizer
 
 T = TypeVar("T")
 
@@ -15,9 +23,39 @@ TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {
 }
 
 
+RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
+    "whisper": lambda settings: WhisperRecognizer(
+        settings.whisper_model,
+        models_folder(settings),
+        device=settings.whisper_device,
+        threads=settings.whisper_threads,
+        concurrency=settings.transcript_concurrency,
+    ),
+    "openai": lambda settings: OpenAIRecognizer(
+        _required("RINGBACK_SPEECH_URL", settings.speech_url),
+        model=settings.speech_model,
+        api_key=_secret(settings.speech_api_key),
+    ),
+}
+
+
 def telephony(settings: Settings) -> TelephonyProvider:
     """The adapter that dials."""
     return _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, settings.telephony_provider)(settings)
+
+
+def recognizer(settings: Settings) -> Recognizer:
+    """What turns audio into words."""
+    return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, settings.recognizer)(settings)
+
+
+def summarizer(settings: Settings) -> Summarizer:
+    """What makes summary and outcome: a chat endpoint if there is one, else the rules."""
+    if settings.summary_url is None:
+        return RulesSummarizer()
+    return ChatSummarizer(
+        str(settings.summary_url), model=settings.summary_model, api_key=_secret(settings.summary_api_key)
+    )
 
 
 def storage(settings: Settings) -> FolderStorage:
@@ -25,8 +63,23 @@ def storage(settings: Settings) -> FolderStorage:
     return FolderStorage(settings.data_dir)
 
 
+def models_folder(settings: Settings) -> Path:
+    """Where fetched speech models are kept."""
+    return settings.data_dir / "models"
+
+
 def _choose(variable: str, registry: dict[str, T], name: str) -> T:
     try:
         return registry[name]
     except KeyError:
         raise SettingsError(f"{variable}: there is no {name!r}. Choose one of: {', '.join(sorted(registry))}") from None
+
+
+def _required(variable: str, url: AnyHttpUrl | None) -> str:
+    if url is None:
+        raise SettingsError(f"{variable}: is needed by this choice of RINGBACK_RECOGNIZER")
+    return str(url)
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()

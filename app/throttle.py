@@ -38,7 +38,7 @@ class LoginThrottle:
         self._pool = BlockingConnectionPool.from_url(
             redis_url, max_connections=8, timeout=1, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=1
         )
-        storage = RedisStorage(f"async+{redis_url}", implementation="redispy", connection_pool=self._pool)
+        storage = RedisStorage(f"async+{redis_url}", implementation="redispy", connection_pool=self._pool)  # type: ignore[arg-type]
         self._limiter = MovingWindowRateLimiter(storage)
 
     async def aclose(self) -> None:

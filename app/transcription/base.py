@@ -35,6 +35,7 @@ class Word:
     """A word, or a piece of text where the engine tells no words, with seconds from the recording's start."""
 
     text: str
+    """With the space before it, if it does not belong to the word before: " 8", ".5", "%"."""
     start: float
     end: float
 

