@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import structlog
@@ -148,6 +148,14 @@ async def log_in(
         raise InvalidCredentials
     log.info("logged_in", user_id=row.id, session_id=str(session_id))
     return TokenPair(tokens.issue("access", row.id, session_id), tokens.issue("refresh", row.id, session_id))
+
+
+async def open_login(session: AsyncSession, user: User, *, seconds: int) -> Claims:
+    """A login without a password, for whoever has the machine itself. The caller commits."""
+    login = LoginSession(id=uuid4(), user_id=user.id, expires_at=datetime.now(UTC) + timedelta(seconds=seconds))
+    session.add(login)
+    await session.flush()
+    return Claims(user.id, login.id, login.expires_at)
 
 
 async def refresh(db: Database, tokens: Tokens, refresh_token: str) -> TokenPair:

@@ -232,5 +232,4 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     if event.has_recording:
         await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)
     else:
-        reason = call_state.WHY_NO_TRANSCRIPT[event.status]
-        await transcripts.fail(session, call.id, f"{reason} ({event.detail})" if event.detail else reason)
+        await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])

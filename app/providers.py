@@ -19,7 +19,11 @@ from app.transcription.whisper import WhisperRecognizer
 T = TypeVar("T")
 
 TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {
-    "simulator": lambda settings: Simulator(settings.data_dir / "simulator", speed=settings.simulator_speed),
+    "simulator": lambda settings: Simulator(
+        settings.data_dir / "simulator",
+        speed=settings.simulator_speed,
+        latency=settings.simulator_latency_seconds,
+    ),
 }
 
 

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     simulator_speed: float = Field(
         1.0, gt=0, description="Simulated calls run this many times faster than their usual 1.5 to 6 s"
     )
+    simulator_latency_seconds: float = Field(
+        0, ge=0, description="How long the simulated provider takes to answer a request"
+    )
     answer_timeout_seconds: Seconds = Field(
         90, description="A call not answered (or not reported on) for this long since dialling has timed out"
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 from alembic import command
-from alembic.config import Config
 from fastapi import FastAPI
 
 from app import accounts
+from app.cli.migrate import alembic_config
 from app.db import Database
 from app.embedded import Postgres, Valkey
 from app.main import create_app
@@ -24,7 +24,6 @@ from app.models import User
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 
-ROOT = Path(__file__).parents[1]
 PASSWORD = "a good password"
 
 
@@ -51,13 +50,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     finally:
         valkey.stop()
         postgres.stop(immediately=True)
-
-
-def alembic_config(database_url: str) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    config.attributes["url"] = database_url
-    return config
 
 
 @pytest.fixture(scope="session")

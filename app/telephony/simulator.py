@@ -144,25 +144,30 @@ def _between(order: CallOrder, what: str, low: float, high: float) -> float:
 
 
 class Simulator:
-    """The adapter. `folder` holds the ledger; `speed` makes calls run that many times faster."""
+    """The adapter. `folder` holds the ledger; `speed` makes calls run that many times faster; every request takes
+    `latency` seconds, half of them before it arrives."""
 
     name = "simulator"
     capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.25)
 
-    def __init__(self, folder: Path, *, speed: float = 1.0) -> None:
+    def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
         self._folder = folder
         self._speed = speed
+        self._latency = latency
 
     async def place(self, order: CallOrder) -> PlaceResult:
         """Never rejects: what goes wrong with a simulated call goes wrong later, as with a real one."""
         line = _LedgerLine("place", _now().isoformat(), order.call_id, order.customer_number, order.agent_number)
+        await asyncio.sleep(self._latency / 2)
         try:
             await asyncio.to_thread(self._append, line)
         except OSError as error:
             return Unknown(f"The simulator cannot write its ledger {self._folder}: {error.strerror}")
+        await asyncio.sleep(self._latency / 2)
         return Accepted(f"sim_{order.call_id.removeprefix('call_')}")
 
     async def fetch(self, ref: CallRef) -> Snapshot | None:
+        await asyncio.sleep(self._latency)
         ledger = await asyncio.to_thread(self._read, ref.call_id)
         if not ledger:
             return None

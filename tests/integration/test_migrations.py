@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from alembic import command
 
+from app.cli.migrate import alembic_config
 from app.embedded import Postgres
-from tests.conftest import alembic_config
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,93 @@
+"""`ringback`: runs the server and its workers, and lets a person see and change what is in it."""
+
+import os
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from app import lifeline
+from app.cli import calls, models, users
+from app.cli.common import complain, failures_explained
+
+app = typer.Typer(
+    help="Ringback: the developer click-to-call API on your own machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(users.app, name="users")
+app.add_typer(calls.app, name="calls")
+app.add_typer(models.app, name="models")
+app.command("call")(calls.place)
+
+
+class WorkerKind(StrEnum):
+    """`app` may not import `worker`, nor the database's words before they are needed."""
+
+    CALLS = "calls"
+    TRANSCRIPTS = "transcripts"
+
+
+@app.command()
+@failures_explained
+def up(
+    demo: Annotated[bool, typer.Option(help="Place one call and follow it to its transcript")] = True,
+) -> None:
+    """Run everything on this machine: PostgreSQL, Valkey, the API and both workers."""
+    from app.up import run
+
+    sys.exit(run(demo=demo))
+
+
+@app.command()
+@failures_explained
+def serve() -> None:
+    """Run the API."""
+    lifeline.hold()
+    import uvicorn
+
+    from app import logs
+    from app.settings import get_settings
+
+    settings = get_settings()
+    logs.configure(settings.log_format)
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
+        loop="uvloop",
+        http="httptools",
+        timeout_graceful_shutdown=5,
+    )
+
+
+@app.command()
+def worker(kind: WorkerKind) -> None:
+    """Run one worker: `calls` dials and follows, `transcripts` recognizes speech."""
+    os.execv(sys.executable, [sys.executable, "-m", "worker", kind.value])  # noqa: S606
+
+
+@app.command()
+@failures_explained
+def migrate() -> None:
+    """Bring the database's tables up to date. Waits for a PostgreSQL that is just starting."""
+    from app.cli.migrate import migrate_to_head
+
+    migrate_to_head()
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        complain("Interrupted")
+        sys.exit(130)

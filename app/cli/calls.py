@@ -1,0 +1,149 @@
+"""`ringback calls` and `ringback call`: what happened, and one more."""
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app import accounts, history, numbers
+from app import calls as domain
+from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.follow import follow, print_transcript, style_of
+from app.cli.users import find_or_fail
+from app.db import Database
+from app.settings import get_settings
+
+app = typer.Typer(help="Calls: list them, show what happened to one.", no_args_is_help=True)
+
+_FOLLOWED_SECONDS = 300
+
+Plain = Annotated[bool, typer.Option("--numbers", help="Show telephone numbers in full")]
+
+
+@app.command("list")
+@failures_explained
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    user: Annotated[str | None, typer.Option(help="Only this user's, by e-mail")] = None,
+    plain: Plain = False,
+) -> None:
+    """List the newest calls."""
+
+    async def work(db: Database) -> None:
+        async with db.transaction() as session:
+            owner = None if user is None else await find_or_fail(session, user)
+            lines = await history.recent_calls(session, limit=limit, user=owner)
+        table = Table(box=None)
+        for name in ("created", "id", "customer", "agent", "status", "transcript", "outcome"):
+            table.add_column(name, no_wrap=True)
+        for line in lines:
+            call, transcript = line.call, line.transcript
+            table.add_row(
+                f"{call.created_at:%m-%d %H:%M:%S}",
+                call.id,
+                _shown(call.customer_number, plain),
+                _shown(call.agent_number, plain),
+                f"[{style_of(call.status)}]{call.status}",
+                f"[{style_of(transcript.status)}]{transcript.status}",
+                transcript.outcome or "",
+            )
+        wide = Console(highlight=False, width=max(console.width, 130))
+        wide.print(table if lines else "No calls yet. Place one: ringback call CUSTOMER AGENT --user EMAIL")
+
+    with_database(work)
+
+
+@app.command()
+@failures_explained
+def show(call_id: str, plain: Plain = False) -> None:
+    """Show what happened to a call, step by step, and what was said."""
+
+    async def work(db: Database) -> None:
+        async with db.transaction() as session:
+            story = await history.story_of(session, call_id)
+        if story is None:
+            fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
+        _print_story(story, plain)
+
+    with_database(work)
+
+
+@failures_explained
+def place(
+    customer: Annotated[str, typer.Argument(help="The customer's number", show_default=False)],
+    agent: Annotated[str, typer.Argument(help="The agent's number, rung first", show_default=False)],
+    user: Annotated[str, typer.Option(help="For whom, by e-mail", show_default=False)],
+) -> None:
+    """Place a call and follow it to its transcript."""
+    try:
+        order = domain.NewCall(numbers.parse(customer), numbers.parse(agent))
+    except ValueError as error:
+        fail(f"A telephone number {error}")
+
+    async def work(db: Database) -> bool:
+        from app.tasks import Hints, arq_pool
+
+        async with db.transaction() as session:
+            owner = await find_or_fail(session, user)
+            claims = await accounts.open_login(session, owner, seconds=_FOLLOWED_SECONDS)
+        hints = Hints(arq_pool(get_settings().redis_url))
+        try:
+            call_id = await domain.create_call(db, hints, claims, order)
+            return await follow(db, call_id, console)
+        finally:
+            await hints.aclose()
+
+    raise typer.Exit(0 if with_database(work) else 1)
+
+
+def _print_story(story: history.CallStory, plain: bool) -> None:
+    call = story.call
+    facts = Table(box=None, show_header=False)
+    facts.add_row("call", call.id)
+    facts.add_row("user", story.email)
+    facts.add_row("customer", _shown(call.customer_number, plain))
+    facts.add_row("agent", _shown(call.agent_number, plain))
+    facts.add_row("status", f"[{style_of(call.status)}]{call.status}")
+    for name, value in (
+        ("hangup cause", call.hangup_cause),
+        ("ended by", call.ended_by),
+        ("failure", call.failure),
+        ("provider's id", call.provider_reference),
+    ):
+        if value:
+            facts.add_row(name, value)
+    if call.answered_at and call.ended_at:
+        facts.add_row("talked", f"{(call.ended_at - call.answered_at).total_seconds():.1f} s")
+    if story.recording:
+        facts.add_row("recording", f"{story.recording.size_bytes} bytes, {story.recording.storage_key}")
+    console.print(facts)
+
+    console.print("\nTimeline")
+    timeline = Table("after", "status", "leg", "event", "cause", "detail", box=None)
+    for event in story.events:
+        timeline.add_row(
+            _since(call.created_at, event.happened_at),
+            f"[{style_of(event.status)}]{event.status}",
+            event.leg or "",
+            event.key,
+            event.hangup_cause or "",
+            event.detail or "",
+        )
+    console.print(timeline)
+    for task in story.open_tasks:
+        trouble = f", last error: {task.last_error}" if task.last_error else ""
+        console.print(
+            f"open task: {task.kind}, due {task.due_at:%H:%M:%S}, tried {task.attempts} times{trouble}", markup=False
+        )
+    console.print()
+    print_transcript(story.transcript, console)
+
+
+def _since(start: datetime, at: datetime) -> str:
+    return f"{(at - start).total_seconds():6.2f} s"
+
+
+def _shown(number: str, plain: bool) -> str:
+    return number if plain else numbers.mask(number)

@@ -1,0 +1,61 @@
+"""Follows one call live: each event as it is written, then the transcript."""
+
+import asyncio
+from datetime import datetime
+
+from rich.console import Console
+
+from app import history
+from app.db import Database
+from app.models import CallEventRow, Transcript, TranscriptStatus
+
+_LOOK_SECONDS = 0.2
+_GOOD = {"completed", "ready"}
+_BAD = {"failed", "timed_out", "busy", "no_answer", "canceled"}
+
+
+def style_of(status: str) -> str:
+    """A colour for a status."""
+    return "green" if status in _GOOD else "red" if status in _BAD else "cyan"
+
+
+async def follow(db: Database, call_id: str, console: Console) -> bool:
+    """Print what happens to the call until its transcript is at an end. Returns whether it is ready."""
+    console.print(f"{call_id}", markup=False)
+    last, start = 0, None
+    with console.status("waiting for a worker …") as status:
+        while True:
+            async with db.transaction() as session:
+                news = await history.events_after(session, call_id, last)
+                transcript = await history.transcript_of(session, call_id)
+            for event in news:
+                start = start or event.happened_at
+                last = event.id
+                console.print(_line(event, start))
+                status.update(f"{event.status.replace('_', ' ')} …")
+            if transcript.status == TranscriptStatus.PROCESSING:
+                status.update("recognizing what was said …")
+            if transcript.status not in (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING):
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+    print_transcript(transcript, console)
+    return transcript.status == TranscriptStatus.READY
+
+
+def print_transcript(transcript: Transcript, console: Console) -> None:
+    """The transcript as a person reads it, or why there is none."""
+    console.print(f"Transcript: [{style_of(transcript.status)}]{transcript.status}")
+    for turn in transcript.history or ():
+        console.print(f"  {turn['start']:6.1f} s  {turn['role']:<9} {turn['content']}", markup=False, soft_wrap=True)
+    if transcript.summary:
+        console.print(f"Summary: {transcript.summary}", markup=False, soft_wrap=True)
+        console.print(f"Outcome: {transcript.outcome}", markup=False)
+    if transcript.failure:
+        console.print(f"Reason: {transcript.failure}", markup=False, soft_wrap=True)
+
+
+def _line(event: CallEventRow, start: datetime) -> str:
+    about = " ".join(part for part in (event.leg, event.detail or event.key.replace(":", " ")) if part)
+    shown = about.replace("agent agent", "agent").replace("customer customer", "customer")
+    after = (event.happened_at - start).total_seconds()
+    return f"  {after:6.2f} s  [{style_of(event.status)}]{event.status:<12}[/] {shown}"

@@ -1,0 +1,38 @@
+"""Migrations, run from code: no alembic.ini, and the same settings as everything else."""
+
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+from app.cli.common import complain, console
+from app.db import is_unreachable
+from app.settings import get_settings
+
+_PATIENCE_SECONDS = 30.0
+
+
+def alembic_config(database_url: str) -> Config:
+    """Alembic's configuration for this database."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
+    config.attributes["url"] = database_url
+    return config
+
+
+def migrate_to_head() -> None:
+    """Upgrade; a database that is not there yet is waited for, half a minute."""
+    config = alembic_config(get_settings().database_url)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            command.upgrade(config, "head")
+        except Exception as error:
+            if not is_unreachable(error) or time.monotonic() > deadline:
+                raise
+            complain(f"Waiting for PostgreSQL ({error})")
+            time.sleep(1)
+        else:
+            console.print("The database is up to date")
+            return

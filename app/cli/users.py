@@ -1,0 +1,138 @@
+"""`ringback users`: accounts."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import accounts
+from app.cli.common import console, fail, failures_explained, with_database
+from app.db import Database
+from app.models import User
+
+app = typer.Typer(help="Accounts: create, list, change.", no_args_is_help=True)
+
+Email = Annotated[str, typer.Argument(help="The user's e-mail address", show_default=False)]
+Password = Annotated[str | None, typer.Option("--password", help="Asked for when absent", show_default=False)]
+
+
+@app.command()
+@failures_explained
+def create(
+    email: Email,
+    password: Password = None,
+    inactive: Annotated[bool, typer.Option("--inactive", help="May not log in until activated")] = False,
+    unverified: Annotated[bool, typer.Option("--unverified", help="May not log in until verified")] = False,
+) -> None:
+    """Create a user."""
+    given = password if password is not None else _ask_for_password()
+
+    async def work(db: Database) -> None:
+        async with db.transaction() as session:
+            user = await accounts.create_user(session, email, given, active=not inactive, verified=not unverified)
+        console.print(f"Created {user.email} ({user.id})", markup=False)
+
+    with_database(work)
+
+
+@app.command("list")
+@failures_explained
+def list_() -> None:
+    """List all users."""
+
+    async def work(db: Database) -> None:
+        async with db.transaction() as session:
+            everybody = await accounts.list_users(session)
+        table = Table("id", "e-mail", "active", "verified", "created", box=None)
+        for user in everybody:
+            active, verified = ("yes" if yes else "no" for yes in (user.is_active, user.is_verified))
+            table.add_row(user.id, user.email, active, verified, f"{user.created_at:%Y-%m-%d %H:%M}")
+        console.print(table if everybody else "No users yet. Create one: ringback users create EMAIL")
+
+    with_database(work)
+
+
+@app.command()
+@failures_explained
+def verify(email: Email) -> None:
+    """Let a user log in whose address has been verified."""
+
+    async def verified(_: AsyncSession, user: User) -> str:
+        user.is_verified = True
+        return f"{user.email} is verified"
+
+    _change(email, verified)
+
+
+@app.command()
+@failures_explained
+def activate(email: Email) -> None:
+    """Let a user log in again. Earlier logins stay ended."""
+
+    async def activated(session: AsyncSession, user: User) -> str:
+        await accounts.set_active(session, user, active=True)
+        return f"{user.email} is active"
+
+    _change(email, activated)
+
+
+@app.command()
+@failures_explained
+def deactivate(email: Email) -> None:
+    """Shut a user out at once: logins and tokens end."""
+
+    async def deactivated(session: AsyncSession, user: User) -> str:
+        await accounts.set_active(session, user, active=False)
+        return f"{user.email} is inactive; all logins have ended"
+
+    _change(email, deactivated)
+
+
+@app.command("set-password")
+@failures_explained
+def set_password(email: Email, password: Password = None) -> None:
+    """Set a new password. All logins end."""
+    given = password if password is not None else _ask_for_password()
+
+    async def changed(session: AsyncSession, user: User) -> str:
+        await accounts.set_password(session, user, given)
+        return f"{user.email} has a new password; all logins have ended"
+
+    _change(email, changed)
+
+
+@app.command()
+@failures_explained
+def logout(email: Email) -> None:
+    """End all of a user's logins."""
+
+    async def logged_out(session: AsyncSession, user: User) -> str:
+        return f"Ended {await accounts.log_out_everywhere(session, user)} logins of {user.email}"
+
+    _change(email, logged_out)
+
+
+def _change(email: str, change: Callable[[AsyncSession, User], Awaitable[str]]) -> None:
+    async def work(db: Database) -> None:
+        async with db.transaction() as session:
+            told = await change(session, await find_or_fail(session, email))
+        console.print(told, markup=False)
+
+    with_database(work)
+
+
+async def find_or_fail(session: AsyncSession, email: str) -> User:
+    """The user, or the end of the command."""
+    user = await accounts.find_user(session, email)
+    if user is None:
+        fail(f"There is no user {email}. `ringback users list` shows who there is")
+    return user
+
+
+def _ask_for_password() -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

@@ -1,0 +1,100 @@
+"""Child processes of `ringback up`: started, logged to files, started again when they die, ended with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app import lifeline
+from app.cli.common import complain
+
+_STOP_SECONDS = 6.0
+_LONGEST_PAUSE = 30.0
+_STEADY_SECONDS = 60.0
+
+
+@dataclass
+class Process:
+    name: str
+    command: list[str]
+    log: Path
+    running: "subprocess.Popen[bytes]"
+    started_at: float = field(default_factory=time.monotonic)
+    restarts: int = 0
+    restart_at: float | None = None
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return "\n".join(f"  {line}" for line in self.log.read_text(errors="replace").splitlines()[-5:])
+
+
+class Processes:
+    """Started with `start`, watched by `watch` until an exception (a signal's) ends that, ended by `stop`."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._processes: list[Process] = []
+        # Never written to. When we die, however we die, it closes, and our children end themselves.
+        self._lifeline, self._held = os.pipe()
+
+    def start(self, name: str, module: str, *arguments: str) -> None:
+        """Run `python -m module arguments`; its output goes to a log file of its name."""
+        self._logs.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", module, *arguments]
+        log = self._logs / f"{name.replace(' ', '-')}.log"
+        self._processes.append(Process(name, command, log, self._spawn(command, log)))
+
+    def dead(self) -> Process | None:
+        """One that has ended, if any has."""
+        return next((process for process in self._processes if process.running.poll() is not None), None)
+
+    def watch(self) -> None:
+        """Start again whatever dies: at once the first time, then after growing pauses."""
+        while True:
+            for process in self._processes:
+                self._revive(process)
+            time.sleep(0.2)
+
+    def _revive(self, process: Process) -> None:
+        now = time.monotonic()
+        if process.running.poll() is None:
+            if process.restarts and now - process.started_at > _STEADY_SECONDS:
+                process.restarts = 0
+            return
+        if process.restart_at is None:
+            pause = min(2.0**process.restarts - 1, _LONGEST_PAUSE)
+            process.restart_at = now + pause
+            code = process.running.returncode
+            complain(f"The {process.name} ended (code {code}); starting it again in {pause:.0f} s. Log: {process.log}")
+        if now >= process.restart_at:
+            process.running = self._spawn(process.command, process.log)
+            process.started_at, process.restart_at = now, None
+            process.restarts += 1
+
+    def stop(self) -> None:
+        """End all, in order if they can in a few seconds."""
+        for process in self._processes:
+            if process.running.poll() is None:
+                process.running.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        for process in self._processes:
+            try:
+                process.running.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.running.kill()
+                process.running.wait()
+
+    def _spawn(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[self._lifeline],
+                env={**os.environ, lifeline.VARIABLE: str(self._lifeline)},
+                start_new_session=True,  # a Ctrl-C on the terminal is for the parent to hear
+            )

@@ -1,0 +1,228 @@
+"""`ringback up`: the whole product on one machine, with nothing installed beforehand.
+
+Starts PostgreSQL and Valkey from their wheels, brings the tables up to date, starts the API and both workers, makes a
+first user, follows one demonstration call, and then serves until it is told to stop. The processes are the same ones
+that production runs; only who starts them differs.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from app import accounts
+from app.cli.common import complain, console, fail
+from app.cli.follow import follow
+from app.cli.migrate import migrate_to_head
+from app.db import Database
+from app.embedded import EmbeddedError, Postgres, Valkey
+from app.processes import Processes
+from app.security import Tokens
+from app.settings import INSTANCE_FILE, Settings, SettingsError, data_dir_from_environment
+
+FIRST_USER = "demo@ringback.local"
+_CUSTOMER, _AGENT = "919999999999", "918888888888"
+_READY_SECONDS = 90.0
+
+
+class _Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP: end in order, wherever we are."""
+
+
+def run(*, demo: bool) -> int:
+    """Run until told to stop; returns the exit code."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _stop)
+    data_dir, port = data_dir_from_environment().absolute(), _port()
+    with _lock(data_dir) as crashed:
+        _check_port(port, patience=10.0 if crashed else 0.0)
+        postgres, valkey, processes = Postgres(data_dir), Valkey(data_dir), Processes(data_dir / "logs")
+        try:
+            settings = _start_servers(data_dir, port, postgres, valkey)
+            _start_processes(settings, processes)
+            _greet(settings, demo)
+            processes.watch()
+        except _Stopped:
+            return 0
+        except EmbeddedError as error:
+            complain(str(error))
+            return 1
+        finally:
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(signum, signal.SIG_IGN)
+            console.print("\nStopping …")
+            processes.stop()
+            valkey.stop()
+            postgres.stop()
+            console.print("Stopped. Everything is kept in", str(data_dir), markup=False, soft_wrap=True)
+    return 0
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Stopped
+
+
+def _port() -> int:
+    given = os.environ.get("RINGBACK_PORT", "8000")
+    if not given.isdigit() or not 1 <= int(given) <= 65535:
+        raise SettingsError(f"RINGBACK_PORT: {given!r} is no port. Use a number from 1 to 65535")
+    return int(given)
+
+
+@contextmanager
+def _lock(data_dir: Path) -> Iterator[bool]:
+    """One `up` a folder. Yields whether the last one ended without saying so."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = (data_dir / "up.pid").open("a+")
+    except OSError as error:
+        fail(f"Cannot write to {data_dir}: {error.strerror}. Choose another folder: RINGBACK_DATA_DIR=… make up")
+    with file:
+        file.seek(0)
+        holder = file.read().strip()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            fail(
+                f"Ringback already runs in {data_dir} (process {holder}). Use that one, stop it, or start another "
+                "beside it: RINGBACK_DATA_DIR=./var2 RINGBACK_PORT=8001 make up"
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield bool(holder)
+        file.truncate(0)
+
+
+def _check_port(port: int, *, patience: float) -> None:
+    """After a crash the last API may hold the port for a moment; anybody else holds it for good."""
+    deadline = time.monotonic() + patience
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    fail(f"Port {port} is not free: {error.strerror}. Choose another: RINGBACK_PORT={port + 1} make up")
+            else:
+                return
+        time.sleep(0.2)
+
+
+def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey) -> Settings:
+    with console.status("Starting PostgreSQL …"):
+        database_url = postgres.start()
+    with console.status("Starting Valkey …"):
+        redis_url = valkey.start()
+    instance = data_dir / INSTANCE_FILE
+    known = json.loads(instance.read_text()) if instance.exists() else {}
+    # The settings of this instance, for its processes and for `ringback` in another shell.
+    values = {
+        "database_url": database_url,
+        "redis_url": redis_url,
+        "secret_key": known.get("secret_key") or secrets.token_hex(32),
+        "embedded": True,
+        "port": port,
+        "data_dir": str(data_dir),
+        "shutdown_grace_seconds": 4,
+    }
+    instance.touch(mode=0o600)
+    instance.write_text(json.dumps(values, indent=1))
+    # An outer server's settings in this shell are not meant for the instance that is started here.
+    os.environ.update({f"RINGBACK_{name.upper()}": str(value) for name, value in values.items()})
+    with console.status("Bringing the tables up to date …"):
+        migrate_to_head()
+    return Settings()
+
+
+def _start_processes(settings: Settings, processes: Processes) -> None:
+    processes.start("api", "app.cli", "serve")
+    processes.start("calls worker", "worker", "calls")
+    processes.start("transcripts worker", "worker", "transcripts")
+    url = f"http://127.0.0.1:{settings.port}/readyz"
+    deadline = time.monotonic() + _READY_SECONDS
+    with console.status("Waiting for the API and both workers …"):
+        while True:
+            died = processes.dead()
+            if died:
+                raise EmbeddedError(f"The {died.name} did not start:\n{died.last_words()}\nIts log is {died.log}")
+            try:
+                with urlopen(url, timeout=2):  # our own address
+                    return
+            except HTTPError as error:
+                missing = json.loads(error.read()).get("missing")
+            except (URLError, OSError):
+                missing = ["the API"]
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"Not ready after {_READY_SECONDS:.0f} s: {missing}. See {settings.data_dir}/logs")
+            time.sleep(0.2)
+
+
+def _greet(settings: Settings, demo: bool) -> None:
+    base_url = f"http://127.0.0.1:{settings.port}"
+    password = asyncio.run(_first_user(settings))
+    if demo:
+        console.print("\nOne demonstration call, simulated, through the API:", style="bold")
+        asyncio.run(_demonstrate(settings, base_url))
+    console.print(f"\nRingback serves on {base_url}", style="bold", markup=False)
+    console.print(f"  API documentation  {base_url}/docs", markup=False)
+    if password is not None:
+        console.print(f"  your first user    {FIRST_USER}\n  its password       {password}", markup=False)
+        console.print("  (shown only now; .venv/bin/ringback users set-password changes it)")
+    else:
+        console.print(f"  first user         {FIRST_USER}, from an earlier start. A new password for it:")
+        console.print(f"                     .venv/bin/ringback users set-password {FIRST_USER}")
+    console.print(f"  data and logs      {settings.data_dir}", markup=False, soft_wrap=True)
+    console.print("  Ctrl-C stops it all\n")
+
+
+async def _first_user(settings: Settings) -> str | None:
+    """The password of the user that was made, or None where there was one."""
+    db = Database(settings.database_url)
+    try:
+        async with db.transaction() as session:
+            if await accounts.list_users(session):
+                return None
+            password = secrets.token_urlsafe(12)
+            await accounts.create_user(session, FIRST_USER, password)
+            return password
+    finally:
+        await db.dispose()
+
+
+async def _demonstrate(settings: Settings, base_url: str) -> None:
+    db = Database(settings.database_url)
+    try:
+        async with db.transaction() as session:
+            user = (await accounts.find_user(session, FIRST_USER)) or (await accounts.list_users(session))[0]
+            login = await accounts.open_login(session, user, seconds=600)
+        tokens = Tokens(settings.secret_key.get_secret_value(), access_seconds=600, refresh_seconds=600)
+        token = tokens.issue("access", login.user_id, login.session_id)
+        order = json.dumps({"customer_number": _CUSTOMER, "agent_number": _AGENT}).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = Request(f"{base_url}/api/developer/calls/click2call", order, headers)  # noqa: S310
+        try:
+            answer = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))  # noqa: S310
+        except (HTTPError, URLError) as error:
+            complain(f"The demonstration call was refused: {error}")
+            return
+        await follow(db, answer["data"]["call_id"], console)
+    finally:
+        await db.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(run(demo=True))

@@ -1,0 +1,268 @@
+"""Proves that no call is lost and none is dialled twice, whatever dies. Run it as `make chaos`.
+
+Calls are posted to a whole installation with two calls workers and two transcripts workers, while
+
+    workers are killed -9 in the middle of their tasks       one is frozen past its lease, and thawed
+    Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
+
+Judged by the simulator's ledger, files that the engine never reads back into its tables: each order that reached the
+provider is a line. At the end every call must be there, at most once in the ledger, and it and its transcript at an end.
+"""
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from sqlalchemy import text
+
+from app import accounts
+from app.call_state import TERMINAL
+from app.db import Database
+from bench.installation import Installation
+
+LEASE_SECONDS = 5.0
+CALLS_WORKERS = ("calls-1", "calls-2")
+TRANSCRIPTS_WORKERS = ("transcripts-1", "transcripts-2")
+PASSWORD = "chaos and no mercy"
+SETTINGS = {
+    "RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS),
+    "RINGBACK_DIAL_GRACE_SECONDS": "6",
+    "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45",
+    # A provider takes a moment to answer: time enough to be killed before an order arrives, or after.
+    "RINGBACK_SIMULATOR_LATENCY_SECONDS": "0.3",
+}
+# Every ending there is; silence is answered too, and costs no recognition.
+CUSTOMERS = (
+    *["919999999999"] * 6,
+    *["15005550005"] * 6,
+    *[f"1500555000{ending}" for ending in (1, 2, 3, 4, 6, 7)],
+    *["15005550001"] * 2,
+)
+AGENTS = (*["918888888888"] * 10, "15005550011", "15005550012")
+
+
+@dataclass
+class Report:
+    """What happened. `violations` is empty when nothing was lost or doubled."""
+
+    accepted: set[str] = field(default_factory=set)
+    refused: int = 0
+    kills: int = 0
+    kills_in_a_task: int = 0
+    disasters: list[str] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    transcripts: Counter[str] = field(default_factory=Counter)
+    ordered: int = 0
+    never_arrived: int = 0
+    violations: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"calls accepted             {len(self.accepted)} (and {self.refused} posts refused while servers were down)",
+            f"workers killed -9          {self.kills}, {self.kills_in_a_task} of them in the middle of a task",
+            f"disasters                  {'; '.join(self.disasters)}",
+            f"calls ended                {dict(self.statuses.most_common())}",
+            f"transcripts ended          {dict(self.transcripts.most_common())}",
+            f"orders at the provider     {self.ordered}",
+            f"right spent, never dialled {self.never_arrived} (reported as failed)",
+            f"took                       {self.seconds:.0f} s",
+            *[f"VIOLATION: {violation}" for violation in self.violations],
+            f"lost, doubled or endless   {len(self.violations)}",
+        ]
+        return "\n".join(lines)
+
+
+class Chaos:
+    def __init__(self, house: Installation, db: Database, calls: int, kills: int) -> None:
+        self._house = house
+        self._db = db
+        self._calls = calls
+        self._kills = kills
+        self._report = Report()
+        self._posting = True
+
+    async def run(self) -> Report:
+        began = time.monotonic()
+        async with httpx.AsyncClient(base_url=self._house.base_url, timeout=10) as client:
+            await asyncio.gather(self._post_all(client), self._break_everything())
+        await self._wait_for_ends()
+        self._judge(await self._everything())
+        self._report.seconds = time.monotonic() - began
+        return self._report
+
+    async def _post_all(self, client: httpx.AsyncClient) -> None:
+        """As fast as the breaking goes on, so that calls are under way all the time."""
+        login = await client.post("/api/developer/login", json={"email": "chaos@example.com", "password": PASSWORD})
+        client.headers["Authorization"] = f"Bearer {login.json()['data']['access_token']}"
+        # Each disaster takes about ten seconds, each kill two.
+        pause = (self._kills * 2.0 + 40.0) / self._calls
+        while len(self._report.accepted) < self._calls:
+            order = {"customer_number": random.choice(CUSTOMERS), "agent_number": random.choice(AGENTS)}
+            try:
+                answer = await client.post("/api/developer/calls/click2call", json=order)
+            except httpx.TransportError:
+                self._report.refused += 1
+            else:
+                if answer.status_code == 200:
+                    self._report.accepted.add(answer.json()["data"]["call_id"])
+                else:
+                    assert answer.status_code == 503, answer.text
+                    self._report.refused += 1
+            await asyncio.sleep(random.expovariate(1 / pause))
+        self._posting = False
+
+    async def _break_everything(self) -> None:
+        await asyncio.sleep(2)
+        disasters = [self._freeze_and_thaw, self._flush_valkey, self._kill_valkey, self._stop_postgres]
+        every = max(1, self._kills // (len(disasters) + 1))
+        while self._report.kills_in_a_task < self._kills:
+            await self._kill_one(random.choice(CALLS_WORKERS + (TRANSCRIPTS_WORKERS if random.random() < 0.2 else ())))
+            if disasters and self._report.kills_in_a_task >= every * (5 - len(disasters)):
+                await disasters.pop(0)()
+            await asyncio.sleep(random.uniform(0.3, 1.5))
+            if not self._posting and self._report.kills > 5 * self._kills:
+                break
+        for disaster in disasters:
+            await disaster()
+
+    async def _kill_one(self, name: str) -> None:
+        """Freeze it where it is; what it holds is what it was in the middle of; then kill it and start another."""
+        process = self._house.processes[name]
+        process.send_signal(signal.SIGSTOP)
+        before = await self._held()
+        await asyncio.sleep(0.8)  # what the others hold they finish meanwhile
+        in_the_middle = before & await self._held()
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        self._report.kills += 1
+        self._report.kills_in_a_task += bool(in_the_middle)
+        self._house.start_worker(name, name.partition("-")[0])
+
+    async def _held(self) -> set[str]:
+        """Leases of the calls queue, and dials whose request is out."""
+        query = (
+            "SELECT lease_token::text FROM tasks WHERE lease_until > now() AND queue = 'calls' UNION ALL "
+            "SELECT id FROM calls WHERE status = 'dialing' AND provider_reference IS NULL "
+            "AND customer_number <> '15005550007' AND dialed_at > now() - interval '1 second'"
+        )
+        async with self._db.statement() as connection:
+            return set((await connection.execute(text(query))).scalars())
+
+    async def _freeze_and_thaw(self) -> None:
+        process = self._house.processes[CALLS_WORKERS[0]]
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(LEASE_SECONDS + 3)
+        process.send_signal(signal.SIGCONT)
+        self._report.disasters.append("a worker frozen past its lease and thawed")
+
+    async def _flush_valkey(self) -> None:
+        import redis
+
+        with redis.Redis.from_url(self._house.redis_url) as client:
+            client.flushall()
+        self._report.disasters.append("Valkey flushed")
+
+    async def _kill_valkey(self) -> None:
+        await asyncio.to_thread(self._house.valkey.kill)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(self._house.valkey.start)
+        self._report.disasters.append("Valkey killed")
+
+    async def _stop_postgres(self) -> None:
+        await asyncio.to_thread(self._house.postgres.stop, immediately=True)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(self._house.postgres.start)
+        self._report.disasters.append("PostgreSQL stopped at once")
+
+    async def _wait_for_ends(self) -> None:
+        """Until nothing is owed any more. Progress is what counts, not speed: a minute and a half without any ends it."""
+        left, since = -1, time.monotonic()
+        while True:
+            async with self._db.statement() as connection:
+                now = (await connection.execute(text("SELECT count(*) FROM tasks"))).scalar_one()
+            if now == 0:
+                return
+            if now != left:
+                left, since = now, time.monotonic()
+            if time.monotonic() - since > 90:
+                return
+            await asyncio.sleep(0.5)
+
+    async def _everything(self) -> list[tuple[str, str, str, str | None]]:
+        query = "SELECT c.id, c.status, t.status, c.failure FROM calls c JOIN transcripts t ON t.call_id = c.id"
+        async with self._db.statement() as connection:
+            return [tuple(row) for row in await connection.execute(text(query))]  # type: ignore[misc]
+
+    def _judge(self, calls: list[tuple[str, str, str, str | None]]) -> None:
+        report = self._report
+        ledger = {
+            path.stem: sum('"place"' in line for line in path.read_text().splitlines())
+            for path in (self._house.data_dir / "simulator").glob("*/*.jsonl")
+        }
+        report.ordered = len(ledger)
+        known = {call_id for call_id, *_ in calls}
+        report.violations += [f"{call_id} was accepted and is lost" for call_id in report.accepted - known]
+        report.violations += [f"{call_id} was dialled, and nobody ordered it" for call_id in ledger.keys() - known]
+        report.violations += [f"{call_id} was dialled {times} times" for call_id, times in ledger.items() if times > 1]
+        for call_id, status, transcript, _ in calls:
+            report.statuses[status] += 1
+            report.transcripts[transcript] += 1
+            if status not in TERMINAL:
+                report.violations.append(f"{call_id} is still {status}")
+            if transcript not in ("ready", "failed"):
+                report.violations.append(f"the transcript of {call_id} is still {transcript}")
+            if call_id not in ledger:
+                report.never_arrived += 1
+                if status != "failed":
+                    report.violations.append(f"{call_id} was never dialled, and is {status}")
+            if status == "completed" and transcript != "ready":
+                report.violations.append(f"{call_id} was completed, and its transcript is {transcript}")
+
+
+async def run_chaos(data_dir: Path, *, calls: int, kills: int) -> Report:
+    """The whole run in this folder; takes minutes."""
+    house = Installation(data_dir, SETTINGS)
+    try:
+        await asyncio.to_thread(house.start_servers)
+        house.start_api()
+        for name in CALLS_WORKERS + TRANSCRIPTS_WORKERS:
+            house.start_worker(name, name.partition("-")[0])
+        db = Database(house.database_url, pool_size=3)
+        async with db.transaction() as session:
+            await accounts.create_user(session, "chaos@example.com", PASSWORD)
+        await asyncio.to_thread(house.wait_until_ready)
+        report = await Chaos(house, db, calls, kills).run()
+        await db.dispose()
+        return report
+    finally:
+        await asyncio.to_thread(house.stop)
+
+
+def main() -> None:
+    """Prints the figures; exits with 1 if anything was lost, doubled or endless."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=20, help="how many must hit a worker in the middle of a task")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the same choices again")
+    options = parser.parse_args()
+    random.seed(options.seed)
+    print(f"seed {options.seed}; this takes several minutes", flush=True)
+    with tempfile.TemporaryDirectory(prefix="ringback-chaos-", ignore_cleanup_errors=True) as folder:
+        report = asyncio.run(run_chaos(Path(folder), calls=options.calls, kills=options.kills))
+        print(report)
+        enough = report.kills_in_a_task >= options.kills and len(report.disasters) == 4
+        if report.violations or not enough:
+            sys.exit("FAILED" if report.violations else "FAILED: too little was broken to prove anything")
+
+
+if __name__ == "__main__":
+    main()

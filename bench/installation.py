@@ -1,0 +1,95 @@
+"""A whole installation for benches and tests: its own PostgreSQL, Valkey, API and workers in a folder of its own."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from alembic import command
+
+from app.cli.migrate import alembic_config
+from app.embedded import Postgres, Valkey
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Installation:
+    """Processes are named by the caller; their output is in `data_dir`/NAME.log."""
+
+    data_dir: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    processes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.postgres, self.valkey = Postgres(self.data_dir), Valkey(self.data_dir)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start_servers(self) -> None:
+        self.database_url, self.redis_url = self.postgres.start(), self.valkey.start()
+        command.upgrade(alembic_config(self.database_url), "head")
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
+        self.environment = {
+            **ours,
+            "RINGBACK_DATABASE_URL": self.database_url,
+            "RINGBACK_REDIS_URL": self.redis_url,
+            "RINGBACK_SECRET_KEY": secrets.token_hex(32),
+            "RINGBACK_DATA_DIR": str(self.data_dir),
+            "RINGBACK_PORT": str(self.port),
+            **self.settings,
+        }
+
+    def start(self, name: str, *module: str) -> "subprocess.Popen[bytes]":
+        """Run `python -m …` under this name, after whatever ran under it has ended."""
+        with (self.data_dir / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def start_api(self) -> None:
+        self.start("api", "app.cli", "serve")
+
+    def start_worker(self, name: str, queue: str) -> None:
+        self.start(name, "worker", queue)
+
+    def wait_until_ready(self, path: str = "/readyz", seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                with urlopen(self.base_url + path, timeout=3):
+                    return
+            except (URLError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{path} of the installation in {self.data_dir}: {error}") from error
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+        self.valkey.stop()
+        self.postgres.stop(immediately=True)
