@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-UNREACHABLE = (OSError, OperationalError, InterfaceError, TimeoutError)
-"""What a PostgreSQL that is down, restarting or frozen raises: asyncpg lets a refused connection out unwrapped."""
+_AWAY = (OSError, TimeoutError, OperationalError, InterfaceError)  # asyncpg lets a refused connection out unwrapped
+_AWAY_STATES = ("08", "53", "57P")
+"""SQLSTATEs of a PostgreSQL that cannot serve now: connection, resources, shutting down or starting up."""
 
 
 class Database:
@@ -48,7 +49,8 @@ class Database:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether this error means that the database is away, rather than that a statement is wrong."""
+    """Whether this error means that PostgreSQL is away or cannot serve now, rather than that a statement is wrong."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, UNREACHABLE)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(error, _AWAY) or str(getattr(cause, "sqlstate", None)).startswith(_AWAY_STATES)

@@ -6,7 +6,8 @@ Calls are posted to a whole installation with two calls workers and two transcri
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
 
 Judged by the simulator's ledger, files that the engine never reads back into its tables: each order that reached the
-provider is a line. At the end every call must be there, at most once in the ledger, and it and its transcript at an end.
+provider is a line. At the end every call must be there, at most once in the ledger, and it and its transcript at
+an end.
 """
 
 import argparse
@@ -67,7 +68,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"calls accepted             {len(self.accepted)} (and {self.refused} posts refused while servers were down)",
+            f"calls accepted             {len(self.accepted)}; {self.refused} posts refused while servers were down",
             f"workers killed -9          {self.kills}, {self.kills_in_a_task} of them in the middle of a task",
             f"disasters                  {'; '.join(self.disasters)}",
             f"calls ended                {dict(self.statuses.most_common())}",
@@ -184,7 +185,7 @@ class Chaos:
         self._report.disasters.append("PostgreSQL stopped at once")
 
     async def _wait_for_ends(self) -> None:
-        """Until nothing is owed any more. Progress is what counts, not speed: a minute and a half without any ends it."""
+        """Until nothing is owed any more. A minute and a half without any progress ends it, too."""
         left, since = -1, time.monotonic()
         while True:
             async with self._db.statement() as connection:
@@ -200,7 +201,7 @@ class Chaos:
     async def _everything(self) -> list[tuple[str, str, str, str | None]]:
         query = "SELECT c.id, c.status, t.status, c.failure FROM calls c JOIN transcripts t ON t.call_id = c.id"
         async with self._db.statement() as connection:
-            return [tuple(row) for row in await connection.execute(text(query))]  # type: ignore[misc]
+            return [tuple(row) for row in await connection.execute(text(query))]
 
     def _judge(self, calls: list[tuple[str, str, str, str | None]]) -> None:
         report = self._report

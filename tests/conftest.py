@@ -3,6 +3,7 @@
 Tests share the database and keep apart by their own users; what needs a whole installation starts one (`acceptance/`).
 """
 
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from alembic import command
 from fastapi import FastAPI
 
@@ -39,6 +41,7 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith("RINGBACK_"):
             del os.environ[name]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 @pytest.fixture(scope="session")

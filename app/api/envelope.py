@@ -3,6 +3,7 @@
 import json
 from typing import Any, Generic, TypeVar
 
+import asyncpg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -104,6 +105,6 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RingbackError, _ringback_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    for kind in (OSError, SQLAlchemyError, TimeoutError):
+    for kind in (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
         app.add_exception_handler(kind, _maybe_database_away)
     app.add_exception_handler(Exception, _unexpected)

@@ -1,0 +1,122 @@
+"""The running product: `ringback up` itself in a folder of its own, spoken to over HTTP only."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.installation import free_port
+
+PATIENCE_SECONDS = 120  # far above what anything takes: no test is about speed
+
+
+@dataclass
+class Instance:
+    """One `ringback up`."""
+
+    data_dir: Path
+    port: int
+    process: "subprocess.Popen[str]"
+    output: str
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.data_dir, self.port)
+
+    def ringback(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        return ringback(self.environment, *arguments, stdin=stdin)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+def environment(data_dir: Path, port: int, **more: str) -> dict[str, str]:
+    return {**os.environ, "RINGBACK_DATA_DIR": str(data_dir), "RINGBACK_PORT": str(port), **more}
+
+
+def ringback(env: dict[str, str], *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+
+
+def start(data_dir: Path, *, port: int | None = None, until: str = "Ctrl-C stops", demo: bool = False) -> Instance:
+    """Start it and read what it says until it serves."""
+    port = port or free_port()
+    options = [] if demo else ["--no-demo"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "up", *options],
+        env=environment(data_dir, port),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if until in line:
+            return Instance(data_dir, port, process, output)
+    raise AssertionError(f"`ringback up` ended with {process.wait()}:\n{output}")
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    running = start(tmp_path_factory.mktemp("up"), demo=True)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def password(instance: Instance) -> str:
+    found = re.search(r"its password +(\S+)", instance.output)
+    assert found, instance.output
+    return found[1]
+
+
+@pytest.fixture
+def api(instance: Instance, password: str) -> Iterator[httpx.Client]:
+    """A client that has logged in as the first user."""
+    with httpx.Client(base_url=f"{instance.base_url}/api/developer", timeout=30) as client:
+        answer = client.post("/login", json={"email": "demo@ringback.local", "password": password})
+        client.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
+        yield client
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    """Until it is truthy."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (result := what()):
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.1)
+    return result
+
+
+def place(api: httpx.Client, customer: str = "919999999999", agent: str = "918888888888") -> str:
+    answer = api.post("/calls/click2call", json={"customer_number": customer, "agent_number": agent})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["data"]["call_id"])
+
+
+def transcript(api: httpx.Client, call_id: str) -> dict[str, Any]:
+    """Poll as a client does until it is at an end."""
+
+    def ended() -> Any:
+        data = api.get(f"/calls/{call_id}/transcript").raise_for_status().json()["data"]
+        return data["transcript_status"] != "pending" and data
+
+    data: dict[str, Any] = wait_for(ended)
+    return data
