@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -12,40 +14,67 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-_AWAY = (OSError, TimeoutError, OperationalError, InterfaceError)  # asyncpg lets a refused connection out unwrapped
+_AWAY = (
+    OSError,
+    TimeoutError,
+    OperationalError,
+    InterfaceError,
+    DisconnectionError,
+)  # asyncpg lets a refused connection out unwrapped
 _AWAY_STATES = ("08", "53", "57P")
 """SQLSTATEs of a PostgreSQL that cannot serve now: connection, resources, shutting down or starting up."""
 
 
 class Database:
-    """Holds the engine. `reading` is for single statements, `sessions` for everything else."""
+    """Two small pools: one whose connections commit each statement by themselves, one for transactions.
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_timeout=10,
-            pool_pre_ping=True,
-            connect_args={"timeout": 5, "command_timeout": 30},
-        )
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+    A process holds at most 2 × `pool_size` connections, and keeps them: opening one costs more than fifty polls.
+    """
 
-    @asynccontextmanager
-    async def statement(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for one statement that is a transaction of its own. The cheapest way in (docs/benchmarks.md)."""
-        async with self._autocommit.connect() as connection:
-            yield connection
+    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+        # Setting autocommit on a connection each time it is taken, or pinging it first, would double what a poll costs.
+        self._statements = _engine(url, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._transactions = _engine(url, pool_size)
+        self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
+
+    def statement(self) -> AsyncConnection:
+        """For `async with`: a connection for single statements, each a transaction of its own. The cheapest way in."""
+        return self._statements.connect()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session that commits when the block ends and rolls back when it raises."""
-        async with self.sessions.begin() as session:
+        async with self._sessions.begin() as session:
             yield session
 
     async def dispose(self) -> None:
-        await self.engine.dispose()
+        await self._statements.dispose()
+        await self._transactions.dispose()
+
+
+def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 30,
+            # Our statements find rows by key, whatever the values: planning each anew would cost more than running it.
+            "server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"},
+        },
+        **options,
+    )
+    event.listen(engine.sync_engine, "checkout", _drop_if_closed)
+    return engine
+
+
+def _drop_if_closed(connection: Any, record: Any, proxy: Any) -> None:
+    """A connection that PostgreSQL has closed, in a restart, is replaced before anybody meets it. asyncpg knows without
+    asking the server."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError("closed by the server")
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """The API process: settings, resources, routes and error handlers wired together. Nothing else."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -37,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             throttle=LoginThrottle(settings.redis_url),
         )
         app.state.resources = opened
+        gc.freeze()  # what is loaded now stays; collecting it again and again made polls stutter
         yield
         await opened.throttle.aclose()
         await opened.hints.aclose()

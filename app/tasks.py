@@ -17,11 +17,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from time import time
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
@@ -41,6 +44,8 @@ QUEUE_OF: dict[TaskKind, Queue] = {
 
 JOB = "run_task"
 """The one arq function. Its argument is a task's id."""
+
+_JOB_LIFE_MS = 3600 * 1000  # a job that nobody took for an hour after it was due; the sweep hints again
 
 # A job may reach a worker some milliseconds before the database's clock says it is due; without this the task would
 # wait for the sweep.
@@ -177,36 +182,45 @@ def to_json(job: dict[str, Any]) -> bytes:
 
 
 class Hints:
-    """Tells arq of tasks, in the background and at best effort: no request waits for Valkey, none fails with it."""
+    """Tells arq of tasks, in the background and at best effort: no request waits for Valkey, none fails with it.
 
-    _MOST_PENDING = 1000  # beyond this Valkey is down or frozen, and the sweep will find the tasks
+    Those that come while one batch is on its way leave together in the next. This writes what arq's `enqueue_job`
+    does, in one round trip for all instead of three for each; that was a fifth of what a create cost.
+    """
+
+    _MOST_WAITING = 1000  # beyond this Valkey is down or frozen, and the sweep will find the tasks
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._pending: set[asyncio.Task[None]] = set()
+        self._waiting: list[tuple[AddedTask, int]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     def send(self, task: AddedTask, *, repetition: int = 0) -> None:
         """Returns at once. The job's id is the task's and the attempt's, so that one hinted twice is run once;
         `repetition` makes another id, for when the job under the first was lost inside arq."""
-        if len(self._pending) < self._MOST_PENDING:
-            sending = asyncio.create_task(self._send(task, repetition))
-            self._pending.add(sending)
-            sending.add_done_callback(self._pending.discard)
+        if len(self._waiting) < self._MOST_WAITING:
+            self._waiting.append((task, repetition))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
 
-    async def _send(self, task: AddedTask, repetition: int) -> None:
-        try:
-            await self._redis.enqueue_job(
-                JOB,
-                task.id,
-                _job_id=f"task:{task.id}:{task.attempts}:{repetition}",
-                _queue_name=arq_queue(task.queue),
-                _defer_by=task.delay or None,
-            )
-        except (RedisError, OSError, TimeoutError) as error:
-            log.debug("hint_lost", task_id=task.id, error=repr(error))
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            now = int(time() * 1000)
+            try:
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    for task, repetition in batch:
+                        job_id = f"task:{task.id}:{task.attempts}:{repetition}"
+                        job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
+                        due = now + int(task.delay * 1000)
+                        pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)
+                        pipe.zadd(arq_queue(task.queue), {job_id: due}, nx=True)
+                    await pipe.execute()
+            except (RedisError, OSError, TimeoutError) as error:
+                log.debug("hints_lost", tasks=len(batch), error=repr(error))
 
     async def aclose(self) -> None:
-        """Let what is pending go out, then close the client."""
-        if self._pending:
-            await asyncio.wait(self._pending, timeout=2)
+        """Let what is waiting go out, then close the client."""
+        if self._sending is not None:
+            await asyncio.wait([self._sending], timeout=2)
         await self._redis.aclose(close_connection_pool=True)

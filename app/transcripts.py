@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, text, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import Transcript, TranscriptStatus
+from app.models import Call, LoginSession, Transcript, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -34,17 +34,32 @@ class TranscriptView:
     updated_at: datetime
 
 
-# One statement answers: does the login still count, whose call is this, how far is its transcript.
-_READ = text("""
-SELECT users.is_active, calls.user_id AS owner_id, transcripts.id, transcripts.status, transcripts.failure,
-       transcripts.summary, transcripts.outcome, transcripts.history, transcripts.created_at, transcripts.updated_at
-FROM login_sessions
-JOIN users ON users.id = login_sessions.user_id
-LEFT JOIN calls ON calls.id = :call_id
-LEFT JOIN transcripts ON transcripts.call_id = calls.id
-WHERE login_sessions.id = :session_id AND users.id = :user_id
-  AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
-""").columns(history=Transcript.history.type)
+# One statement answers: does the login still count, whose call is this, how far is its transcript. Core and not ORM,
+# and built once: a poll is what this server does most.
+_READ = (
+    select(
+        User.is_active,
+        Call.user_id.label("owner_id"),
+        Transcript.id,
+        Transcript.status,
+        Transcript.failure,
+        Transcript.summary,
+        Transcript.outcome,
+        Transcript.history,
+        Transcript.created_at,
+        Transcript.updated_at,
+    )
+    .select_from(LoginSession)
+    .join(User, User.id == LoginSession.user_id)
+    .outerjoin(Call, Call.id == bindparam("call_id"))
+    .outerjoin(Transcript, Transcript.call_id == Call.id)
+    .where(
+        LoginSession.id == bindparam("session_id"),
+        User.id == bindparam("user_id"),
+        LoginSession.expires_at > func.now(),
+        or_(LoginSession.revoked_at.is_(None), User.is_active.is_(False)),
+    )
+)
 
 
 async def read(db: Database, claims: Claims, call_id: str) -> TranscriptView:

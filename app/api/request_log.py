@@ -3,7 +3,7 @@
 Plain ASGI: Starlette's `BaseHTTPMiddleware` would halve the rate of a poll (docs/benchmarks.md).
 """
 
-import secrets
+import random
 from time import perf_counter
 
 import structlog
@@ -20,7 +20,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
+        request_id = f"{random.getrandbits(64):016x}"  # no secret, and a tenth of the cost of one
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = perf_counter()
         status = 500

@@ -1,0 +1,213 @@
+"""Tasks, the right to dial, and the one door through which a call changes: on a real PostgreSQL."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select, update
+
+from app import accounts, calls, tasks
+from app.call_state import TERMINAL, may_move
+from app.calls import NewCall
+from app.db import Database
+from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, User
+from app.tasks import ClaimedTask, Hints, LeaseLost
+from app.telephony.base import Accepted, CallEvent, CallStatus, Leg
+
+ORDER = NewCall("919999999999", "918888888888")
+LEASE = 30.0
+
+
+async def new_call(db: Database, hints: Hints, user: User) -> str:
+    async with db.transaction() as session:
+        claims = await accounts.open_login(session, user, seconds=60)
+    return await calls.create_call(db, hints, claims, ORDER)
+
+
+async def task_of(db: Database, call_id: str, kind: TaskKind = TaskKind.DIAL) -> int:
+    async with db.transaction() as session:
+        return (await session.scalars(select(Task.id).filter_by(call_id=call_id, kind=kind))).one()
+
+
+async def claim(db: Database, task_id: int) -> ClaimedTask:
+    task = await tasks.claim(db, task_id, lease_seconds=LEASE)
+    assert task is not None
+    return task
+
+
+async def expire_lease(db: Database, task_id: int) -> None:
+    """What time does to a worker that is dead or frozen."""
+    async with db.transaction() as session:
+        past = func.now() - timedelta(seconds=1)
+        await session.execute(update(Task).where(Task.id == task_id).values(lease_until=past))
+
+
+async def get(db: Database, call_id: str) -> Call:
+    async with db.transaction() as session:
+        return await session.get_one(Call, call_id)
+
+
+@pytest.fixture
+async def call_id(db: Database, hints: Hints, user: User) -> str:
+    return await new_call(db, hints, user)
+
+
+# Tasks
+
+
+async def test_one_of_many_claims_a_task(db: Database, call_id: str) -> None:
+    task_id = await task_of(db, call_id)
+    claimed = await asyncio.gather(*(tasks.claim(db, task_id, lease_seconds=LEASE) for _ in range(20)))
+    assert len([task for task in claimed if task]) == 1
+
+
+async def test_a_lost_lease_rolls_back_what_was_done_under_it(db: Database, hints: Hints, call_id: str) -> None:
+    task_id = await task_of(db, call_id)
+    frozen = await claim(db, task_id)
+    await expire_lease(db, task_id)
+    second = await claim(db, task_id)
+    assert second.attempts == 2
+    assert not await tasks.renew(db, frozen, lease_seconds=LEASE)
+    assert await tasks.renew(db, second, lease_seconds=LEASE)
+    with pytest.raises(LeaseLost):
+        async with tasks.transaction(db, hints) as session:
+            await session.execute(update(Call).where(Call.id == call_id).values(failure="written by the frozen one"))
+            await tasks.finish(session, frozen)
+    assert (await get(db, call_id)).failure is None
+    async with tasks.transaction(db, hints) as session:
+        await tasks.finish(session, second)
+    assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is gone"
+
+
+async def test_a_task_that_failed_comes_back_later(db: Database, hints: Hints, call_id: str) -> None:
+    task_id = await task_of(db, call_id)
+    first = await claim(db, task_id)
+    async with tasks.transaction(db, hints) as session:
+        await tasks.retry_later(session, first, delay=60, error="no luck")
+    assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is not due"
+    async with db.transaction() as session:
+        task = await session.get_one(Task, task_id)
+        assert (task.last_error, task.lease_token) == ("no luck", None)
+        task.due_at = datetime.now(UTC) - timedelta(seconds=1)
+    assert (await claim(db, task_id)).attempts == 2
+
+
+async def test_a_task_exists_only_if_its_transaction_committed(db: Database, hints: Hints, call_id: str) -> None:
+    with pytest.raises(RuntimeError):
+        async with tasks.transaction(db, hints) as session:
+            await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
+            raise RuntimeError
+    async with db.transaction() as session:
+        assert not (await session.scalars(select(Task).filter_by(call_id=call_id, kind="transcribe"))).all()
+
+
+async def test_overdue_are_due_and_in_nobodys_hands(db: Database, hints: Hints, call_id: str) -> None:
+    task_id = await task_of(db, call_id)
+
+    async def listed() -> bool:
+        return task_id in [task.id for task in await tasks.overdue(db, Queue.CALLS, limit=10_000)]
+
+    assert await listed()
+    await claim(db, task_id)
+    assert not await listed()
+    await expire_lease(db, task_id)
+    assert await listed()
+
+
+# The right to dial
+
+
+async def spend(db: Database, hints: Hints, call_id: str) -> calls.DialRight | None:
+    async with tasks.transaction(db, hints) as session:
+        return await calls.claim_for_dialing(session, call_id, answer_timeout=90, track_after=3600)
+
+
+async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, call_id: str) -> None:
+    rights = [right for right in await asyncio.gather(*(spend(db, hints, call_id) for _ in range(20))) if right]
+    assert len(rights) == 1
+    assert (rights[0].order.customer_number, rights[0].order.agent_number) == ("919999999999", "918888888888")
+    assert (await get(db, call_id)).status == "dialing"
+    assert await task_of(db, call_id, TaskKind.TRACK), "whoever dies now, the call is watched"
+
+
+async def test_only_the_holder_of_the_right_saves_the_reference(db: Database, hints: Hints, call_id: str) -> None:
+    right = await spend(db, hints, call_id)
+    assert right
+    forged = calls.DialRight(right.order, uuid4())
+    async with db.transaction() as session:
+        await calls.save_reference(session, forged, Accepted("not mine"))
+    assert (await get(db, call_id)).provider_reference is None
+    async with db.transaction() as session:
+        await calls.save_reference(session, right, Accepted("mine"))
+    assert (await get(db, call_id)).provider_reference == "mine"
+
+
+# Events
+
+
+def event(status: CallStatus, key: str | None = None, **more: object) -> CallEvent:
+    return CallEvent(key or status.value, status, datetime.now(UTC), **more)  # type: ignore[arg-type]
+
+
+async def apply(db: Database, hints: Hints, call_id: str, *events: CallEvent) -> CallStatus | None:
+    async with tasks.transaction(db, hints) as session:
+        return await calls.apply_events(session, call_id, events, max_call_seconds=3600)
+
+
+async def keys_of(db: Database, call_id: str) -> list[str]:
+    async with db.transaction() as session:
+        return list(
+            await session.scalars(select(CallEventRow.key).filter_by(call_id=call_id).order_by(CallEventRow.id))
+        )
+
+
+async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
+    db: Database, hints: Hints, call_id: str
+) -> None:
+    await spend(db, hints, call_id)
+    ringing = event(CallStatus.RINGING, "agent:ringing", leg=Leg.AGENT)
+    answered = event(CallStatus.IN_PROGRESS, "answered")
+    ended = event(CallStatus.COMPLETED, "ended", hangup_cause="normal_clearing", has_recording=True)
+    await asyncio.gather(*(apply(db, hints, call_id, ringing, answered, ended) for _ in range(10)))
+    await apply(db, hints, call_id, event(CallStatus.BUSY, "late"), ringing)
+    assert await keys_of(db, call_id) == ["queued", "dialing", "agent:ringing", "answered", "ended"]
+    call = await get(db, call_id)
+    assert (call.status, call.hangup_cause) == ("completed", "normal_clearing")
+    assert call.answered_at == answered.at
+    assert call.ended_at == ended.at
+    assert await task_of(db, call_id, TaskKind.FETCH_RECORDING)
+
+
+async def test_an_end_without_a_recording_ends_the_transcript(db: Database, hints: Hints, call_id: str) -> None:
+    await spend(db, hints, call_id)
+    await apply(db, hints, call_id, event(CallStatus.BUSY))
+    async with db.transaction() as session:
+        transcript = (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+        assert (transcript.status, transcript.failure) == ("failed", "The call was not answered: the line was busy")
+
+
+async def test_an_event_of_no_call_of_ours_is_dropped(db: Database, hints: Hints) -> None:
+    assert await apply(db, hints, "call_0000000000000000", event(CallStatus.BUSY)) is None
+
+
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(list(CallStatus)), max_size=8))
+async def test_whatever_is_reported_a_call_only_moves_legally(
+    db: Database, hints: Hints, user: User, reported: list[CallStatus]
+) -> None:
+    """The door on the database against the table of moves, with any sequence of reports."""
+    call_id = await new_call(db, hints, user)
+    await spend(db, hints, call_id)
+    expected = CallStatus.DIALING
+    for number, status in enumerate(reported):
+        now = await apply(db, hints, call_id, event(status, key=f"report {number}"))
+        if may_move(expected, status):
+            expected = status
+        assert now == expected
+    async with db.transaction() as session:
+        written = await session.scalars(select(CallEventRow.status).filter_by(call_id=call_id))
+        assert len([status for status in written if status in TERMINAL]) <= 1
