@@ -88,7 +88,16 @@ class Bench:
     def _wrk(
         self, target: Target, path: str, *, body: str | None, connections: int, seconds: float
     ) -> "subprocess.Popen[str]":
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--latency", "--timeout", "60s", *self._headers]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:.0f}s",
+            "--latency",
+            "--timeout",
+            "60s",
+            *self._headers,
+        ]
         if body is not None:
             script = self._house.data_dir / f"{abs(hash(body))}.lua"
             script.write_text(f'wrk.method = "POST"\nwrk.body = {json.dumps(body)}\n')

@@ -45,7 +45,7 @@ def say(speaker: PiperVoice, text: str, pitch: float) -> Samples:
     """The text as telephone audio. Without Piper's noise, so that the same text always sounds the same."""
     if text == _BEEP:
         return np.asarray(_LEVEL * np.sin(2 * np.pi * 1000 * np.arange(int(0.6 * RATE)) / RATE))
-    config = SynthesisConfig(length_scale=0.95 * pitch)
+    config = SynthesisConfig(length_scale=0.95 * pitch, noise_scale=0.0, noise_w_scale=0.0)
     chunks = list(speaker.synthesize(text, config))
     spoken = np.concatenate([chunk.audio_float_array for chunk in chunks]).astype(np.float64)
     sounding = np.flatnonzero(np.abs(spoken) > 0.02)
@@ -55,10 +55,10 @@ def say(speaker: PiperVoice, text: str, pitch: float) -> Samples:
 
 
 def telephone(samples: Samples, rate: float) -> Samples:
-    """200 to 3400 Hz at 8 kHz: cut and resampled in the frequency domain."""
+    """300 to 3400 Hz at 8 kHz, with soft edges: cut and resampled in the frequency domain."""
     spectrum = np.fft.rfft(samples)
     frequencies = np.arange(len(spectrum)) * rate / len(samples)
-    spectrum[(frequencies < 200) | (frequencies > 3400)] = 0
+    spectrum *= np.interp(frequencies, (200, 300, 3400, 3600), (0, 1, 1, 0))
     length = round(len(samples) * RATE / rate)
     kept = spectrum[: length // 2 + 1]
     return np.asarray(np.fft.irfft(kept, length) * length / len(samples))
@@ -77,7 +77,8 @@ def render(speaker: PiperVoice, script: dict[str, Any]) -> tuple[Samples, list[d
         if text != _BEEP:
             turns.append({"role": role, "content": text, "start": round(start, 2), "end": round(end, 2)})
     length = round(max(end + 0.6, script.get("seconds", 0)) * RATE)
-    channels = np.random.default_rng(0).normal(0, _LINE_NOISE, (length, 2))
+    noise = np.random.default_rng(0).normal(0, _LINE_NOISE, (2, length))
+    channels = np.stack([telephone(side, RATE) for side in noise], axis=1)
     for role, first, samples in placed:
         channels[first : first + len(samples), SIDES.index(role)] += samples
     return channels, turns
@@ -91,7 +92,9 @@ def main() -> None:
         channels, turns = render(speaker, script)
         soundfile.write(TARGET / f"{name}.wav", np.clip(channels, -1, 1), RATE, subtype="ULAW")
         about = {
+            "sample_rate": RATE,
             "channels": SIDES,
+            "language": "en",
             "duration": round(len(channels) / RATE, 2),
             "expected_outcome": script["expected_outcome"],
             "turns": turns,

@@ -1,4 +1,4 @@
-"""A request id on every answer and in every log line, and a line for each request that changed or failed.
+"""A request id on every answer and in every log line, and a line for each request that failed.
 
 Plain ASGI: Starlette's `BaseHTTPMiddleware` would halve the rate of a poll (docs/benchmarks.md).
 """
@@ -35,8 +35,8 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            # Polls that went well are what a busy server does all day; nobody reads a line for each.
-            if status >= 400 or scope["method"] != "GET":
+            # What went well is told by what it changed: a login has its line, a call its timeline.
+            if status >= 400:
                 log.info(
                     "request",
                     method=scope["method"],

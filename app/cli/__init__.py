@@ -9,7 +9,7 @@ import typer
 
 from app import lifeline
 from app.cli import calls, models, users
-from app.cli.common import complain, failures_explained
+from app.cli.common import complain, failures_explained, read_settings
 
 app = typer.Typer(
     help="Ringback: the developer click-to-call API on your own machine.",
@@ -49,9 +49,8 @@ def serve() -> None:
     import uvicorn
 
     from app import logs
-    from app.settings import get_settings
 
-    settings = get_settings()
+    settings = read_settings()
     logs.configure(settings.log_format)
     uvicorn.run(
         "app.main:create_app",

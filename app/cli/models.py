@@ -7,7 +7,6 @@ import typer
 from rich.table import Table
 
 from app.cli.common import console, fail, failures_explained
-from app.settings import data_dir_from_environment
 
 app = typer.Typer(help="Speech models: what is here, fetch one, verify.", no_args_is_help=True)
 
@@ -15,6 +14,8 @@ Name = Annotated[str, typer.Argument(help="A Whisper model (`small`, `large-v3`,
 
 
 def _folder() -> Path:
+    from app.settings import data_dir_from_environment
+
     return data_dir_from_environment() / "models"
 
 
@@ -24,7 +25,8 @@ def list_() -> None:
     """List models: bundled, fetched, and those that can be."""
     from app.transcription.models import list_models
 
-    table = Table("model", "state", "size", "folder", box=None)
+    table = Table("model", "state", "size", box=None)
+    table.add_column("folder", overflow="fold")
     for model in list_models(_folder()):
         size = f"{model.size_bytes / 1e6:.0f} MB" if model.folder else ""
         table.add_row(model.name, model.state, size, str(model.folder or ""))
@@ -37,9 +39,9 @@ def fetch(name: Name) -> None:
     """Download a model into the data folder."""
     from app.transcription.models import fetch as fetch_model
 
-    console.print(f"Fetching {name} …", markup=False)
+    console.print(f"Fetching {name} …")
     folder = fetch_model(name, _folder())
-    console.print(f"{name} is in {folder}. Use it: RINGBACK_WHISPER_MODEL={name}", markup=False)
+    console.print(f"{name} is in {folder}. Use it: RINGBACK_WHISPER_MODEL={name}", soft_wrap=True)
 
 
 @app.command()
@@ -54,4 +56,4 @@ def verify(name: Annotated[str | None, typer.Argument(help="All that are here, w
         fail("There are no models here. Fetch one: ringback models fetch NAME")
     for each in names:
         verify_model(each, _folder())
-        console.print(f"{each} is whole", markup=False)
+        console.print(f"{each} is whole", soft_wrap=True)

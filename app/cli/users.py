@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts
 from app.cli.common import console, fail, failures_explained, with_database
-from app.db import Database
-from app.models import User
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.db import Database
+    from app.models import User
 
 app = typer.Typer(help="Accounts: create, list, change.", no_args_is_help=True)
 
@@ -28,12 +30,14 @@ def create(
     unverified: Annotated[bool, typer.Option("--unverified", help="May not log in until verified")] = False,
 ) -> None:
     """Create a user."""
+    from app import accounts
+
     given = password if password is not None else _ask_for_password()
 
-    async def work(db: Database) -> None:
+    async def work(db: "Database") -> None:
         async with db.transaction() as session:
             user = await accounts.create_user(session, email, given, active=not inactive, verified=not unverified)
-        console.print(f"Created {user.email} ({user.id})", markup=False)
+        console.print(f"Created {user.email} ({user.id})", soft_wrap=True)
 
     with_database(work)
 
@@ -42,11 +46,14 @@ def create(
 @failures_explained
 def list_() -> None:
     """List all users."""
+    from app import accounts
 
-    async def work(db: Database) -> None:
+    async def work(db: "Database") -> None:
         async with db.transaction() as session:
             everybody = await accounts.list_users(session)
-        table = Table("id", "e-mail", "active", "verified", "created", box=None)
+        table = Table(box=None)
+        for name in ("id", "e-mail", "active", "verified", "created (UTC)"):
+            table.add_column(name, overflow="fold")
         for user in everybody:
             active, verified = ("yes" if yes else "no" for yes in (user.is_active, user.is_verified))
             table.add_row(user.id, user.email, active, verified, f"{user.created_at:%Y-%m-%d %H:%M}")
@@ -60,7 +67,7 @@ def list_() -> None:
 def verify(email: Email) -> None:
     """Let a user log in whose address has been verified."""
 
-    async def verified(_: AsyncSession, user: User) -> str:
+    async def verified(_: "AsyncSession", user: "User") -> str:
         user.is_verified = True
         return f"{user.email} is verified"
 
@@ -71,8 +78,9 @@ def verify(email: Email) -> None:
 @failures_explained
 def activate(email: Email) -> None:
     """Let a user log in again. Earlier logins stay ended."""
+    from app import accounts
 
-    async def activated(session: AsyncSession, user: User) -> str:
+    async def activated(session: "AsyncSession", user: "User") -> str:
         await accounts.set_active(session, user, active=True)
         return f"{user.email} is active"
 
@@ -83,8 +91,9 @@ def activate(email: Email) -> None:
 @failures_explained
 def deactivate(email: Email) -> None:
     """Shut a user out at once: logins and tokens end."""
+    from app import accounts
 
-    async def deactivated(session: AsyncSession, user: User) -> str:
+    async def deactivated(session: "AsyncSession", user: "User") -> str:
         await accounts.set_active(session, user, active=False)
         return f"{user.email} is inactive; all logins have ended"
 
@@ -95,9 +104,11 @@ def deactivate(email: Email) -> None:
 @failures_explained
 def set_password(email: Email, password: Password = None) -> None:
     """Set a new password. All logins end."""
+    from app import accounts
+
     given = password if password is not None else _ask_for_password()
 
-    async def changed(session: AsyncSession, user: User) -> str:
+    async def changed(session: "AsyncSession", user: "User") -> str:
         await accounts.set_password(session, user, given)
         return f"{user.email} has a new password; all logins have ended"
 
@@ -108,24 +119,27 @@ def set_password(email: Email, password: Password = None) -> None:
 @failures_explained
 def logout(email: Email) -> None:
     """End all of a user's logins."""
+    from app import accounts
 
-    async def logged_out(session: AsyncSession, user: User) -> str:
+    async def logged_out(session: "AsyncSession", user: "User") -> str:
         return f"Ended {await accounts.log_out_everywhere(session, user)} logins of {user.email}"
 
     _change(email, logged_out)
 
 
-def _change(email: str, change: Callable[[AsyncSession, User], Awaitable[str]]) -> None:
-    async def work(db: Database) -> None:
+def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]") -> None:
+    async def work(db: "Database") -> None:
         async with db.transaction() as session:
             told = await change(session, await find_or_fail(session, email))
-        console.print(told, markup=False)
+        console.print(told, soft_wrap=True)
 
     with_database(work)
 
 
-async def find_or_fail(session: AsyncSession, email: str) -> User:
+async def find_or_fail(session: "AsyncSession", email: str) -> "User":
     """The user, or the end of the command."""
+    from app import accounts
+
     user = await accounts.find_user(session, email)
     if user is None:
         fail(f"There is no user {email}. `ringback users list` shows who there is")
@@ -134,5 +148,8 @@ async def find_or_fail(session: AsyncSession, email: str) -> User:
 
 def _ask_for_password() -> str:
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
+        try:
+            return sys.stdin.readline().rstrip("\r\n")
+        except UnicodeDecodeError:
+            fail("The password is no valid text")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

@@ -41,7 +41,10 @@ class Instance:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(how)
-        return self.process.wait(PATIENCE_SECONDS)
+        code = self.process.wait(PATIENCE_SECONDS)
+        assert self.process.stdout
+        self.process.stdout.close()
+        return code
 
 
 def environment(data_dir: Path, port: int, **more: str) -> dict[str, str]:

@@ -1,0 +1,131 @@
+"""Anything may arrive: by the OpenAPI document, and by raw bytes. Every answer is a documented one."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import Instance, place
+
+DOCUMENTED = {200, 400, 401, 403, 404, 405, 413, 429, 503}
+
+
+def test_schemathesis_finds_nothing(api: httpx.Client, instance: Instance) -> None:
+    """Drives the live API by its own OpenAPI document."""
+    command = [
+        *[sys.executable, "-m", "schemathesis.cli", "run", f"{instance.base_url}/openapi.json"],
+        *["--header", f"Authorization: {api.headers['Authorization']}"],
+        # `readyz` may truly not be ready; `unsupported_method` wants an Allow header from every path that it makes up.
+        *[
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+        ],
+        *["--max-examples", "60", "--phases", "examples,coverage,fuzzing", "--workers", "1", "--seed", "1"],
+        *["--exclude-path", "/readyz"],
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+
+
+def exchange(instance: Instance, request: bytes) -> bytes:
+    """Send these bytes, and read whatever comes back until the server closes. It may rightly wait for more of a request
+    that promised more; then it is told that no more will come."""
+    address = urlsplit(instance.base_url)
+    assert address.hostname
+    assert address.port
+    answer = b""
+    with socket.create_connection((address.hostname, address.port), timeout=3) as connection:
+        connection.sendall(request)
+        try:
+            while chunk := connection.recv(65536):
+                answer += chunk
+        except TimeoutError:
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(60)
+            assert connection.recv(65536) == b"", "it waits, then closes: it never hangs"
+    return answer
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def request(path: bytes, *, method: bytes = b"POST", headers: bytes = b"", body: bytes = b"") -> bytes:
+    length = b"Content-Length: %d\r\n" % len(body)
+    return b"%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n%s" % (method, path, headers, length, body)
+
+
+LOGIN, CREATE = b"/api/developer/login", b"/api/developer/calls/click2call"
+JSON = b"Content-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request(LOGIN, headers=JSON, body=b"[" * 60_000),
+        request(LOGIN, headers=JSON, body=b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
+        request(LOGIN, headers=JSON, body=b'{"email": "\\ud800@x", "password": "\\u0000"}'),
+        request(LOGIN, headers=JSON, body=b'{"email": "a@x", "password": "\\ud83d"}'),
+        request(LOGIN, headers=JSON, body=b'{"email": NaN, "password": Infinity}'),
+        request(LOGIN, headers=JSON, body=b'{"email": "a@x", "password": "' + b"x" * 60_000 + b'"}'),
+        request(LOGIN, headers=JSON, body=b"\xff\xfe\x00"),
+        request(LOGIN, headers=JSON, body=b"1" * 5000),
+        request(LOGIN, headers=b"Content-Type: \xff\xfe\r\n", body=b"{}"),
+        request(CREATE, headers=b"Authorization: Bearer \xff\x00\x80\r\n" + JSON, body=b"{}"),
+        request(CREATE, headers=b"Authorization: Bearer " + b"a." * 10_000 + b"\r\n" + JSON, body=b"{}"),
+        request(CREATE, headers=b"Authorization: \r\n" * 50 + JSON, body=b"{}"),
+        request(b"/api/developer/calls/%00%ff%fe/transcript", method=b"GET"),
+        request(b"/api/developer/calls/\xff\xfe/transcript", method=b"GET"),
+        request(b"/api/developer/calls/" + b"a" * 20_000 + b"/transcript", method=b"GET"),
+        request(b"/api/developer/refresh_token?refresh_token=%00%ff&refresh_token=" + b"a" * 20_000),
+        request(b"/api/developer/refresh_token?" + b"&" * 10_000),
+        request(b"/%2e%2e/%2e%2e/etc/passwd", method=b"GET"),
+        request(b"*", method=b"OPTIONS"),
+        request(LOGIN, method=b"BREW"),
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\0" * 100,
+    ],
+)
+def test_bytes_that_no_client_should_send(instance: Instance, sent: bytes) -> None:
+    answer = exchange(instance, sent)
+    assert status_of(answer) in DOCUMENTED, answer[:500]
+
+
+def test_random_bytes_in_random_places(instance: Instance, api: httpx.Client) -> None:
+    chosen = random.Random(20260305)
+    token = api.headers["Authorization"].encode()
+    good = request(
+        CREATE,
+        headers=b"Authorization: " + token + b"\r\n" + JSON,
+        body=b'{"customer_number": "15005550001", "agent_number": "918888888888"}',
+    )
+    for _ in range(150):
+        sent = bytearray(good)
+        for _ in range(chosen.randint(1, 4)):
+            sent[chosen.randrange(len(sent))] = chosen.randrange(256)
+        answer = exchange(instance, bytes(sent))
+        assert not answer or status_of(answer) in DOCUMENTED, (bytes(sent), answer[:500])
+
+
+def test_a_body_of_20_megabytes_is_heard_out(instance: Instance) -> None:
+    answer = httpx.post(
+        f"{instance.base_url}/api/developer/login",
+        content=b" " * 20_000_000,
+        headers={"Content-Type": "application/json"},
+        timeout=60,
+    )
+    assert answer.status_code == 413
+    assert list(answer.json()) == ["status_code", "message", "error", "data"]
+
+
+def test_it_still_works_after_all_that(instance: Instance, api: httpx.Client) -> None:
+    assert place(api, "15005550001")
+    logs = "".join(path.read_text() for path in (instance.data_dir / "logs").glob("api.log"))
+    errors = [line for line in logs.splitlines() if '"level": "error"' in line or "Traceback" in line]
+    assert not errors, json.dumps(errors[:3])

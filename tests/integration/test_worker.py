@@ -1,0 +1,421 @@
+"""The worker's tasks on a real PostgreSQL, with a provider that behaves as badly as real ones do.
+
+`Scripted` is a hand-written fake: the simulator never refuses an order, never loses an answer and is never away.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, update
+
+from app import accounts, calls
+from app.calls import NewCall
+from app.db import Database
+from app.models import Call, Recording, Task, Transcript, User
+from app.settings import Settings
+from app.storage import FolderStorage
+from app.tasks import Hints
+from app.telephony import base, simulator
+from app.telephony.base import Accepted, CallEvent, CallOrder, CallRef, CallStatus, Capabilities, Snapshot
+from app.telephony.simulator import Simulator
+from app.transcription.base import Audio, Recognition, TranscriptionError, Word
+from app.transcription.outcome import RulesSummarizer
+from app.transcription.whisper import WhisperRecognizer
+from worker import dial
+from worker.context import Context
+from worker.runner import WORK, run_task
+
+AUDIO = Path(__file__).parents[1] / "audio"
+
+
+@dataclass
+class Scripted:
+    """Answers what it was told to, and counts the orders."""
+
+    name = "scripted"
+    capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.01)
+    placing: base.PlaceResult | Exception = field(default_factory=lambda: Accepted("ref-1"))
+    snapshot: Snapshot | Exception | None = None
+    recording: Path | Exception | None = None
+    orders: list[CallOrder] = field(default_factory=list)
+    hangups: list[CallRef] = field(default_factory=list)
+
+    async def place(self, order: CallOrder) -> base.PlaceResult:
+        self.orders.append(order)
+        if isinstance(self.placing, Exception):
+            raise self.placing
+        return self.placing
+
+    async def fetch(self, ref: CallRef) -> Snapshot | None:
+        if isinstance(self.snapshot, Exception):
+            raise self.snapshot
+        return self.snapshot
+
+    async def hangup(self, ref: CallRef) -> None:
+        self.hangups.append(ref)
+
+    async def open_recording(self, ref: CallRef) -> base.Recording:
+        if isinstance(self.recording, Exception):
+            raise self.recording
+        assert self.recording is not None
+        content = self.recording.read_bytes()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content[: len(content) // 2]
+            yield content[len(content) // 2 :]
+
+        return base.Recording("audio/wav", chunks())
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Heard:
+    """A recognizer that has heard this already, or fails in this way."""
+
+    name = "a test's"
+
+    def __init__(self, result: Recognition | Exception) -> None:
+        self.result = result
+        self.times = 0
+
+    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        self.times += 1
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    async def aclose(self) -> None:
+        pass
+
+
+SAID = Recognition(((Word(" Hello?", 0, 1),), (Word(" Call me back tomorrow.", 2, 3),)), "en")
+
+
+class House:
+    """A worker's context, and the hands to run its tasks one by one."""
+
+    def __init__(self, context: Context, call_id: str) -> None:
+        self.context = context
+        self.call_id = call_id
+
+    @property
+    def provider(self) -> Any:
+        return self.context.provider
+
+    async def run(self, kind: str) -> None:
+        """The call's task of this kind, made due; as a worker would."""
+        async with self.context.db.transaction() as session:
+            past = func.now() - timedelta(seconds=1)
+            task_id = await session.scalar(
+                update(Task)
+                .where(Task.call_id == self.call_id, Task.kind == kind)
+                .values(due_at=past)
+                .returning(Task.id)
+            )
+        assert task_id is not None, f"there is no {kind} task"
+        await run_task(self.context, task_id)
+
+    async def run_until_given_up(self, kind: str) -> None:
+        for _ in range(len(WORK[kind].delays) + 1):  # type: ignore[index]
+            await self.run(kind)
+
+    async def open_tasks(self) -> list[str]:
+        async with self.context.db.transaction() as session:
+            return list(await session.scalars(select(Task.kind).filter_by(call_id=self.call_id).order_by(Task.kind)))
+
+    async def call(self) -> Call:
+        async with self.context.db.transaction() as session:
+            return await session.get_one(Call, self.call_id)
+
+    async def transcript(self) -> Transcript:
+        async with self.context.db.transaction() as session:
+            return (await session.scalars(select(Transcript).filter_by(call_id=self.call_id))).one()
+
+    async def age(self, seconds: float) -> None:
+        """Let time pass for the call."""
+        async with self.context.db.transaction() as session:
+            by = timedelta(seconds=seconds)
+            await session.execute(
+                update(Call)
+                .where(Call.id == self.call_id)
+                .values(dialed_at=Call.dialed_at - by, expires_at=Call.expires_at - by)
+            )
+
+
+MakeHouse = Callable[..., Coroutine[Any, Any, House]]
+
+
+@pytest.fixture
+def house_with(db: Database, hints: Hints, migrated: Settings, user: User, tmp_path: Path) -> MakeHouse:
+    async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
+        async with db.transaction() as session:
+            claims = await accounts.open_login(session, user, seconds=60)
+        call_id = await calls.create_call(db, hints, claims, NewCall(customer, "918888888888"))
+        context = Context(
+            settings=migrated,
+            db=db,
+            hints=hints,
+            provider=provider or Scripted(),
+            storage=FolderStorage(tmp_path),
+            recognizer=recognizer or Heard(SAID),
+            summarizer=RulesSummarizer(),
+        )
+        return House(context, call_id)
+
+    return make
+
+
+def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> Snapshot:
+    now = datetime.now(UTC)
+    return Snapshot(
+        (
+            CallEvent("answered", CallStatus.IN_PROGRESS, now),
+            CallEvent("ended", status, now, has_recording=recording),
+        )
+    )
+
+
+async def completed(house: House) -> House:
+    """Dialled, talked, ended with a recording."""
+    house.provider.snapshot = ended()
+    await house.run("dial")
+    await house.run("track")
+    assert await house.open_tasks() == ["fetch_recording"]
+    return house
+
+
+async def test_a_call_from_dial_to_transcript(house_with: MakeHouse) -> None:
+    house = await completed(await house_with(Scripted(recording=AUDIO / "call_callback.wav")))
+    await house.run("fetch_recording")
+    assert await house.open_tasks() == ["transcribe"]
+    async with house.context.db.transaction() as session:
+        recording = await session.get_one(Recording, house.call_id)
+    assert recording.size_bytes == (AUDIO / "call_callback.wav").stat().st_size
+    await house.run("transcribe")
+    assert await house.open_tasks() == []
+    transcript = await house.transcript()
+    assert (transcript.status, transcript.outcome, transcript.language) == ("ready", "Callback requested", "en")
+    assert transcript.engine == "a test's, rules"
+    assert (await house.call()).provider_reference == "ref-1"
+
+
+# Dialling
+
+
+async def test_a_refused_order_fails_with_the_reason(house_with: MakeHouse) -> None:
+    house = await house_with(Scripted(placing=base.Rejected("No credit left")))
+    await house.run("dial")
+    call = await house.call()
+    assert (call.status, call.failure) == ("failed", "No credit left")
+    assert (await house.transcript()).failure == "No credit left"
+
+
+@pytest.mark.parametrize("lost", [base.Unknown("timed out"), RuntimeError("the adapter has a bug")])
+async def test_a_lost_answer_is_asked_about_and_never_repeated(
+    house_with: MakeHouse, lost: base.PlaceResult | Exception
+) -> None:
+    provider = Scripted(placing=lost, snapshot=ended())
+    house = await house_with(provider)
+    await house.run("dial")
+    assert await house.open_tasks() == ["track"], "the dial is spent"
+    await house.run("track")
+    assert (await house.call()).status == "completed"
+    assert len(provider.orders) == 1
+
+
+async def test_an_order_that_never_arrived_fails_after_a_grace(house_with: MakeHouse) -> None:
+    house = await house_with(Scripted(placing=base.Unknown("reset")))
+    await house.run("dial")
+    await house.run("track")
+    assert (await house.call()).status == "dialing", "it may still be on its way"
+    await house.age(60)
+    await house.run("track")
+    call = await house.call()
+    assert call.status == "failed"
+    assert "not dialled again" in (call.failure or "")
+    assert len(house.provider.orders) == 1
+    assert await house.open_tasks() == []
+
+
+async def test_a_process_that_was_frozen_does_not_send(house_with: MakeHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = await house_with()
+    clock = iter([0.0, 100.0])
+    monkeypatch.setattr(dial, "monotonic", lambda: next(clock))
+    await house.run("dial")
+    assert house.provider.orders == []
+    assert await house.open_tasks() == ["track"]
+
+
+async def test_only_one_of_two_workers_dials(house_with: MakeHouse) -> None:
+    house = await house_with()
+    await asyncio.gather(*(house.run("dial") for _ in range(2)), return_exceptions=True)
+    assert len(house.provider.orders) == 1
+
+
+# Following
+
+
+async def test_a_provider_that_is_away_is_asked_again(house_with: MakeHouse) -> None:
+    house = await house_with(Scripted(snapshot=base.ProviderError("connection refused")))
+    await house.run("dial")
+    for _ in range(20):
+        await house.run("track")
+    assert (await house.call()).status == "dialing"
+    assert await house.open_tasks() == ["track"]
+    house.provider.snapshot = ended(CallStatus.COMPLETED)
+    await house.run("track")
+    assert (await house.call()).status == "completed"
+
+
+@pytest.mark.parametrize("snapshot", [Snapshot(()), base.ProviderError("connection refused")])
+async def test_a_call_nobody_reports_on_is_hung_up_and_times_out(
+    house_with: MakeHouse, snapshot: Snapshot | Exception
+) -> None:
+    house = await house_with(Scripted(snapshot=snapshot))
+    await house.run("dial")
+    await house.run("track")
+    await house.age(3600)
+    await house.run("track")
+    call = await house.call()
+    assert (call.status, call.failure) == ("timed_out", "No answer was reported in time")
+    assert len(house.provider.hangups) == 1
+    assert (await house.transcript()).status == "failed"
+    assert await house.open_tasks() == []
+
+
+async def test_an_end_that_is_found_only_at_the_last_look_still_counts(house_with: MakeHouse) -> None:
+    house = await house_with(Scripted(snapshot=Snapshot(())))
+    await house.run("dial")
+    await house.age(3600)
+    house.provider.snapshot = ended()
+    await house.run("track")
+    assert (await house.call()).status == "completed"
+
+
+async def test_a_call_that_is_never_ended_is_cut_off(house_with: MakeHouse) -> None:
+    talking = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
+    house = await house_with(Scripted(snapshot=talking))
+    await house.run("dial")
+    await house.run("track")
+    assert (await house.call()).status == "in_progress"
+    await house.age(4 * 3600)
+    await house.run("track")
+    assert (await house.call()).status == "timed_out"
+    assert len(house.provider.hangups) == 1
+
+
+async def test_an_adapter_with_a_bug_ends_the_call_in_the_end(house_with: MakeHouse) -> None:
+    house = await house_with(Scripted(snapshot=KeyError("a bug")))
+    await house.run("dial")
+    await house.run_until_given_up("track")
+    assert (await house.call()).status == "failed"
+    assert await house.open_tasks() == []
+
+
+async def test_the_simulator_on_the_same_tasks(house_with: MakeHouse, tmp_path: Path) -> None:
+    house = await house_with(Simulator(tmp_path, speed=1000), customer="15005550004")
+    await house.run("dial")
+    while await house.open_tasks():
+        await house.run("track")
+    call = await house.call()
+    assert (call.status, call.hangup_cause) == ("failed", "unallocated_number")
+
+
+# Recordings
+
+
+async def test_no_recording_after_all(house_with: MakeHouse) -> None:
+    house = await completed(await house_with(Scripted(recording=base.RecordingUnavailable("It was deleted"))))
+    await house.run("fetch_recording")
+    transcript = await house.transcript()
+    assert (transcript.status, transcript.failure) == ("failed", "There is no usable recording: It was deleted")
+    assert await house.open_tasks() == []
+
+
+async def test_a_recording_that_comes_late(house_with: MakeHouse) -> None:
+    house = await completed(await house_with(Scripted(recording=base.ProviderError("not yet"))))
+    await house.run("fetch_recording")
+    assert (await house.transcript()).status == "pending"
+    house.provider.recording = AUDIO / "call_callback.wav"
+    await house.run("fetch_recording")
+    assert await house.open_tasks() == ["transcribe"]
+
+
+async def test_a_recording_that_never_comes(house_with: MakeHouse) -> None:
+    house = await completed(await house_with(Scripted(recording=base.ProviderError("not yet"))))
+    await house.run_until_given_up("fetch_recording")
+    transcript = await house.transcript()
+    assert (transcript.status, transcript.failure) == ("failed", "not yet")
+    assert await house.open_tasks() == []
+
+
+# Transcripts
+
+
+async def recorded(house: House, recording: Path) -> House:
+    house.provider.recording = recording
+    await completed(house)
+    await house.run("fetch_recording")
+    return house
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"\0" * 5000, b"<html>not found</html>"])
+async def test_a_corrupt_recording(house_with: MakeHouse, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.wav").write_bytes(content)
+    house = await recorded(await house_with(), tmp_path / "broken.wav")
+    await house.run("transcribe")
+    transcript = await house.transcript()
+    assert transcript.status == "failed"
+    assert "Check that the telephony provider's file is whole" in (transcript.failure or "")
+    assert await house.open_tasks() == []
+
+
+async def test_a_missing_model(house_with: MakeHouse, tmp_path: Path) -> None:
+    recognizer = WhisperRecognizer("large-v3", tmp_path / "models")
+    house = await recorded(await house_with(recognizer=recognizer), AUDIO / "call_callback.wav")
+    await house.run("transcribe")
+    transcript = await house.transcript()
+    assert transcript.status == "failed"
+    assert "ringback models fetch large-v3" in (transcript.failure or "")
+
+
+async def test_an_endpoint_that_is_away_is_tried_again_and_then_given_up(house_with: MakeHouse) -> None:
+    away = TranscriptionError("The speech endpoint cannot be reached", retryable=True)
+    recognizer = Heard(away)
+    house = await recorded(await house_with(recognizer=recognizer), AUDIO / "call_callback.wav")
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "processing"
+    recognizer.result = SAID
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "ready"
+
+    house = await recorded(await house_with(recognizer=Heard(away)), AUDIO / "call_callback.wav")
+    await house.run_until_given_up("transcribe")
+    transcript = await house.transcript()
+    assert (transcript.status, transcript.failure) == ("failed", "The speech endpoint cannot be reached")
+    assert await house.open_tasks() == []
+
+
+async def test_a_stored_recording_that_is_gone(house_with: MakeHouse, tmp_path: Path) -> None:
+    house = await recorded(await house_with(), simulator.CONVERSATIONS / "callback.wav")
+    shutil.rmtree(tmp_path / "recordings")
+    await house.run_until_given_up("transcribe")
+    assert "is no longer in" in ((await house.transcript()).failure or "")
+
+
+async def test_workers_that_die_with_a_task_again_and_again(house_with: MakeHouse) -> None:
+    house = await recorded(await house_with(), simulator.CONVERSATIONS / "callback.wav")
+    async with house.context.db.transaction() as session:
+        await session.execute(update(Task).where(Task.call_id == house.call_id).values(attempts=99))
+    await house.run("transcribe")
+    transcript = await house.transcript()
+    assert transcript.status == "failed"
+    assert "several times" in (transcript.failure or "")
+    assert await house.open_tasks() == []

@@ -1,0 +1,120 @@
+"""What the customer says, and what came of the call."""
+
+import pytest
+
+from app.transcription.base import Role, Turn
+from app.transcription.outcome import (
+    CALLBACK,
+    CONNECTED,
+    DO_NOT_CALL,
+    INTERESTED,
+    NO_CONVERSATION,
+    NOT_INTERESTED,
+    OUTCOMES,
+    VOICEMAIL,
+    WRONG_NUMBER,
+    Finding,
+    RulesSummarizer,
+    find_outcome,
+    summarize,
+)
+
+
+def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> Turn:
+    return Turn(role, content, start, end)
+
+
+SAID = [
+    (CALLBACK, "I am in a meeting. Can you please call me back tomorrow after four in the evening?"),
+    (CALLBACK, "Please don't call me now, call me at six."),
+    (CALLBACK, "Okay, sounds interesting, call me next week."),
+    (CALLBACK, "Give me a call back."),
+    (CALLBACK, "kal shaam ko call karna"),
+    (CALLBACK, "abhi busy hoon, baad mein phone karo"),
+    (CALLBACK, "कल शाम को कॉल कीजिए"),
+    (CALLBACK, "बाद में फोन करना"),
+    (INTERESTED, "Yes, that sounds good."),
+    (INTERESTED, "I was not interested before, but now I am interested."),
+    (INTERESTED, "I'd like to book one."),
+    (INTERESTED, "Send me the details please."),
+    (INTERESTED, "haan mujhe chahiye"),
+    (INTERESTED, "details bhej do"),
+    (INTERESTED, "मैं इंटरेस्टेड हूँ"),
+    (INTERESTED, "हाँ मुझे चाहिए"),
+    (NOT_INTERESTED, "I'm not interested, thank you."),
+    (NOT_INTERESTED, "I am not really interested."),
+    (NOT_INTERESTED, "No thanks."),
+    (NOT_INTERESTED, "I don't want it."),
+    (NOT_INTERESTED, "Call me later, actually no, I am not interested."),
+    (NOT_INTERESTED, "mujhe nahi chahiye"),
+    (NOT_INTERESTED, "main interested nahi hoon"),
+    (NOT_INTERESTED, "मुझे नहीं चाहिए"),
+    (WRONG_NUMBER, "You have the wrong number."),
+    (WRONG_NUMBER, "There is nobody with that name here."),
+    (WRONG_NUMBER, "galat number hai"),
+    (WRONG_NUMBER, "यह गलत नंबर है"),
+    (DO_NOT_CALL, "Don't call me again."),
+    (DO_NOT_CALL, "Please take my number off your list."),
+    (DO_NOT_CALL, "phone mat karo"),
+    (DO_NOT_CALL, "मुझे कॉल मत करना"),
+    (VOICEMAIL, "Please leave a message after the tone."),
+    (VOICEMAIL, "You have reached the voicemail of Priya."),
+    (VOICEMAIL, "The person you are calling is not available right now."),
+    # Past tense, negation, and what the customer promises: none of these asks for anything.
+    (CONNECTED, "You called me back yesterday."),
+    (CONNECTED, "I'll call you back tomorrow."),
+    (CONNECTED, "No need to call back."),
+    (CONNECTED, "I was interested."),
+    (CONNECTED, "It's not a wrong number."),
+    (CONNECTED, "aapne kal call kiya tha"),
+    (CONNECTED, "Are you interested in cricket?"),
+    (CONNECTED, "Hello, who is this?"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "said"), SAID)
+def test_the_customers_words(outcome: str, said: str) -> None:
+    assert find_outcome((turn("Hello?", "agent"), turn(said))).outcome == outcome
+
+
+@pytest.mark.parametrize(("outcome", "said"), SAID)
+def test_a_mono_recording_is_read_as_a_whole(outcome: str, said: str) -> None:
+    assert find_outcome((turn(said, "unknown"),)).outcome == outcome
+
+
+def test_the_agents_words_are_not_the_customers() -> None:
+    said = (turn("Are you interested? I can call you back tomorrow, or take you off the list.", "agent"), turn("Hm."))
+    assert find_outcome(said).outcome == CONNECTED
+
+
+def test_an_agents_promise_counts_where_the_customer_leaves_it_open() -> None:
+    said = (turn("I am driving."), turn("I will call you tomorrow at ten.", "agent"), turn("Fine."))
+    assert find_outcome(said).outcome == CALLBACK
+    refused = (turn("I am not interested."), turn("I will call you tomorrow.", "agent"))
+    assert find_outcome(refused).outcome == NOT_INTERESTED
+
+
+def test_nobody_there() -> None:
+    assert find_outcome(()).outcome == NO_CONVERSATION
+    assert find_outcome((turn("Hello? Hello?", "agent"),)).outcome == NO_CONVERSATION
+
+
+async def test_the_summary_states_facts() -> None:
+    said = (turn("Hello, this is Sam.", "agent", 0, 4), turn("I am busy. Please call me tomorrow.", "customer", 5, 11))
+    digest = await RulesSummarizer().digest(said, language="en", duration=12.2)
+    assert digest.outcome == CALLBACK
+    assert digest.summary == (
+        "In a call of 12 s the agent spoke for 4 s and the customer spoke for 6 s. Outcome: Callback requested. "
+        "The customer said: “I am busy. Please call me tomorrow.”"
+    )
+    assert summarize((), Finding(NO_CONVERSATION), 8.0) == "The call was answered and lasted 8 s, but nobody spoke."
+
+
+def test_long_words_are_shortened() -> None:
+    summary = summarize((turn("really " * 200),), Finding(CONNECTED), 300)
+    assert len(summary) < 400
+    assert "5 min 0 s" in summary
+
+
+def test_every_outcome_is_reached() -> None:
+    assert {outcome for outcome, _ in SAID} | {NO_CONVERSATION} == set(OUTCOMES)

@@ -1,0 +1,66 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.transcription.base import Recognition, Turn, Word
+from app.transcription.turns import make_turns
+
+
+def words(*said: tuple[str, float, float]) -> tuple[Word, ...]:
+    return tuple(Word(f" {text}", start, end) for text, start, end in said)
+
+
+def test_what_the_other_says_in_a_pause_comes_between() -> None:
+    agent = words(("One", 0, 0.4), ("two.", 0.5, 1), ("Three.", 4, 5))
+    customer = words(("Okay.", 2, 2.5))
+    assert make_turns(Recognition((agent, customer), "en")) == (
+        Turn("agent", "One two.", 0, 1),
+        Turn("customer", "Okay.", 2, 2.5),
+        Turn("agent", "Three.", 4, 5),
+    )
+
+
+def test_neighbours_of_one_role_are_one_turn_whatever_the_pause() -> None:
+    agent = words(("Hello?", 0, 1), ("Hello?", 9, 10))
+    assert make_turns(Recognition((agent, ()), "en")) == (Turn("agent", "Hello? Hello?", 0, 10),)
+
+
+def test_overlap_keeps_the_order_of_starts() -> None:
+    turns = make_turns(Recognition((words(("Long", 0, 5)), words(("Yes", 1, 1.2))), "en"))
+    assert [turn.role for turn in turns] == ["agent", "customer"]
+
+
+def test_one_channel_has_no_roles() -> None:
+    assert make_turns(Recognition((words(("Hello.", 0, 1), ("Hi.", 3, 4)),), "en")) == (
+        Turn("unknown", "Hello. Hi.", 0, 4),
+    )
+
+
+def test_words_join_as_the_engine_spaced_them() -> None:
+    rate = (Word(" 8", 0, 1), Word(".5", 1, 2), Word("%", 2, 3), Word(" fine", 3, 4))
+    assert make_turns(Recognition((rate, ()), "en"))[0].content == "8.5% fine"
+
+
+def test_silence_is_no_turn() -> None:
+    assert make_turns(Recognition(((), ()), None)) == ()
+    assert make_turns(Recognition(((Word("  ", 0, 1),), ()), None)) == ()
+
+
+side = st.lists(
+    st.tuples(st.floats(0, 100), st.floats(0.01, 5), st.sampled_from(["yes", "no", "well"])).map(
+        lambda said: Word(f" {said[2]}", said[0], said[0] + said[1])
+    ),
+    max_size=12,
+).map(tuple)
+
+
+@given(side, side)
+def test_no_word_is_lost_and_turns_alternate_in_time(agent: tuple[Word, ...], customer: tuple[Word, ...]) -> None:
+    turns = make_turns(Recognition((agent, customer), "en"))
+    assert [turn.start for turn in turns] == sorted(turn.start for turn in turns)
+    roles = [turn.role for turn in turns]
+    assert all(before != after for before, after in pairwise(roles))
+    for role, said in (("agent", agent), ("customer", customer)):
+        heard = sorted(word for turn in turns if turn.role == role for word in turn.content.split())
+        assert heard == sorted(word.text.strip() for word in said)
