@@ -43,7 +43,7 @@ clean:
 	@test -x $(BIN)/python || { echo "Creating .venv with $(PYTHON)"; $(PYTHON) -m venv .venv || \
 	  { rm -rf .venv; echo "If venv is missing: on Debian and Ubuntu, install the package python3-venv"; exit 1; }; }
 	@echo "Installing the locked requirements of $< (about a minute the first time)"
-	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --progress-bar on --require-hashes -r $< || \
-	  { echo "Installing failed. If this machine has no network, see docs/offline.md"; exit 1; }
+	@$(BIN)/python -m pip --disable-pip-version-check install --require-hashes -r $< || \
+	  { echo "Installing failed: see above. It needs a package index; without a network, pip can take a folder of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=/path/to/wheels make up"; exit 1; }
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-build-isolation --no-deps -e .
 	@touch $@

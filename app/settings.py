@@ -4,12 +4,14 @@ A running `ringback up` writes `instance.json` into its data folder; whatever th
 read from there, so that a second shell finds the running instance by `RINGBACK_DATA_DIR` alone.
 """
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -86,6 +88,21 @@ class Settings(BaseSettings):
     sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
     shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: str) -> str:
+        if not url.startswith("postgresql+asyncpg://") or not _has_valid_port(url):
+            # The URL itself is never shown: it may hold a password.
+            raise ValueError("must be like postgresql+asyncpg://user:password@host/name")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://")) or not _has_valid_port(url):
+            raise ValueError("must be like redis://:password@host:6379/0")
+        return url
+
     @model_validator(mode="after")
     def _secrets_are_strong(self) -> Self:
         secret = self.secret_key.get_secret_value()
@@ -109,6 +126,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=instance)
 
 
+def _has_valid_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def data_dir_from_environment() -> Path:
     """The data folder before any settings exist: `RINGBACK_DATA_DIR`, or `./var`."""
     return Path(os.environ.get("RINGBACK_DATA_DIR") or DEFAULT_DATA_DIR)
@@ -119,12 +143,16 @@ def get_settings() -> Settings:
     """The process's settings, read once. Raises `SettingsError` with every fault named."""
     try:
         return Settings()
+    except json.JSONDecodeError as error:
+        damaged = data_dir_from_environment().absolute() / INSTANCE_FILE
+        raise SettingsError(f"{damaged} is damaged ({error}). Delete it, and start Ringback with `make up`") from None
     except ValidationError as error:
         lines = []
         for fault in error.errors():
             name = "RINGBACK_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else ""
             lines.append(f"{name}: {_explain(fault['type'], fault['msg'])}" if name else _explain("", fault["msg"]))
-        raise SettingsError("The configuration cannot be used.\n  " + "\n  ".join(lines)) from None
+        several = ["The configuration cannot be used:", *lines]
+        raise SettingsError("\n  ".join(several) if len(lines) > 1 else lines[0]) from None
 
 
 def _explain(kind: str, message: str) -> str:

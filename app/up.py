@@ -128,7 +128,7 @@ def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey
     with console.status("Starting Valkey …"):
         redis_url = valkey.start()
     instance = data_dir / INSTANCE_FILE
-    known = json.loads(instance.read_text()) if instance.exists() else {}
+    known = _read_instance(instance)
     # The settings of this instance, for its processes and for `ringback` in another shell.
     values = {
         "database_url": database_url,
@@ -139,13 +139,24 @@ def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey
         "data_dir": str(data_dir),
         "shutdown_grace_seconds": 4,
     }
-    instance.touch(mode=0o600)
-    instance.write_text(json.dumps(values, indent=1))
+    partial = instance.with_suffix(".part")
+    partial.touch(mode=0o600)
+    partial.write_text(json.dumps(values, indent=1))
+    partial.replace(instance)
     # An outer server's settings in this shell are not meant for the instance that is started here.
     os.environ.update({f"RINGBACK_{name.upper()}": str(value) for name, value in values.items()})
     with console.status("Bringing the tables up to date …"):
         migrate_to_head()
     return Settings()
+
+
+def _read_instance(file: Path) -> dict[str, object]:
+    """What an earlier start wrote. Damaged, it is as good as absent: a new secret ends the logins, no more."""
+    try:
+        known = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _start_processes(settings: Settings, processes: Processes) -> None:

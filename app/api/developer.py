@@ -1,4 +1,4 @@
-"""The seed's dialect, `/api/developer`: exact, key for key and word for word (docs/api.md)."""
+"""The seed's dialect, `/api/developer`: exact, key for key and word for word."""
 
 import re
 from datetime import datetime

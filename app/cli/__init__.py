@@ -9,7 +9,7 @@ import typer
 
 from app import lifeline
 from app.cli import calls, models, users
-from app.cli.common import complain, failures_explained, read_settings
+from app.cli.common import complain, failures_explained
 
 app = typer.Typer(
     help="Ringback: the developer click-to-call API on your own machine.",
@@ -49,8 +49,9 @@ def serve() -> None:
     import uvicorn
 
     from app import logs
+    from app.settings import get_settings
 
-    settings = read_settings()
+    settings = get_settings()
     logs.configure(settings.log_format)
     uvicorn.run(
         "app.main:create_app",

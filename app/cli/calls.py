@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import numbers
-from app.cli.common import console, fail, failures_explained, read_settings, with_database
+from app.cli.common import console, fail, failures_explained, with_database
 from app.cli.users import find_or_fail
 
 if TYPE_CHECKING:
@@ -83,18 +83,13 @@ def place(
     from app import accounts
     from app import calls as domain
     from app.cli.follow import follow
+    from app.settings import get_settings
     from app.tasks import Hints, arq_pool
 
     try:
         order = domain.NewCall(numbers.parse(customer), numbers.parse(agent))
     except ValueError as error:
         fail(f"A telephone number {error}")
-    settings = read_settings()
-
-    try:
-        pool = arq_pool(settings.redis_url)
-    except ValueError as error:
-        fail(f"RINGBACK_REDIS_URL: {error}")
 
     async def work(db: "Database") -> bool:
         async with db.transaction() as session:
@@ -102,7 +97,7 @@ def place(
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
-        hints = Hints(pool)
+        hints = Hints(arq_pool(get_settings().redis_url))
         try:
             call_id = await domain.create_call(db, hints, claims, order)
             return await follow(db, call_id, console)

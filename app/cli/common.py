@@ -5,7 +5,6 @@ Whatever takes long to import is imported where it is used: `ringback --help` sh
 
 import asyncio
 import functools
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -54,31 +53,10 @@ def failures_explained(command: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
-def read_settings() -> "Settings":
-    """The settings, with a database URL that is one. Raises `SettingsError`."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    from app.settings import INSTANCE_FILE, SettingsError, data_dir_from_environment, get_settings
-
-    try:
-        settings = get_settings()
-    except json.JSONDecodeError as error:
-        instance = data_dir_from_environment().absolute() / INSTANCE_FILE
-        raise SettingsError(f"{instance} is damaged ({error}). Delete it, and start Ringback with `make up`") from error
-    try:
-        driver = make_url(settings.database_url).drivername
-    except (ArgumentError, ValueError):
-        driver = None
-    if driver != "postgresql+asyncpg":
-        # The URL itself is not shown: it may hold a password.
-        raise SettingsError("RINGBACK_DATABASE_URL: must be like postgresql+asyncpg://user:password@host/name")
-    return settings
-
-
 def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **options: object) -> T:
     """Run `work(db, …)` with the running instance's database."""
     from app.db import Database
+    from app.settings import get_settings
 
     async def run(settings: "Settings") -> T:
         db = Database(settings.database_url, pool_size=2)
@@ -87,7 +65,7 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
         finally:
             await db.dispose()
 
-    return asyncio.run(run(read_settings()))
+    return asyncio.run(run(get_settings()))
 
 
 def cause_of(error: BaseException) -> str:

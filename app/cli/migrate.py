@@ -6,8 +6,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from app.cli.common import cause_of, complain, console, read_settings
+from app.cli.common import cause_of, complain, console
 from app.db import is_unreachable
+from app.settings import get_settings
 
 _PATIENCE_SECONDS = 30.0
 
@@ -22,7 +23,7 @@ def alembic_config(database_url: str) -> Config:
 
 def migrate_to_head() -> None:
     """Upgrade; a database that is not there yet is waited for, half a minute."""
-    config = alembic_config(read_settings().database_url)
+    config = alembic_config(get_settings().database_url)
     deadline, told = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         try:
