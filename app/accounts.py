@@ -94,7 +94,11 @@ async def log_out_everywhere(session: AsyncSession, user: User) -> int:
     """End all of the user's logins and their tokens at once. Returns how many there were."""
     ended = await session.execute(
         update(LoginSession)
-        .where(LoginSession.user_id == user.id, LoginSession.revoked_at.is_(None))
+        .where(
+            LoginSession.user_id == user.id,
+            LoginSession.revoked_at.is_(None),
+            LoginSession.expires_at > func.now(),
+        )
         .values(revoked_at=func.now())
         .returning(LoginSession.id)
     )

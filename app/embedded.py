@@ -38,7 +38,7 @@ _UNPRIVILEGED_USER = "ringback-pg"
 # Small-machine settings. Commits stay durable: fsync is on.
 _POSTGRES_OPTIONS = {
     "listen_addresses": "",
-    "max_connections": "100",
+    "max_connections": "200",
     "shared_buffers": "64MB",
     "max_wal_size": "256MB",
     "log_min_messages": "warning",

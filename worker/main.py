@@ -29,6 +29,7 @@ log = structlog.get_logger()
 _POLL_SECONDS = 0.05  # the floor under the hand-over from a POST to its dial; 2 % of a core when idle
 _LONGEST_JOB_SECONDS = 6 * 3600  # a lease says who has a task; this only ends what hangs for ever
 _VALKEY_RETRY_SECONDS = 1.0
+_POOL_SIZE = 8
 
 
 async def run(settings: Settings, queue: Queue) -> None:
@@ -133,7 +134,7 @@ class Consumer:
 def _open(settings: Settings) -> Context:
     return Context(
         settings=settings,
-        db=Database(settings.database_url),
+        db=Database(settings.database_url, pool_size=_POOL_SIZE),
         hints=Hints(arq_pool(settings.redis_url)),
         provider=providers.telephony(settings),
         storage=providers.storage(settings),

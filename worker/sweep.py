@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 _AT_ONCE = 500
 _CLEANING_SECONDS = 3600
+_LONGEST_PAUSE_SECONDS = 300
 
 
 class Sweep:
@@ -64,7 +65,7 @@ class Sweep:
         if monotonic() < due:
             return times, due
         self._hints.send(task, repetition=times)
-        return times + 1, monotonic() + 5 * 2**times
+        return times + 1, monotonic() + min(5 * 2**times, _LONGEST_PAUSE_SECONDS)
 
     async def _beat(self) -> None:
         beating = (

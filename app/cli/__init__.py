@@ -36,7 +36,7 @@ def up(
     demo: Annotated[bool, typer.Option(help="Place one call and follow it to its transcript")] = True,
 ) -> None:
     """Run everything on this machine: PostgreSQL, Valkey, the API and both workers."""
-    from app.up import run
+    from app.cli.up import run
 
     sys.exit(run(demo=demo))
 

@@ -26,9 +26,9 @@ from app import accounts
 from app.cli.common import complain, console, fail
 from app.cli.follow import follow
 from app.cli.migrate import migrate_to_head
+from app.cli.processes import Processes
 from app.db import Database
 from app.embedded import EmbeddedError, Postgres, Valkey
-from app.processes import Processes
 from app.security import Tokens
 from app.settings import INSTANCE_FILE, Settings, SettingsError, data_dir_from_environment
 
