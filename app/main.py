@@ -38,7 +38,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             throttle=LoginThrottle(settings.redis_url),
         )
         app.state.resources = opened
-        gc.freeze()  # what is loaded now stays; collecting it again and again made polls stutter
+        gc.freeze()  # what is loaded now stays; looking through it again and again made polls stutter
+        gc.set_threshold(20_000, 20, 50)
         yield
         await opened.throttle.aclose()
         await opened.hints.aclose()

@@ -1,0 +1,123 @@
+"""PostgreSQL and Valkey from their wheels: kept data, crashes, neighbours, and folders that cannot be."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from app.db import Database
+from app.embedded import EmbeddedError, Postgres, Valkey
+
+
+async def ask(url: str, statement: str) -> object:
+    db = Database(url, pool_size=1)
+    async with db.statement() as connection:
+        result = await connection.execute(text(statement))
+        answer = result.scalar() if result.returns_rows else None
+    await db.dispose()
+    return answer
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    server = Postgres(tmp_path)
+    yield server
+    server.stop(immediately=True)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path)
+    yield server
+    server.stop()
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+async def test_postgres_keeps_data_and_url_over_stops_and_crashes(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.start()
+    await ask(url, "CREATE TABLE kept (n int)")
+    for end in ("stop", "immediately", "kill"):
+        await ask(url, "INSERT INTO kept VALUES (1)")
+        if end == "kill":
+            os.kill(postmaster(tmp_path), signal.SIGKILL)
+        else:
+            postgres.stop(immediately=end == "immediately")
+        assert postgres.start() == url
+        assert postgres.is_running
+    assert await ask(url, "SELECT count(*) FROM kept") == 3
+
+
+async def test_a_server_that_was_left_running_is_found(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.start()
+    before = postmaster(tmp_path)
+    again = Postgres(tmp_path)
+    assert await ask(again.start(), "SELECT 1") == 1
+    assert postmaster(tmp_path) == before
+
+
+async def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["a-rather-long-folder-name"] * 5)
+    server = Postgres(deep)
+    try:
+        assert await ask(server.start(), "SELECT 1") == 1
+    finally:
+        server.stop(immediately=True)
+
+
+async def test_postgres_makes_commits_durable(postgres: Postgres) -> None:
+    url = postgres.start()
+    assert await ask(url, "SHOW fsync") == "on"
+    assert await ask(url, "SHOW synchronous_commit") == "on"
+    assert await ask(url, "SHOW listen_addresses") == "", "nobody reaches it over a network"
+
+
+def test_valkey_keeps_its_url_and_what_it_was_told(valkey: Valkey) -> None:
+    url = valkey.start()
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        client.set("kept", "yes")
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+    valkey.stop()
+    assert not valkey.is_running
+    assert valkey.start() == url
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        assert client.get("kept") == "yes"
+    valkey.kill()
+    assert not valkey.is_running
+    assert valkey.start() == url
+
+
+def test_valkey_lets_nobody_in_without_its_password(valkey: Valkey) -> None:
+    address = valkey.start().split("@")[1]
+    with redis.Redis.from_url(f"redis://{address}") as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+
+
+def test_two_side_by_side(valkey: Valkey, tmp_path: Path) -> None:
+    other = Valkey(tmp_path / "other")
+    try:
+        assert valkey.start() != other.start()
+        assert valkey.pid != other.pid
+    finally:
+        other.stop()
+
+
+@pytest.mark.parametrize("server", [Postgres, Valkey])
+def test_a_folder_that_cannot_be_written(server: type[Postgres] | type[Valkey], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EmbeddedError, match="RINGBACK_DATA_DIR"):
+        server(tmp_path / "file").start()
+
+
+def test_a_folder_that_postgres_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(EmbeddedError, match="pg_ctl failed"):
+        Postgres(tmp_path).start()
