@@ -6,11 +6,12 @@ database by whoever uses it, in the statement it makes anyway.
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import time
-from typing import Any, Literal
+from time import perf_counter, time
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -20,6 +21,7 @@ from passlib.hash import argon2
 from app.errors import InvalidRefreshToken, InvalidToken, SessionEnded
 
 TokenKind = Literal["access", "refresh"]
+T = TypeVar("T")
 
 _ISSUER = "ringback"
 _ALGORITHM = "HS256"
@@ -38,8 +40,33 @@ MAX_PASSWORD_BYTES = 1024
 # a second would fill the machine.
 _argon2 = argon2.using(type="ID", memory_cost=19 * 1024, time_cost=2, parallelism=1)  # type: ignore[no-untyped-call]
 
-# One thread of its own, so that a storm of logins queues here and leaves every poll its CPU (docs/benchmarks.md).
-_hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
+
+class _Hashing:
+    """One hash at a time, in a thread of its own; while others wait, a rest as long after each.
+
+    So a storm of logins queues here and leaves every poll its CPU, and the memory bandwidth that argon2 is made to
+    take (docs/benchmarks.md).
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
+        self._turn = asyncio.Lock()
+        self._present = 0
+
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        self._present += 1
+        try:
+            async with self._turn:
+                began = perf_counter()
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+                if self._present > 1:
+                    await asyncio.sleep(perf_counter() - began)
+                return result
+        finally:
+            self._present -= 1
+
+
+_hashing = _Hashing()
 
 # Verified against when there is no such user, so that both answers take the same time.
 _NOBODY = _argon2.hash(secrets.token_hex(16))
@@ -74,7 +101,7 @@ def check_password_form(password: str) -> bytes:
 async def hash_password(password: str) -> str:
     """An argon2id hash, about 40 ms of one CPU. Raises `PasswordRefused`."""
     encoded = check_password_form(password)
-    return str(await asyncio.get_running_loop().run_in_executor(_hashing, _argon2.hash, encoded))
+    return str(await _hashing.run(_argon2.hash, encoded))
 
 
 async def verify_password(password: str, password_hash: str | None) -> bool:
@@ -84,7 +111,7 @@ async def verify_password(password: str, password_hash: str | None) -> bool:
     except PasswordRefused:
         return False
     hashed = password_hash or _NOBODY
-    matches = await asyncio.get_running_loop().run_in_executor(_hashing, _argon2.verify, encoded, hashed)
+    matches = await _hashing.run(_argon2.verify, encoded, hashed)
     return bool(matches) and password_hash is not None
 
 
