@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -55,7 +55,8 @@ class FolderStorage:
         except OSError as error:
             raise StorageError(f"cannot write recordings to {self._folder}: {error.strerror}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # it is gone after a success, and its folder may never have been
+                partial.unlink()
         return Stored(key, size, digest.hexdigest())
 
     @asynccontextmanager
