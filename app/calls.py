@@ -5,20 +5,23 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import func, select, text, update
+from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_state, tasks, transcripts
 from app.db import Database
-from app.errors import InactiveUser, InvalidToken
-from app.models import Call, CallEventRow, Queue, TaskKind
+from app.errors import InactiveUser, InvalidToken, NoSuchCall
+from app.models import Call, CallEventRow, Queue, Task, TaskKind
 from app.security import Claims
-from app.telephony.base import Accepted, CallEvent, CallOrder, CallRef, CallStatus
+from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
 
 log = structlog.get_logger()
+
+_HANGING_UP = "hanging_up"
+_HANGUP_SECONDS = 30.0
+"""How long a provider that was told to end a call may take to report that it did."""
 
 _ID_ALPHABET = string.digits + string.ascii_lowercase
 
@@ -35,6 +38,8 @@ class NewCall:
 
     customer_number: str
     agent_number: str
+    did: str | None = None
+    """The number both are to be shown; None: the server's."""
 
 
 # One statement, one round trip: whether the login still counts, the call, its first event, its transcript and the task
@@ -46,8 +51,8 @@ WITH caller AS (
     WHERE login_sessions.id = :session_id AND users.id = :user_id
       AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
 ), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number)
-    SELECT :call_id, id, :customer_number, :agent_number FROM caller WHERE is_active
+    INSERT INTO calls (id, user_id, customer_number, agent_number, did)
+    SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text) FROM caller WHERE is_active
     RETURNING id
 ), event AS (
     INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
@@ -75,6 +80,7 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
                 "call_id": call_id,
                 "customer_number": order.customer_number,
                 "agent_number": order.agent_number,
+                "did": order.did,
                 "transcript_id": transcripts.new_transcript_id(),
             },
         )
@@ -88,68 +94,33 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
 
 
 @dataclass(frozen=True, slots=True)
-class DialRight:
-    """The one right to dial this call. Whoever holds it may let one request leave."""
-
-    order: CallOrder
-    token: UUID
-
-
-async def claim_for_dialing(
-    session: AsyncSession, call_id: str, *, answer_timeout: float, track_after: float
-) -> DialRight | None:
-    """Spend the call's only right to dial. To be committed *before* the request leaves.
-
-    None: somebody dialled, or canceled, before; never dial then. From the same commit on a `track` task watches the
-    call, so that it comes to an end even if this process does.
-    """
-    token = uuid4()
-    spending = (
-        update(Call)
-        .where(Call.id == call_id, Call.status == CallStatus.QUEUED, Call.dial_token.is_(None))
-        .values(
-            status=CallStatus.DIALING,
-            dial_token=token,
-            dialed_at=func.now(),
-            expires_at=func.now() + timedelta(seconds=answer_timeout),
-        )
-        .returning(Call.customer_number, Call.agent_number)
-    )
-    row = (await session.execute(spending)).one_or_none()
-    if row is None:
-        return None
-    _record(session, call_id, CallEvent(key="dialing", status=CallStatus.DIALING, at=datetime.now(UTC)))
-    await tasks.add(session, TaskKind.TRACK, call_id, delay=track_after)
-    return DialRight(CallOrder(call_id, row.customer_number, row.agent_number), token)
-
-
-async def save_reference(session: AsyncSession, right: DialRight, accepted: Accepted) -> None:
-    """Remember the provider's name for the call. Only the holder of the right to dial can."""
-    await session.execute(
-        update(Call)
-        .where(Call.id == right.order.call_id, Call.dial_token == right.token)
-        .values(provider_reference=accepted.reference)
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class LiveCall:
     """What is needed to ask a provider about a call."""
 
     ref: CallRef
     status: CallStatus
     dialed_at: datetime
+    customer_dialed_at: datetime | None
     expires_at: datetime
+    being_hung_up: bool
+    """The provider was told to end it, and has not reported that yet."""
     now: datetime
-    """The database's clock, by which the other two were set."""
+    """The database's clock, by which the others were set."""
 
 
 async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
     """The call, if it was dialled and has not ended."""
+    being_hung_up = exists().where(CallEventRow.call_id == Call.id, CallEventRow.key == _HANGING_UP)
     row = (
         await session.execute(
             select(
-                Call.status, Call.provider_reference, Call.dialed_at, Call.expires_at, func.now().label("now")
+                Call.status,
+                Call.provider_reference,
+                Call.dialed_at,
+                Call.customer_dialed_at,
+                Call.expires_at,
+                being_hung_up.label("being_hung_up"),
+                func.now().label("now"),
             ).where(Call.id == call_id)
         )
     ).one_or_none()
@@ -159,7 +130,9 @@ async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
         CallRef(call_id, row.provider_reference),
         CallStatus(row.status),
         row.dialed_at,
+        row.customer_dialed_at,
         row.expires_at,
+        row.being_hung_up,
         row.now,
     )
 
@@ -167,6 +140,46 @@ async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
 async def get_ref(session: AsyncSession, call_id: str) -> CallRef:
     """How to ask the provider about this call."""
     return CallRef(call_id, await session.scalar(select(Call.provider_reference).where(Call.id == call_id)))
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a provider may still hold of a call."""
+
+    ref: CallRef
+    ended: bool
+    recording_owed: bool
+    """Its recording is still to be fetched."""
+    unanswered_seconds: float | None
+    """Since a leg was dialled of which nobody noted that the provider took it; None if all were."""
+
+
+async def get_remains(session: AsyncSession, call_id: str) -> Remains:
+    """What there is to clear up at the provider."""
+    owed = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING)
+    unanswered = func.coalesce(Call.customer_dialed_at, case((Call.provider_reference.is_(None), Call.dialed_at)))
+    ago = func.extract("epoch", func.now() - unanswered)
+    row = (
+        await session.execute(
+            select(Call.provider_reference, Call.ended_at, owed.label("owed"), ago.label("ago")).where(
+                Call.id == call_id
+            )
+        )
+    ).one()
+    return Remains(
+        CallRef(call_id, row.provider_reference), row.ended_at is not None, row.owed, row.ago and float(row.ago)
+    )
+
+
+async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
+    """When the two talked, as far as the provider told."""
+    dialed = select(CallEventRow.happened_at).filter_by(call_id=call_id, key=CUSTOMER_DIALED).scalar_subquery()
+    row = (
+        await session.execute(select(dialed.label("dialed"), Call.answered_at, Call.ended_at).where(Call.id == call_id))
+    ).one_or_none()
+    if row is None or None in (row.dialed, row.answered_at, row.ended_at):
+        return None
+    return Talk((row.answered_at - row.dialed).total_seconds(), (row.ended_at - row.answered_at).total_seconds())
 
 
 async def get_language(session: AsyncSession, call_id: str) -> str | None:
@@ -199,7 +212,37 @@ async def apply_events(
         _record(session, call_id, event)
         if moves:
             await _move(session, call, event, max_call_seconds)
+        if event.agent_waiting:
+            await tasks.add(session, TaskKind.CONNECT, call_id)
     return CallStatus(call.status)
+
+
+async def cancel(session: AsyncSession, call_id: str) -> CallStatus:
+    """End the call, whatever it is doing, and return the status it has now: canceled, or the one it had ended in.
+
+    Once both are talking it is hung up instead, and ends as completed when the provider reports that.
+    Raises `NoSuchCall`.
+    """
+    call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
+    if call is None:
+        raise NoSuchCall
+    if CallStatus(call.status) == CallStatus.IN_PROGRESS:
+        await hang_up(session, call_id, "Canceled")
+    elif CallStatus(call.status) not in call_state.TERMINAL:
+        canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC), hangup_cause="originator_cancel")
+        await apply_events(session, call_id, [canceled], max_call_seconds=0)
+    return CallStatus(call.status)
+
+
+async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
+    """Have a call that is in progress ended by its provider, which then reports the end."""
+    call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
+    if call is None or CallStatus(call.status) != CallStatus.IN_PROGRESS:
+        return
+    if await session.scalar(select(CallEventRow.id).filter_by(call_id=call_id, key=_HANGING_UP)) is None:
+        _record(session, call_id, CallEvent(_HANGING_UP, CallStatus.IN_PROGRESS, datetime.now(UTC), detail=why))
+        call.expires_at = datetime.now(UTC) + timedelta(seconds=_HANGUP_SECONDS)
+    await tasks.add(session, TaskKind.HANGUP, call_id)
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
@@ -231,6 +274,9 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     call.hangup_cause = event.hangup_cause
     call.ended_by = event.ended_by
     call.failure = event.detail
+    if call.dialed_at is not None:
+        # Whoever ended it: the other leg is let go, and nothing stays behind at the provider.
+        await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording:
         await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)
     else:

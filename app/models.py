@@ -6,6 +6,7 @@ users ─┬─ login_sessions
                  ├─ recordings    at most one per call
                  └─ tasks         work still to be done; a row is deleted with the change that completes it
 workers                           one row per worker process: its heartbeat
+listeners                         one row per telephony provider that has a stream: who listens, and how it goes
 
 States are text with a check, so that adding one is a plain migration. All instants are UTC.
 """
@@ -46,7 +47,9 @@ class TranscriptStatus(StrEnum):
 
 class TaskKind(StrEnum):
     DIAL = "dial"
+    CONNECT = "connect"
     TRACK = "track"
+    HANGUP = "hangup"
     FETCH_RECORDING = "fetch_recording"
     TRANSCRIBE = "transcribe"
 
@@ -111,9 +114,13 @@ class Call(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     customer_number: Mapped[str] = mapped_column(doc="Digits")
     agent_number: Mapped[str] = mapped_column(doc="Digits")
+    did: Mapped[str | None] = mapped_column(doc="The number both are shown, as digits; None: the server's")
     language: Mapped[str | None] = mapped_column(doc="Asked for; None: the server's default")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
     dial_token: Mapped[UUID | None] = mapped_column(doc="The right to dial: set once, before the request leaves")
+    customer_dialed_at: Mapped[datetime | None] = mapped_column(
+        doc="The right to dial the customer, where the provider waits for it: set once, before the request leaves"
+    )
     provider_reference: Mapped[str | None]
     hangup_cause: Mapped[str | None]
     ended_by: Mapped[str | None]
@@ -199,3 +206,15 @@ class Worker(Base):
     host: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Listener(Base):
+    """Who listens to a provider's events. A lease, like a task's: whoever is silent for too long loses it."""
+
+    __tablename__ = "listeners"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    worker_id: Mapped[UUID]
+    lease_until: Mapped[datetime]
+    connected_since: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(doc="Why it is not connected, for a person")

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import AnyHttpUrl, SecretStr
+from pydantic import AnyHttpUrl, SecretStr, ValidationError
 
-from app.settings import Settings, SettingsError
+from app.settings import Settings, SettingsError, explain
 from app.storage import FolderStorage
+from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import TelephonyProvider
 from app.telephony.simulator import Simulator
 from app.transcription.base import Recognizer, Summarizer
@@ -23,6 +24,10 @@ TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {
         settings.data_dir / "simulator",
         speed=settings.simulator_speed,
         latency=settings.simulator_latency_seconds,
+    ),
+    "asterisk": lambda settings: Asterisk(
+        AsteriskOptions(),
+        longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
     ),
 }
 
@@ -45,7 +50,11 @@ RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
 
 def telephony(settings: Settings) -> TelephonyProvider:
     """The adapter that dials."""
-    return _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, settings.telephony_provider)(settings)
+    adapter = _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, settings.telephony_provider)
+    try:
+        return adapter(settings)
+    except ValidationError as error:  # its own settings
+        raise explain(error) from None
 
 
 def recognizer(settings: Settings) -> Recognizer:

@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from app import numbers
+
 DEFAULT_DATA_DIR = Path("var")
 INSTANCE_FILE = "instance.json"
 Seconds = Annotated[float, Field(gt=0)]
@@ -58,8 +60,14 @@ class Settings(BaseSettings):
     simulator_latency_seconds: float = Field(
         0, ge=0, description="How long the simulated provider takes to answer a request"
     )
+    caller_id: str | None = Field(None, description="Number both people are shown, unless the call names its own")
+    agent_ring_seconds: Seconds = Field(30, description="How long the agent's telephone rings")
+    customer_ring_seconds: Seconds = Field(45, description="How long the customer's telephone rings")
+    dial_patience_seconds: float = Field(
+        60, ge=0, description="How long a call waits in the queue for a telephony system that cannot be reached"
+    )
     answer_timeout_seconds: Seconds = Field(
-        90, description="A call not answered (or not reported on) for this long since dialling has timed out"
+        90, description="A leg not answered (or not reported on) for this long since it was dialled has timed out"
     )
     max_call_seconds: Seconds = Field(3600, description="A call still up after this is hung up")
     dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
@@ -87,6 +95,11 @@ class Settings(BaseSettings):
     lease_seconds: Seconds = Field(30, description="A task whose worker is silent this long goes to another")
     sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
     shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
+
+    @field_validator("caller_id")
+    @classmethod
+    def _is_number(cls, number: str | None) -> str | None:
+        return None if number is None else numbers.parse(number)
 
     @field_validator("database_url")
     @classmethod
@@ -147,12 +160,18 @@ def get_settings() -> Settings:
         damaged = data_dir_from_environment().absolute() / INSTANCE_FILE
         raise SettingsError(f"{damaged} is damaged ({error}). Delete it, and start Ringback with `make up`") from None
     except ValidationError as error:
-        lines = []
-        for fault in error.errors():
-            name = "RINGBACK_" + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else ""
-            lines.append(f"{name}: {_explain(fault['type'], fault['msg'])}" if name else _explain("", fault["msg"]))
-        several = ["The configuration cannot be used:", *lines]
-        raise SettingsError("\n  ".join(several) if len(lines) > 1 else lines[0]) from None
+        raise explain(error) from None
+
+
+def explain(error: ValidationError) -> SettingsError:
+    """Every fault, by the name of its variable. The values are never shown: they may be secret."""
+    lines = []
+    for fault in error.errors():
+        prefix = "RINGBACK_ASTERISK_" if error.title == "AsteriskOptions" else "RINGBACK_"
+        name = prefix + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else ""
+        lines.append(f"{name}: {_explain(fault['type'], fault['msg'])}" if name else _explain("", fault["msg"]))
+    several = ["The configuration cannot be used:", *lines]
+    return SettingsError("\n  ".join(several) if len(lines) > 1 else lines[0])
 
 
 def _explain(kind: str, message: str) -> str:

@@ -37,7 +37,9 @@ log = structlog.get_logger()
 
 QUEUE_OF: dict[TaskKind, Queue] = {
     TaskKind.DIAL: Queue.CALLS,
+    TaskKind.CONNECT: Queue.CALLS,
     TaskKind.TRACK: Queue.CALLS,
+    TaskKind.HANGUP: Queue.CALLS,
     TaskKind.FETCH_RECORDING: Queue.CALLS,
     TaskKind.TRANSCRIBE: Queue.TRANSCRIPTS,
 }

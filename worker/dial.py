@@ -5,14 +5,16 @@ from time import monotonic
 
 import structlog
 
-from app import calls, tasks
+from app import calls, dialing, tasks
+from app.dialing import DialRight
+from app.models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
 from worker.context import Context
 
 log = structlog.get_logger()
 
-_STALE_SECONDS = 3.0
+STALE_SECONDS = 3.0
 """A process that was frozen for longer than this between spending the right and sending must not send any more:
 meanwhile somebody may have given the call up."""
 
@@ -22,27 +24,34 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
         # With this commit the task has done its part, come what may: from here on the call is tracked.
         await tasks.finish(session, task)
-        right = await calls.claim_for_dialing(
-            session,
-            task.call_id,
-            answer_timeout=settings.answer_timeout_seconds,
-            track_after=provider.capabilities.poll_seconds,
+        right = await dialing.claim_for_dialing(
+            session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
         )
         spent_at = monotonic()
     if right is None:
         return
-    if monotonic() - spent_at > _STALE_SECONDS:
+    if monotonic() - spent_at > STALE_SECONDS:
         log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
         return  # tracking finds that the provider does not know the call, and ends it
 
     result = await provider.place(right.order)
 
+    if isinstance(result, Accepted):
+        async with tasks.transaction(context.db, context.hints) as session:
+            if not await dialing.save_reference(session, right, result):
+                await tasks.add(session, TaskKind.HANGUP, task.call_id)
+    elif isinstance(result, Rejected):
+        await _rejected(context, right, result)
+    else:
+        # It may have arrived. Tracking asks; nobody dials again.
+        log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
+
+
+async def _rejected(context: Context, right: DialRight, result: Rejected) -> None:
+    settings = context.settings
     async with tasks.transaction(context.db, context.hints) as session:
-        if isinstance(result, Accepted):
-            await calls.save_reference(session, right, result)
-        elif isinstance(result, Rejected):
-            rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
-            await calls.apply_events(session, task.call_id, [rejected], max_call_seconds=settings.max_call_seconds)
-        else:
-            # It may have arrived. Tracking asks; nobody dials again.
-            log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
+        if result.retry_after is not None and right.ordered_seconds_ago < settings.dial_patience_seconds:
+            await dialing.give_back(session, right, result.reason, again_after=result.retry_after)
+            return
+        rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
+        await calls.apply_events(session, right.order.call_id, [rejected], max_call_seconds=settings.max_call_seconds)

@@ -1,4 +1,4 @@
-"""A worker process: arq takes jobs off one queue, the sweep runs beside it.
+"""A worker process: arq takes jobs off one queue; beside it run the sweep and, for calls, the listener.
 
 arq brings a job to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
 """
@@ -21,6 +21,7 @@ from app.models import Queue
 from app.settings import Settings
 from app.tasks import Hints, arq_pool, arq_queue
 from worker.context import Context
+from worker.listener import Listener
 from worker.runner import run_task
 from worker.sweep import Sweep
 
@@ -47,6 +48,8 @@ async def run(settings: Settings, queue: Queue) -> None:
     log.info("worker_started", queue=queue, pid=os.getpid(), provider=context.provider.name)
 
     sweeping = asyncio.create_task(sweep.run(settings.sweep_seconds))
+    listener = Listener(context, worker_id)
+    listening = asyncio.create_task(listener.run()) if queue is Queue.CALLS else None
     consumer = Consumer(context, queue)
     consuming = asyncio.create_task(consumer.run())
     await stop.wait()
@@ -54,10 +57,13 @@ async def run(settings: Settings, queue: Queue) -> None:
     consumer.stop_taking()
     sweeping.cancel()
     await consumer.drain(settings.shutdown_grace_seconds)
-    consuming.cancel()
-    await asyncio.gather(consuming, sweeping, return_exceptions=True)
+    background = [task for task in (consuming, sweeping, listening) if task is not None]
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
     try:
         await sweep.leave()
+        await listener.leave()
     except Exception as error:
         log.warning("leaving_unnoticed", error=repr(error))
     await consumer.aclose()

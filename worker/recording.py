@@ -1,9 +1,10 @@
-"""Fetch a call's recording from its provider, store it, and owe its transcript."""
+"""Fetch a call's recording from its provider, store it, and owe its transcript. The provider need not keep its copy
+then, which the clearing up after every call tells it (`worker.hangup`)."""
 
 import structlog
 
-from app import recordings, tasks, transcripts
-from app.calls import get_ref
+from app import calls, recordings, tasks, transcripts
+from app.models import TaskKind
 from app.storage import TooLarge
 from app.tasks import ClaimedTask
 from app.telephony.base import RecordingUnavailable
@@ -14,9 +15,10 @@ log = structlog.get_logger()
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        ref = await get_ref(session, task.call_id)
+        ref = await calls.get_ref(session, task.call_id)
+        talk = await calls.get_talk(session, task.call_id)
     try:
-        recording = await context.provider.open_recording(ref)
+        recording = await context.provider.open_recording(ref, talk)
         stored = await context.storage.put(
             recordings.storage_key(task.call_id, recording.content_type),
             recording.chunks,
@@ -26,8 +28,10 @@ async def run(context: Context, task: ClaimedTask) -> None:
         async with tasks.transaction(context.db, context.hints) as session:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, f"There is no usable recording: {error}")
+            await tasks.add(session, TaskKind.HANGUP, task.call_id)
         return
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
         await recordings.save(session, task.call_id, stored, recording.content_type)
+        await tasks.add(session, TaskKind.HANGUP, task.call_id)
     log.info("recording_stored", call_id=task.call_id, bytes=stored.size_bytes)

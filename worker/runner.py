@@ -13,7 +13,7 @@ from app.db import is_unreachable
 from app.models import TaskKind
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import CallEvent, CallStatus
-from worker import dial, recording, track, transcript
+from worker import connect, dial, hangup, recording, track, transcript
 from worker.context import Context
 
 log = structlog.get_logger()
@@ -24,6 +24,12 @@ async def _fail_call(context: Context, task: ClaimedTask, reason: str) -> None:
         await tasks.finish(session, task)
         given_up = CallEvent("given_up", CallStatus.FAILED, datetime.now(UTC), detail=reason)
         await calls.apply_events(session, task.call_id, [given_up], max_call_seconds=context.settings.max_call_seconds)
+
+
+async def _leave_it(context: Context, task: ClaimedTask, reason: str) -> None:
+    log.error("left_at_the_provider", call_id=task.call_id, reason=reason)
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
 
 
 async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> None:
@@ -43,8 +49,10 @@ class _Work:
 
 WORK: dict[TaskKind, _Work] = {
     TaskKind.DIAL: _Work(dial.run, _fail_call, (0.5, 1, 2, 5, 10, 20, 30)),
+    TaskKind.CONNECT: _Work(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
     TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
-    TaskKind.FETCH_RECORDING: _Work(recording.run, _fail_transcript, (1, 2, 5, 15, 30, 60, 120, 300)),
+    TaskKind.HANGUP: _Work(hangup.run, _leave_it, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
+    TaskKind.FETCH_RECORDING: _Work(recording.run, _fail_transcript, (1, 2, 5, 15, 30, 60, 120, 300, 900, 1800)),
     TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
 }
 

@@ -5,6 +5,7 @@ right to dial. So a call whose dialling worker died, whose provider's answer was
 heard again, comes to an end all the same.
 """
 
+import asyncio
 from datetime import UTC, datetime
 
 import structlog
@@ -14,12 +15,14 @@ from app.call_state import TERMINAL
 from app.calls import LiveCall
 from app.models import TaskKind
 from app.tasks import ClaimedTask
-from app.telephony.base import CallEvent, CallStatus, ProviderError, Snapshot
+from app.telephony.base import CallEvent, CallStatus, Leg, ProviderError, Snapshot
 from worker.context import Context
 
 log = structlog.get_logger()
 
 _AFTER_TROUBLE_SECONDS = 1.0
+_LET_EVENTS_ARRIVE_SECONDS = 2.0
+"""A call that is gone has ended, and the event that tells how may be on its way: it knows better than we could."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
@@ -29,9 +32,6 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await tasks.finish(session, task)
             return
 
-    expired = call.now >= call.expires_at
-    if expired:
-        await _hang_up(context, call)
     events: list[CallEvent]
     try:
         snapshot = await context.provider.fetch(call.ref)
@@ -39,8 +39,10 @@ async def run(context: Context, task: ClaimedTask) -> None:
         log.warning("provider_unreachable", call_id=task.call_id, error=str(error))
         events, again = [], _AFTER_TROUBLE_SECONDS
     else:
-        events, again = _what_it_means(context, call, snapshot)
-    if expired:
+        events, again = await _what_it_means(context, call, snapshot)
+    expired = call.now >= call.expires_at
+    cut = expired and call.status == CallStatus.IN_PROGRESS and not call.being_hung_up
+    if expired and not cut:
         events.append(_timed_out(call))
 
     async with tasks.transaction(context.db, context.hints) as session:
@@ -48,37 +50,65 @@ async def run(context: Context, task: ClaimedTask) -> None:
         status = await calls.apply_events(
             session, task.call_id, events, max_call_seconds=context.settings.max_call_seconds
         )
+        if cut and status == CallStatus.IN_PROGRESS:
+            await calls.hang_up(
+                session, task.call_id, f"Hung up after {context.settings.max_call_seconds:.0f} s (the longest allowed)"
+            )
         if status is not None and status not in TERMINAL:
             await tasks.add(session, TaskKind.TRACK, task.call_id, delay=again)
 
 
-def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:
+async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:
     """The events of a provider's answer, and in how many seconds to ask again."""
-    if snapshot is not None:
-        usual = context.provider.capabilities.poll_seconds
-        return list(snapshot.events), usual if snapshot.check_after is None else snapshot.check_after
-    if (call.now - call.dialed_at).total_seconds() < context.settings.dial_grace_seconds:
-        return [], _AFTER_TROUBLE_SECONDS  # the request may still be on its way
-    never_arrived = CallEvent(
-        "never_arrived",
-        CallStatus.FAILED,
-        datetime.now(UTC),
-        detail="The telephony provider does not know this call; it was not dialled again, to be safe. Place a new one",
-    )
-    return [never_arrived], _AFTER_TROUBLE_SECONDS
+    events = list(snapshot.events) if snapshot is not None else []
+    usual = context.provider.capabilities.poll_seconds
+    again = usual if snapshot is None or snapshot.check_after is None else snapshot.check_after
+    alone = any(event.agent_waiting for event in events)
+    if snapshot is not None and not alone:
+        return events, again
+
+    # Either it does not know the call, or it has an agent without a customer. Both are as they should be for a moment
+    # after dialling; later, something was missed.
+    since = call.customer_dialed_at if alone else call.dialed_at
+    if call.status == CallStatus.IN_PROGRESS:
+        missed = CallEvent(
+            "ended",
+            CallStatus.COMPLETED,
+            datetime.now(UTC),
+            ended_by=Leg.CUSTOMER if alone else None,
+            has_recording=True,
+            detail="The end itself was not seen",
+        )
+    elif since is None or (call.now - since).total_seconds() < context.settings.dial_grace_seconds:
+        return events, min(again, _AFTER_TROUBLE_SECONDS) if snapshot is None else again
+    elif call.status == CallStatus.DIALING:
+        missed = CallEvent(
+            "never_arrived",
+            CallStatus.FAILED,
+            datetime.now(UTC),
+            detail="The telephony provider does not know this call; it was not dialled again, to be safe. "
+            "Place a new one",
+        )
+    else:
+        missed = CallEvent(
+            "lost",
+            CallStatus.FAILED,
+            datetime.now(UTC),
+            leg=Leg.CUSTOMER if alone else None,
+            has_recording=call.customer_dialed_at is not None,
+            detail="The telephony provider no longer knows this call, and how it ended was not seen",
+        )
+    if call.status != CallStatus.DIALING:
+        await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)
+    return [*events, missed], again
 
 
 def _timed_out(call: LiveCall) -> CallEvent:
-    waited_for = "end" if call.status == CallStatus.IN_PROGRESS else "answer"
+    talking = call.status == CallStatus.IN_PROGRESS
     return CallEvent(
-        "timed_out", CallStatus.TIMED_OUT, datetime.now(UTC), detail=f"No {waited_for} was reported in time"
+        "timed_out",
+        CallStatus.TIMED_OUT,
+        datetime.now(UTC),
+        has_recording=talking,
+        detail=f"No {'end' if talking else 'answer'} was reported in time",
     )
-
-
-async def _hang_up(context: Context, call: LiveCall) -> None:
-    if not context.provider.capabilities.hangup:
-        return
-    try:
-        await context.provider.hangup(call.ref)
-    except ProviderError as error:
-        log.warning("hangup_failed", call_id=call.ref.call_id, error=str(error))

@@ -32,7 +32,7 @@ async def healthz() -> JSONResponse:
 )
 async def readyz(request: Request) -> JSONResponse:
     house = resources(request)
-    missing = await health.missing_parts(house.db, house.redis)
+    missing = await health.missing_parts(house.db, house.redis, house.settings.telephony_provider)
     if missing:
         return JSONResponse({"status": "not ready", "missing": missing}, 503)
     return JSONResponse({"status": "ready", "missing": []})

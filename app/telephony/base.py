@@ -2,14 +2,22 @@
 
 A click-to-call has two legs. The *agent* is rung first; once the agent has answered, the *customer* is rung
 and the two are joined. An adapter translates this port to one provider's protocol and knows nothing else of
-Ringback: no database, no HTTP routes, no settings. It never retries a dial; who calls it decides that.
+Ringback: no database, no HTTP routes. It never retries a dial; who calls it decides that.
+
+Some providers join the two by themselves: one order, and they report. Others dial one leg at a time. Those say
+`agent_waiting` once the agent has answered, and are then asked, once, to `connect` the customer. How to write an
+adapter is told in docs/adapters.md.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+
+CUSTOMER_DIALED = "customer:dialed"
+"""The key of the event that says when the customer's leg was dialled, where a provider tells."""
 
 
 class CallStatus(StrEnum):
@@ -35,11 +43,18 @@ class Leg(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CallOrder:
     """One call to place. Numbers are digits with their country code, as stored; the adapter gives them its
-    provider's shape."""
+    provider's shape. All times are in seconds."""
 
     call_id: str
     customer_number: str
     agent_number: str
+    caller_id: str | None = None
+    """The number that both are to be shown, as digits; None leaves it to the provider."""
+    agent_ring_seconds: float = 30.0
+    customer_ring_seconds: float = 45.0
+    max_call_seconds: float = 3600.0
+    """The call is to end after this long, even if nobody of ours is alive to say so. A provider that cannot do that
+    is told to hang up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The provider surely did not dial, and `reason` tells a person why."""
+    """The provider surely did not dial, and `reason` tells a person why. With `retry_after`, trying again in so many
+    seconds may help: it could not be reached, say."""
 
     reason: str
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +107,17 @@ class CallEvent:
     hangup_cause: str | None = None
     ended_by: Leg | None = None
     has_recording: bool = False
+    agent_waiting: bool = False
+    """The agent has answered, and the provider waits to be told to `connect` the customer."""
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An event of a provider's stream, with the call that it is about."""
+
+    call_id: str
+    event: CallEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +134,13 @@ class Capabilities:
     """What an adapter can do, as data, so that nobody asks which adapter it is."""
 
     hangup: bool
-    dual_channel: bool
+    dual_channel: bool = True
     """The recording has the agent on its first channel and the customer on its second."""
     idempotent_place: bool = False
     poll_seconds: float = 5.0
     """How often asking `fetch` for a live call is welcome when a snapshot does not say."""
+    stream: bool = False
+    """Its events can be listened to; one worker at a time does."""
 
 
 class ProviderError(Exception):
@@ -130,23 +159,67 @@ class Recording:
     chunks: AsyncIterator[bytes] = field(repr=False)
 
 
-class TelephonyProvider(Protocol):
-    """The port. Every method may raise `ProviderError`, except `place`, which says `Unknown` instead."""
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """When in a call the two talked, for adapters whose recordings begin earlier: `began` seconds after the customer
+    was dialled, and for `lasted` seconds."""
+
+    began: float
+    lasted: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a check: what was looked at, whether it is in order, what was seen, and what to do about it."""
+
+    what: str
+    ok: bool
+    seen: str = ""
+    fix: str = ""
+
+
+class TelephonyProvider(ABC):
+    """The port. Every method may raise `ProviderError`, except `place` and `connect`, which say `Unknown` instead."""
 
     name: str
     capabilities: Capabilities
 
+    @abstractmethod
     async def place(self, order: CallOrder) -> PlaceResult:
-        """Ask the provider to make this call. One attempt: a lost answer is `Unknown`."""
+        """Ask the provider to make this call; where legs are dialled one by one, the agent's. One attempt: a lost
+        answer is `Unknown`."""
 
+    async def connect(self, order: CallOrder) -> PlaceResult:
+        """Dial the customer and join both. Called at most once, and only after an event said `agent_waiting`."""
+        raise NotImplementedError
+
+    @abstractmethod
     async def fetch(self, ref: CallRef) -> Snapshot | None:
-        """What the provider says of the call now; None if it does not know such a call."""
+        """What the provider says of the call now; None if it does not know such a call (any more)."""
 
+    def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Report]]:
+        """The provider's events from now on, and what it knows of live calls now. Entered once connected.
+
+        Raises `ProviderError` when it cannot connect, or is disconnected later.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
     async def hangup(self, ref: CallRef) -> None:
-        """End the call if it is still up. Unknown and ended calls are no error."""
+        """End the call if it is still up, and free all that the provider holds for it but the recording. Unknown and
+        ended calls are no error; it is called after every call."""
 
-    async def open_recording(self, ref: CallRef) -> Recording:
+    @abstractmethod
+    async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
         """The call's recording. Raises `RecordingUnavailable` where there is and will be none."""
 
+    async def discard_recording(self, ref: CallRef) -> None:  # noqa: B027  # most providers keep none for us
+        """The recording is stored here, or of no use: the provider need not keep it. One that is gone is no error."""
+
+    @abstractmethod
+    def check(self) -> AsyncIterator[Finding]:
+        """Look at everything a call needs, in order, without calling anybody."""
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Release connections. The adapter is not used afterwards."""

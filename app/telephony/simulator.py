@@ -31,12 +31,15 @@ from app.telephony.base import (
     CallRef,
     CallStatus,
     Capabilities,
+    Finding,
     Leg,
     PlaceResult,
     ProviderError,
     Recording,
     RecordingUnavailable,
     Snapshot,
+    Talk,
+    TelephonyProvider,
     Unknown,
 )
 
@@ -143,12 +146,12 @@ def _between(order: CallOrder, what: str, low: float, high: float) -> float:
     return low + (high - low) * int.from_bytes(digest[:6]) / 2**48
 
 
-class Simulator:
+class Simulator(TelephonyProvider):
     """The adapter. `folder` holds the ledger; `speed` makes calls run that many times faster; every request takes
     `latency` seconds, half of them before it arrives."""
 
     name = "simulator"
-    capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.25)
+    capabilities = Capabilities(hangup=True, poll_seconds=0.25)
 
     def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
         self._folder = folder
@@ -178,15 +181,28 @@ class Simulator:
         return Snapshot(happened, check_after=(coming[0].at - now).total_seconds() if coming else None)
 
     async def hangup(self, ref: CallRef) -> None:
-        if await asyncio.to_thread(self._read, ref.call_id):
+        ledger = await asyncio.to_thread(self._read, ref.call_id)
+        events = self._events(ledger) if ledger else ()
+        if ledger and (not events or _now() < events[-1].at):
             await asyncio.to_thread(self._append, _LedgerLine("hangup", _now().isoformat(), ref.call_id))
 
-    async def open_recording(self, ref: CallRef) -> Recording:
+    async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
         ledger = await asyncio.to_thread(self._read, ref.call_id)
         if not ledger or not any(event.has_recording for event in self._events(ledger)):
             raise RecordingUnavailable("The simulator has no recording of this call")
         order, _ = _placed(ledger)
         return Recording("audio/wav", _read_file(conversation(order)))
+
+    async def check(self) -> AsyncIterator[Finding]:
+        try:
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            yield Finding(
+                "ledger", ok=False, seen=str(error), fix="Make RINGBACK_DATA_DIR a folder that can be written"
+            )
+            return
+        yield Finding("ledger", ok=True, seen=str(self._folder))
+        yield Finding("calls", ok=True, seen="simulated: nobody is rung. RINGBACK_TELEPHONY_PROVIDER chooses who dials")
 
     async def aclose(self) -> None:
         """Nothing is held open."""

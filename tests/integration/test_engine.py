@@ -10,11 +10,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 
-from app import accounts, calls, tasks
+from app import accounts, calls, dialing, tasks
 from app.call_state import TERMINAL, may_move
 from app.calls import NewCall
 from app.db import Database
 from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, User
+from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import Accepted, CallEvent, CallStatus, Leg
 
@@ -121,28 +122,32 @@ async def test_overdue_are_due_and_in_nobodys_hands(db: Database, hints: Hints, 
 # The right to dial
 
 
-async def spend(db: Database, hints: Hints, call_id: str) -> calls.DialRight | None:
+async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialRight | None:
     async with tasks.transaction(db, hints) as session:
-        return await calls.claim_for_dialing(session, call_id, answer_timeout=90, track_after=3600)
+        return await dialing.claim_for_dialing(session, call_id, migrated, track_after=3600)
 
 
-async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, call_id: str) -> None:
-    rights = [right for right in await asyncio.gather(*(spend(db, hints, call_id) for _ in range(20))) if right]
+async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migrated: Settings, call_id: str) -> None:
+    rights = [
+        right for right in await asyncio.gather(*(spend(db, hints, migrated, call_id) for _ in range(20))) if right
+    ]
     assert len(rights) == 1
     assert (rights[0].order.customer_number, rights[0].order.agent_number) == ("919999999999", "918888888888")
     assert (await get(db, call_id)).status == "dialing"
     assert await task_of(db, call_id, TaskKind.TRACK), "whoever dies now, the call is watched"
 
 
-async def test_only_the_holder_of_the_right_saves_the_reference(db: Database, hints: Hints, call_id: str) -> None:
-    right = await spend(db, hints, call_id)
+async def test_only_the_holder_of_the_right_saves_the_reference(
+    db: Database, hints: Hints, migrated: Settings, call_id: str
+) -> None:
+    right = await spend(db, hints, migrated, call_id)
     assert right
-    forged = calls.DialRight(right.order, uuid4())
+    forged = dialing.DialRight(right.order, uuid4(), 0)
     async with db.transaction() as session:
-        await calls.save_reference(session, forged, Accepted("not mine"))
+        await dialing.save_reference(session, forged, Accepted("not mine"))
     assert (await get(db, call_id)).provider_reference is None
     async with db.transaction() as session:
-        await calls.save_reference(session, right, Accepted("mine"))
+        await dialing.save_reference(session, right, Accepted("mine"))
     assert (await get(db, call_id)).provider_reference == "mine"
 
 
@@ -166,9 +171,9 @@ async def keys_of(db: Database, call_id: str) -> list[str]:
 
 
 async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
-    db: Database, hints: Hints, call_id: str
+    db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    await spend(db, hints, call_id)
+    await spend(db, hints, migrated, call_id)
     ringing = event(CallStatus.RINGING, "agent:ringing", leg=Leg.AGENT)
     answered = event(CallStatus.IN_PROGRESS, "answered")
     ended = event(CallStatus.COMPLETED, "ended", hangup_cause="normal_clearing", has_recording=True)
@@ -182,8 +187,10 @@ async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
     assert await task_of(db, call_id, TaskKind.FETCH_RECORDING)
 
 
-async def test_an_end_without_a_recording_ends_the_transcript(db: Database, hints: Hints, call_id: str) -> None:
-    await spend(db, hints, call_id)
+async def test_an_end_without_a_recording_ends_the_transcript(
+    db: Database, hints: Hints, migrated: Settings, call_id: str
+) -> None:
+    await spend(db, hints, migrated, call_id)
     await apply(db, hints, call_id, event(CallStatus.BUSY))
     async with db.transaction() as session:
         transcript = (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
@@ -197,11 +204,11 @@ async def test_an_event_of_no_call_of_ours_is_dropped(db: Database, hints: Hints
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(list(CallStatus)), max_size=8))
 async def test_whatever_is_reported_a_call_only_moves_legally(
-    db: Database, hints: Hints, user: User, reported: list[CallStatus]
+    db: Database, hints: Hints, migrated: Settings, user: User, reported: list[CallStatus]
 ) -> None:
     """The door on the database against the table of moves, with any sequence of reports."""
     call_id = await new_call(db, hints, user)
-    await spend(db, hints, call_id)
+    await spend(db, hints, migrated, call_id)
     expected = CallStatus.DIALING
     for number, status in enumerate(reported):
         now = await apply(db, hints, call_id, event(status, key=f"report {number}"))

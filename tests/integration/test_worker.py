@@ -1,194 +1,23 @@
-"""The worker's tasks on a real PostgreSQL, with a provider that behaves as badly as real ones do.
-
-`Scripted` is a hand-written fake: the simulator never refuses an order, never loses an answer and is never away.
-"""
+"""The worker's tasks on a real PostgreSQL, with a provider that behaves as badly as real ones do."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 
-from app import accounts, calls
-from app.calls import NewCall
-from app.db import Database
-from app.models import Call, Recording, Task, Transcript, User
-from app.settings import Settings
-from app.storage import FolderStorage
-from app.tasks import Hints
+from app.models import Recording, Task
 from app.telephony import base, simulator
-from app.telephony.base import Accepted, CallEvent, CallOrder, CallRef, CallStatus, Capabilities, Snapshot
+from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
-from app.transcription.base import Audio, Recognition, TranscriptionError, Word
-from app.transcription.outcome import RulesSummarizer
+from app.transcription.base import TranscriptionError
 from app.transcription.whisper import WhisperRecognizer
+from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted, completed, ended
 from worker import dial
-from worker.context import Context
-from worker.runner import WORK, run_task
 
 AUDIO = Path(__file__).parents[1] / "audio"
-
-
-@dataclass
-class Scripted:
-    """Answers what it was told to, and counts the orders."""
-
-    name = "scripted"
-    capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.01)
-    placing: base.PlaceResult | Exception = field(default_factory=lambda: Accepted("ref-1"))
-    snapshot: Snapshot | Exception | None = None
-    recording: Path | Exception | None = None
-    orders: list[CallOrder] = field(default_factory=list)
-    hangups: list[CallRef] = field(default_factory=list)
-
-    async def place(self, order: CallOrder) -> base.PlaceResult:
-        self.orders.append(order)
-        if isinstance(self.placing, Exception):
-            raise self.placing
-        return self.placing
-
-    async def fetch(self, ref: CallRef) -> Snapshot | None:
-        if isinstance(self.snapshot, Exception):
-            raise self.snapshot
-        return self.snapshot
-
-    async def hangup(self, ref: CallRef) -> None:
-        self.hangups.append(ref)
-
-    async def open_recording(self, ref: CallRef) -> base.Recording:
-        if isinstance(self.recording, Exception):
-            raise self.recording
-        assert self.recording is not None
-        content = self.recording.read_bytes()
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield content[: len(content) // 2]
-            yield content[len(content) // 2 :]
-
-        return base.Recording("audio/wav", chunks())
-
-    async def aclose(self) -> None:
-        pass
-
-
-class Heard:
-    """A recognizer that has heard this already, or fails in this way."""
-
-    name = "a test's"
-
-    def __init__(self, result: Recognition | Exception) -> None:
-        self.result = result
-        self.times = 0
-
-    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        self.times += 1
-        if isinstance(self.result, Exception):
-            raise self.result
-        return self.result
-
-    async def aclose(self) -> None:
-        pass
-
-
-SAID = Recognition(((Word(" Hello?", 0, 1),), (Word(" Call me back tomorrow.", 2, 3),)), "en")
-
-
-class House:
-    """A worker's context, and the hands to run its tasks one by one."""
-
-    def __init__(self, context: Context, call_id: str) -> None:
-        self.context = context
-        self.call_id = call_id
-
-    @property
-    def provider(self) -> Any:
-        return self.context.provider
-
-    async def run(self, kind: str) -> None:
-        """The call's task of this kind, made due; as a worker would."""
-        async with self.context.db.transaction() as session:
-            past = func.now() - timedelta(seconds=1)
-            task_id = await session.scalar(
-                update(Task)
-                .where(Task.call_id == self.call_id, Task.kind == kind)
-                .values(due_at=past)
-                .returning(Task.id)
-            )
-        assert task_id is not None, f"there is no {kind} task"
-        await run_task(self.context, task_id)
-
-    async def run_until_given_up(self, kind: str) -> None:
-        for _ in range(len(WORK[kind].delays) + 1):  # type: ignore[index]
-            await self.run(kind)
-
-    async def open_tasks(self) -> list[str]:
-        async with self.context.db.transaction() as session:
-            return list(await session.scalars(select(Task.kind).filter_by(call_id=self.call_id).order_by(Task.kind)))
-
-    async def call(self) -> Call:
-        async with self.context.db.transaction() as session:
-            return await session.get_one(Call, self.call_id)
-
-    async def transcript(self) -> Transcript:
-        async with self.context.db.transaction() as session:
-            return (await session.scalars(select(Transcript).filter_by(call_id=self.call_id))).one()
-
-    async def age(self, seconds: float) -> None:
-        """Let time pass for the call."""
-        async with self.context.db.transaction() as session:
-            by = timedelta(seconds=seconds)
-            await session.execute(
-                update(Call)
-                .where(Call.id == self.call_id)
-                .values(dialed_at=Call.dialed_at - by, expires_at=Call.expires_at - by)
-            )
-
-
-MakeHouse = Callable[..., Coroutine[Any, Any, House]]
-
-
-@pytest.fixture
-def house_with(db: Database, hints: Hints, migrated: Settings, user: User, tmp_path: Path) -> MakeHouse:
-    async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
-        async with db.transaction() as session:
-            claims = await accounts.open_login(session, user, seconds=60)
-        call_id = await calls.create_call(db, hints, claims, NewCall(customer, "918888888888"))
-        context = Context(
-            settings=migrated,
-            db=db,
-            hints=hints,
-            provider=provider or Scripted(),
-            storage=FolderStorage(tmp_path),
-            recognizer=recognizer or Heard(SAID),
-            summarizer=RulesSummarizer(),
-        )
-        return House(context, call_id)
-
-    return make
-
-
-def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> Snapshot:
-    now = datetime.now(UTC)
-    return Snapshot(
-        (
-            CallEvent("answered", CallStatus.IN_PROGRESS, now),
-            CallEvent("ended", status, now, has_recording=recording),
-        )
-    )
-
-
-async def completed(house: House) -> House:
-    """Dialled, talked, ended with a recording."""
-    house.provider.snapshot = ended()
-    await house.run("dial")
-    await house.run("track")
-    assert await house.open_tasks() == ["fetch_recording"]
-    return house
 
 
 async def test_a_call_from_dial_to_transcript(house_with: MakeHouse) -> None:
@@ -285,6 +114,7 @@ async def test_a_call_nobody_reports_on_is_hung_up_and_times_out(
     await house.run("track")
     call = await house.call()
     assert (call.status, call.failure) == ("timed_out", "No answer was reported in time")
+    await house.run("hangup")
     assert len(house.provider.hangups) == 1
     assert (await house.transcript()).status == "failed"
     assert await house.open_tasks() == []
@@ -299,16 +129,35 @@ async def test_an_end_that_is_found_only_at_the_last_look_still_counts(house_wit
     assert (await house.call()).status == "completed"
 
 
-async def test_a_call_that_is_never_ended_is_cut_off(house_with: MakeHouse) -> None:
-    talking = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
-    house = await house_with(Scripted(snapshot=talking))
+async def talking(house_with: MakeHouse) -> House:
+    up = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
+    house = await house_with(Scripted(snapshot=up))
     await house.run("dial")
     await house.run("track")
     assert (await house.call()).status == "in_progress"
+    return house
+
+
+async def test_a_call_that_is_up_for_too_long_is_cut(house_with: MakeHouse) -> None:
+    house = await talking(house_with)
     await house.age(4 * 3600)
     await house.run("track")
-    assert (await house.call()).status == "timed_out"
+    await house.run("hangup")
     assert len(house.provider.hangups) == 1
+    assert (await house.call()).status == "in_progress", "its end is the provider's to tell"
+    house.provider.snapshot = ended()
+    await house.run("track")
+    assert (await house.call()).status == "completed"
+
+
+async def test_a_call_whose_cut_is_never_reported_times_out(house_with: MakeHouse) -> None:
+    house = await talking(house_with)
+    await house.age(4 * 3600)
+    await house.run("track")
+    await house.age(60)
+    await house.run("track")
+    assert (await house.call()).status == "timed_out"
+    assert await house.open_tasks() == ["fetch_recording"], "what was said until then is worth having"
 
 
 async def test_an_adapter_with_a_bug_ends_the_call_in_the_end(house_with: MakeHouse) -> None:

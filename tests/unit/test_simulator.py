@@ -98,7 +98,7 @@ async def test_it_survives_a_restart_and_keeps_a_ledger(tmp_path: Path) -> None:
     while not (snapshot := await after.fetch(ref)) or snapshot.check_after is not None:
         pass
     assert snapshot.events[-1].status == CallStatus.COMPLETED
-    recording = await after.open_recording(ref)
+    recording = await after.open_recording(ref, None)
     assert b"".join([chunk async for chunk in recording.chunks])[:4] == b"RIFF"
     await after.place(order())
     (ledger,) = tmp_path.rglob("*.jsonl")
@@ -115,7 +115,7 @@ async def test_hangup_cuts_it_short(tmp_path: Path) -> None:
     assert snapshot
     assert [event.status for event in snapshot.events] == [CallStatus.CANCELED]
     with pytest.raises(RecordingUnavailable):
-        await provider.open_recording(ref)
+        await provider.open_recording(ref, None)
 
 
 async def test_a_ledger_that_cannot_be_written_is_unknown(tmp_path: Path) -> None:

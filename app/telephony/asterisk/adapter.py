@@ -1,0 +1,309 @@
+"""The adapter: agent first, then the customer, each by create and dial, joined before they answer.
+
+Why so: a channel that is created and then dialled needs nobody of ours while it rings; both are in the bridge before
+the customer answers, so that they hear each other, are recorded, and are cut after the longest time allowed, even if
+every process of ours is dead by then. Only one request of each leg rings a telephone, the `dial`; it is sent once, and
+everything before it may be repeated.
+"""
+
+import asyncio
+import io
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+from app.telephony.asterisk.ari import Answer, Ari, Lost
+from app.telephony.asterisk.check import check
+from app.telephony.asterisk.manager import manager, start_recording
+from app.telephony.asterisk.options import AsteriskOptions
+from app.telephony.asterisk.reports import Translator, channel_id, snapshot
+from app.telephony.base import (
+    Accepted,
+    CallOrder,
+    CallRef,
+    Capabilities,
+    Finding,
+    Leg,
+    PlaceResult,
+    ProviderError,
+    Recording,
+    RecordingUnavailable,
+    Rejected,
+    Report,
+    Snapshot,
+    Talk,
+    TelephonyProvider,
+    Unknown,
+)
+
+_RATE = 8000
+"""Samples per second of what MixMonitor writes without a header into a `.raw` file."""
+_FRAME = 4  # two channels of 16 bits
+_LEAST_SECONDS_TO_PREPARE = 10.0
+"""A leg that could not be dialled by then, since this began, is not dialled any more: it may have been given up."""
+_RETRY_SECONDS = 2.0
+_LONGEST_SILENCE_SECONDS = 10.0
+"""What a channel may take to ring beyond the time that it may ring for."""
+_CLOSING_SECONDS = 0.3  # from the end of a channel to the last byte of its recording
+
+
+class _NotDialed(Exception):
+    """Surely nothing rang. `retry`: trying again later may help."""
+
+    def __init__(self, reason: str, *, retry: bool) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+class Asterisk(TelephonyProvider):
+    name = "asterisk"
+    capabilities = Capabilities(hangup=True, stream=True, poll_seconds=5.0)
+
+    def __init__(self, options: AsteriskOptions, *, longest_ring_seconds: float) -> None:
+        """`longest_ring_seconds` is the longer of both legs' ring timeouts."""
+        self._options = options
+        self._ari = Ari(str(options.url), options.username, options.password.get_secret_value())
+        self._longest_silence = longest_ring_seconds + _LONGEST_SILENCE_SECONDS
+
+    async def place(self, order: CallOrder) -> PlaceResult:
+        return await self._dialed(order, Leg.AGENT, self._prepare_agent(order))
+
+    async def connect(self, order: CallOrder) -> PlaceResult:
+        return await self._dialed(order, Leg.CUSTOMER, self._prepare_customer(order))
+
+    async def _dialed(self, order: CallOrder, leg: Leg, preparing: Any) -> PlaceResult:
+        began = monotonic()
+        channel = channel_id(order.call_id, leg)
+        try:
+            async with asyncio.timeout(_LEAST_SECONDS_TO_PREPARE):
+                await preparing
+            if monotonic() - began > _LEAST_SECONDS_TO_PREPARE:  # this process was frozen
+                raise _NotDialed("This took too long", retry=False)
+            return await self._dial(order, leg, channel)
+        except (TimeoutError, Lost) as error:
+            result: PlaceResult = Rejected(str(error) or "Asterisk answers too slowly", retry_after=_RETRY_SECONDS)
+        except _NotDialed as error:
+            result = Rejected(str(error), retry_after=_RETRY_SECONDS if error.retry else None)
+        await self._delete(f"/channels/{channel}", at_best=True)
+        return result
+
+    async def _dial(self, order: CallOrder, leg: Leg, channel: str) -> PlaceResult:
+        """The one request that makes a telephone ring."""
+        seconds = order.agent_ring_seconds if leg is Leg.AGENT else order.customer_ring_seconds
+        try:
+            answer = await self._ari.request("POST", f"/channels/{channel}/dial", timeout=str(round(seconds)))
+        except Lost as error:
+            if not error.sent:
+                raise
+            return Unknown(str(error))
+        if answer.ok:
+            return Accepted(channel)
+        if answer.status in (404, 409):
+            raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=False)
+        return Unknown(f"Asterisk answered the dial with {answer.said}")
+
+    async def _prepare_agent(self, order: CallOrder) -> None:
+        await self._create(order, Leg.AGENT, order.agent_number)
+        channel = channel_id(order.call_id, Leg.AGENT)
+        await self._entered(channel)
+        await self._show(order, channel)
+
+    async def _prepare_customer(self, order: CallOrder) -> None:
+        agent, customer = channel_id(order.call_id, Leg.AGENT), channel_id(order.call_id, Leg.CUSTOMER)
+        bridge = f"/bridges/{order.call_id}"
+        await self._sure("POST", "/bridges", type="mixing", bridgeId=order.call_id)
+        await self._join(bridge, agent)
+        await self._start_recording(order.call_id, agent)
+        await self._create(order, Leg.CUSTOMER, order.customer_number, originator=agent)
+        await self._entered(customer)
+        await self._join(bridge, customer)
+        await self._show(order, customer)  # joining has overwritten what was shown
+        longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
+        for channel in (agent, customer):
+            await self._set(channel, "TIMEOUT(absolute)", longest)
+
+    async def _create(self, order: CallOrder, leg: Leg, number: str, **query: str) -> None:
+        endpoint = self._options.endpoint(number)
+        channel = channel_id(order.call_id, leg)
+        answer = await self._answer(
+            "POST",
+            "/channels/create",
+            endpoint=endpoint,
+            app=self._options.app,
+            channelId=channel,
+            appArgs=f"{order.call_id},{leg}",
+            **query,
+        )
+        if answer.ok or answer.status == 409:  # 409: an attempt whose answer was lost has made it
+            return
+        if answer.status in (401, 403):
+            raise _NotDialed("Asterisk refuses RINGBACK_ASTERISK_USERNAME and _PASSWORD", retry=False)
+        raise _NotDialed(
+            f"Asterisk makes no channel for {self._options.dial}: {answer.said}. `ringback telephony check`",
+            retry=False,
+        )
+
+    async def _entered(self, channel: str) -> None:
+        """Wait until the new channel is in our application, which takes a moment; before, it cannot be dialled."""
+        while True:
+            answer = await self._answer("GET", f"/channels/{channel}")
+            if answer.status == 404:
+                raise _NotDialed(
+                    f"Asterisk let the channel go at once. Is anybody listening as {self._options.app}?", retry=True
+                )
+            if answer.ok and answer.body["dialplan"]["app_name"] == "Stasis":
+                return
+            await asyncio.sleep(0.005)
+
+    async def _join(self, bridge: str, channel: str) -> None:
+        while True:
+            answer = await self._answer("POST", f"{bridge}/addChannel", channel=channel)
+            if answer.ok:
+                return
+            if answer.status not in (409, 422):  # 409, 422: not in our application yet
+                raise _NotDialed(f"The agent's leg was gone: {answer.said}", retry=False)
+            await asyncio.sleep(0.005)
+
+    async def _start_recording(self, call_id: str, channel: str) -> None:
+        """Both sides apart, in one file: only AMI can."""
+        try:
+            async with manager(self._options) as ami:
+                await start_recording(ami, channel, call_id)
+        except ProviderError as error:
+            raise _NotDialed(f"The recording could not be started: {error}", retry=False) from error
+
+    async def _show(self, order: CallOrder, channel: str) -> None:
+        """The number to be shown. On the wire it is From or P-Asserted-Identity, as the trunk's endpoint says; setting
+        the caller id instead would make it Anonymous."""
+        if order.caller_id is not None:
+            await self._set(channel, "CONNECTEDLINE(num,i)", self._options.spell(order.caller_id))
+            await self._set(channel, "CONNECTEDLINE(pres,i)", "allowed")
+
+    async def _set(self, channel: str, variable: str, value: str) -> None:
+        await self._sure("POST", f"/channels/{channel}/variable", variable=variable, value=value)
+
+    async def _sure(self, method: str, path: str, **query: str) -> None:
+        answer = await self._answer(method, path, **query)
+        if not answer.ok:
+            raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
+
+    async def _answer(self, method: str, path: str, **query: str) -> Answer:
+        """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
+        time limit ends it."""
+        pause = 0.05
+        while True:
+            try:
+                answer = await self._ari.request(method, path, **query)
+            except Lost as error:
+                if not error.sent:
+                    raise
+            else:
+                # Asterisk's own 500 to a create says that the endpoint is unknown, and would say so again.
+                if answer.status < 500 or answer.said.endswith("Allocation failed"):
+                    return answer
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def fetch(self, ref: CallRef) -> Snapshot | None:
+        agent, customer = await asyncio.gather(
+            *(self._channel(channel_id(ref.call_id, leg)) for leg in (Leg.AGENT, Leg.CUSTOMER))
+        )
+        return snapshot(agent[0], customer[0], agent[1], longest_silence=self._longest_silence)
+
+    async def _channel(self, channel: str) -> tuple[dict[str, Any] | None, str]:
+        """The channel, None if there is none, and the time at Asterisk."""
+        answer = await self._ari.request("GET", f"/channels/{channel}")
+        if not answer.ok and answer.status != 404:
+            raise ProviderError(f"Asterisk said {answer.said}")
+        return answer.body if answer.ok else None, answer.date
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[AsyncIterator[Report]]:
+        async with self._ari.events(self._options.app) as events:
+            translator = Translator()
+            channels = await self._ari.request("GET", "/channels")
+            if not channels.ok:
+                raise ProviderError(f"Asterisk said {channels.said}")
+            for channel in channels.body:
+                translator.remember(channel)
+            yield _reports(events, translator)
+
+    async def hangup(self, ref: CallRef) -> None:
+        # The bridge first: whoever is just preparing the customer's leg finds it gone, and stops.
+        await self._delete(f"/bridges/{ref.call_id}")
+        for leg in (Leg.AGENT, Leg.CUSTOMER):
+            await self._delete(f"/channels/{channel_id(ref.call_id, leg)}", reason="normal")
+
+    async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
+        for _ in range(30):
+            if (await self._channel(channel_id(ref.call_id, Leg.AGENT)))[0] is None:
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise ProviderError("The recording is still being written")
+        await asyncio.sleep(_CLOSING_SECONDS)
+        stored = await self._ari.request("GET", f"/recordings/stored/{ref.call_id}")
+        if stored.status == 404:
+            raise RecordingUnavailable("Asterisk has none of this call")
+        if not stored.ok:
+            raise ProviderError(f"Asterisk said {stored.said}")
+        return Recording("audio/wav", self._wav(ref.call_id, talk))
+
+    async def _wav(self, call_id: str, talk: Talk | None) -> AsyncIterator[bytes]:
+        async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
+            if answer.status != 200 or answer.content_length is None:
+                raise ProviderError(f"Asterisk does not hand the recording over: {answer.status}")
+            frames = answer.content_length // _FRAME
+            skip = _frames_before_the_talk(frames, talk)
+            yield _wav_header(frames - skip)
+            to_drop = skip * _FRAME
+            async for chunk in answer.content.iter_chunked(256 * 1024):
+                yield chunk[to_drop:]
+                to_drop = max(0, to_drop - len(chunk))
+
+    async def discard_recording(self, ref: CallRef) -> None:
+        await self._delete(f"/recordings/stored/{ref.call_id}")
+
+    async def _delete(self, path: str, *, at_best: bool = False, **query: str) -> None:
+        """404 is as good: it is gone."""
+        try:
+            answer = await self._ari.request("DELETE", path, **query)
+            if not answer.ok and answer.status != 404:
+                raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
+        except ProviderError:
+            if not at_best:
+                raise
+
+    def check(self) -> AsyncIterator[Finding]:
+        return check(self._options, self._ari)
+
+    async def aclose(self) -> None:
+        await self._ari.aclose()
+
+
+async def _reports(events: AsyncIterator[dict[str, Any]], translator: Translator) -> AsyncIterator[Report]:
+    async for event in events:
+        report = translator.report(event)
+        if report is not None:
+            yield report
+
+
+def _frames_before_the_talk(frames: int, talk: Talk | None) -> int:
+    """How much to leave out of a recording that began when the customer was dialled. Never more than leaves the whole
+    talk: while a telephone sends nothing, nothing may have been written."""
+    if talk is None:
+        return 0
+    return max(0, min(round(talk.began * _RATE), frames - round(talk.lasted * _RATE)))
+
+
+def _wav_header(frames: int) -> bytes:
+    header = io.BytesIO()
+    with wave.open(header, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(_RATE)
+        file.setnframes(frames)
+        file.writeframesraw(b"")
+        return header.getvalue()  # before closing it, which would put the number of frames written

@@ -1,0 +1,202 @@
+"""What a first call needs, looked at in order, each with its fix. Nobody is called."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from app.telephony.asterisk.ari import Ari
+from app.telephony.asterisk.manager import manager, start_recording
+from app.telephony.asterisk.options import AsteriskOptions
+from app.telephony.base import Finding, ProviderError
+
+_OLDEST_VERSION = 18
+_MODULES = (
+    "res_ari_channels",
+    "res_ari_bridges",
+    "res_ari_recordings",
+    "res_ari_events",
+    "res_http_websocket",
+    "app_stasis",
+    "app_mixmonitor",
+    "bridge_simple",
+    "func_timeout",
+    "func_callerid",
+    "format_sln",
+)
+_EXAMPLE = "919999999999"
+
+
+async def check(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
+    """Stops at what makes the rest pointless."""
+    ready = False
+    async for finding in _reachable(options, ari):
+        ready = finding.ok
+        yield finding
+    if not ready:
+        return
+    yield await _modules(options, ari)
+    async for finding in _trunk(options, ari):
+        yield finding
+    try:
+        async with manager(options):
+            pass
+    except ProviderError as error:
+        yield Finding(
+            "AMI",
+            ok=False,
+            seen=str(error),
+            fix="In manager.conf: enabled = yes, and a user with write = system,call and read = system,call; "
+            "name it by RINGBACK_ASTERISK_AMI_USERNAME and _PASSWORD if it is not ARI's",
+        )
+    else:
+        yield Finding("AMI", ok=True, seen="{}:{}".format(*options.ami()))
+        yield await _recording(options, ari)
+    yield Finding(
+        "number format",
+        ok=True,
+        seen=f"{_EXAMPLE} is dialled as {options.endpoint(_EXAMPLE)}",
+    )
+
+
+async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
+    try:
+        info = await ari.request("GET", "/asterisk/info")
+    except ProviderError as error:
+        yield Finding(
+            "ARI",
+            ok=False,
+            seen=str(error),
+            fix="Is Asterisk running? In http.conf: enabled = yes, bindaddr and bindport as in RINGBACK_ASTERISK_URL; "
+            "a firewall must let this machine through",
+        )
+        return
+    if info.status == 404:
+        yield Finding("ARI", ok=False, seen=info.said, fix="In ari.conf: enabled = yes; then: module load res_ari.so")
+        return
+    yield Finding("ARI", ok=True, seen=str(options.url))
+    if not info.ok:
+        yield Finding(
+            "credentials",
+            ok=False,
+            seen=info.said,
+            fix=f"In ari.conf: [{options.username}] with type = user, read_only = no and the password of "
+            "RINGBACK_ASTERISK_PASSWORD; then: module reload res_ari.so",
+        )
+        return
+    yield Finding("credentials", ok=True, seen=options.username)
+    version = str(info.body["system"]["version"])
+    major = version.split(".")[0]
+    yield Finding(
+        "version",
+        ok=not major.isdigit() or int(major) >= _OLDEST_VERSION,
+        seen=version,
+        fix=f"Asterisk {_OLDEST_VERSION} or newer is needed to dial a leg that was created before",
+    )
+
+
+async def _modules(options: AsteriskOptions, ari: Ari) -> Finding:
+    answer = await ari.request("GET", "/asterisk/modules")
+    running = {
+        module["name"].removesuffix(".so") for module in answer.body if answer.ok and module["status"] == "Running"
+    }
+    needed = (*_MODULES, "chan_pjsip") if options.dial.upper().startswith("PJSIP/") else _MODULES
+    missing = [name for name in needed if name not in running]
+    return Finding(
+        "modules",
+        ok=not missing,
+        seen=f"{', '.join(missing)} not loaded" if missing else "all there",
+        fix="In modules.conf: load = NAME.so for each, or autoload = yes; then restart Asterisk",
+    )
+
+
+async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
+    technology, _, resource = options.dial.partition("/")
+    name = resource.rpartition("@")[2].partition("/")[0]
+    if "{number}" in name:
+        yield Finding("trunk", ok=True, seen=f"{options.dial}: every number is its own endpoint, nothing to look at")
+        return
+    answer = await ari.request("GET", f"/endpoints/{technology}/{name}")
+    if not answer.ok:
+        yield Finding(
+            "trunk",
+            ok=False,
+            seen=f"{technology}/{name}: {answer.said}",
+            fix="RINGBACK_ASTERISK_DIAL must name an endpoint of pjsip.conf; `pjsip show endpoints` lists them",
+        )
+        return
+    state = answer.body["state"]
+    yield Finding(
+        "trunk",
+        ok=state != "offline",
+        seen=f"{technology}/{name} is {state}",
+        fix="The provider does not answer OPTIONS: check its address, your firewall and qualify_frequency",
+    )
+    if technology.upper() == "PJSIP":
+        async for finding in _registrations(options):
+            yield finding
+
+
+async def _registrations(options: AsteriskOptions) -> AsyncIterator[Finding]:
+    with suppress(ProviderError):  # no AMI, or none registered: a trunk that trusts an address; AMI is looked at next
+        async with manager(options) as ami:
+            for event in await ami.list("PJSIPShowRegistrationsOutbound"):
+                if event.get("Event") == "OutboundRegistrationDetail":
+                    status = event.get("Status", "")
+                    yield Finding(
+                        "registration",
+                        ok=status == "Registered",
+                        seen=f"{event.get('ObjectName')}: {status}",
+                        fix="Check the account's user name and password in pjsip_wizard.conf",
+                    )
+
+
+async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
+    """A second of a tone, on a channel that leads nowhere, under an application of its own."""
+    name = f"ringback-check-{secrets.token_hex(4)}"
+    try:
+        async with ari.events(name) as events:
+            made = await ari.request(
+                "POST",
+                "/channels/externalMedia",
+                app=name,
+                channelId=name,
+                external_host="127.0.0.1:9",
+                format="slin",
+            )
+            if not made.ok:
+                return Finding(
+                    "recording",
+                    ok=False,
+                    seen=f"no channel to try it on: {made.said}",
+                    fix="In modules.conf: load = chan_rtp.so, which only this test needs",
+                )
+            try:
+                async with asyncio.timeout(5):
+                    async for event in events:
+                        if event["type"] == "StasisStart":
+                            break
+                async with manager(options) as ami:
+                    await start_recording(ami, name, name)
+                await ari.request("POST", f"/channels/{name}/play", media="tone:dial")
+                await asyncio.sleep(1)
+            finally:
+                await ari.request("DELETE", f"/channels/{name}")
+            await asyncio.sleep(0.5)
+            async with ari.download(f"/recordings/stored/{name}/file") as answer:
+                size = len(await answer.read()) if answer.status == 200 else 0
+            await ari.request("DELETE", f"/recordings/stored/{name}")
+    except (ProviderError, TimeoutError) as error:
+        return Finding("recording", ok=False, seen=str(error) or "nothing happened", fix=_RECORDING_FIX)
+    return Finding(
+        "recording",
+        ok=size > 0,
+        seen=f"{size / 32000:.1f} s on two channels" if size else "no file",
+        fix=_RECORDING_FIX,
+    )
+
+
+_RECORDING_FIX = (
+    "The AMI user needs write = system,call; Asterisk must be able to write to its spool folders monitor and "
+    "recording, which lie side by side"
+)

@@ -1,0 +1,144 @@
+"""What ARI's events and channels say of a call, in the port's words. No I/O.
+
+channel CALL_ID-agent       the first leg           bridge CALL_ID       both
+channel CALL_ID-customer    the second              recording CALL_ID    agent left, customer right
+"""
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from app.telephony.asterisk import causes
+from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallStatus, Leg, Report, Snapshot
+
+_RINGING = {"Ring", "Ringing"}
+_UP = "Up"
+_FAR_END, _OURS = "far end", "ours"
+
+
+def channel_id(call_id: str, leg: Leg) -> str:
+    return f"{call_id}-{leg}"
+
+
+def _parts(channel: dict[str, Any]) -> tuple[str, Leg] | None:
+    call_id, _, leg = str(channel.get("id", "")).rpartition("-")
+    return (call_id, Leg(leg)) if call_id and leg in set(Leg) else None
+
+
+class Translator:
+    """Turns a stream's events into reports. Remembers, for channels that live, what their end will not say."""
+
+    def __init__(self) -> None:
+        self._up: set[str] = set()
+        self._hangups: dict[str, str] = {}
+
+    def remember(self, channel: dict[str, Any]) -> None:
+        """A channel that was there before the stream began."""
+        if channel.get("state") == _UP:
+            self._up.add(channel["id"])
+
+    def report(self, event: dict[str, Any]) -> Report | None:
+        """What this event says of a call; None where it says nothing of any."""
+        channel = event.get("channel") or event.get("peer") or {}
+        parts = _parts(channel)
+        if parts is None:
+            return None
+        call_id, leg = parts
+        at = datetime.fromisoformat(event["timestamp"])
+        found: CallEvent | None = None
+        match event["type"]:
+            case "Dial" if not event.get("dialstatus") and leg is Leg.CUSTOMER:
+                found = CallEvent(CUSTOMER_DIALED, CallStatus.RINGING, at, leg=leg)
+            case "ChannelStateChange":
+                if channel["state"] == _UP:
+                    self._up.add(channel["id"])
+                found = _standing(leg, channel["state"], at, waiting=True)
+            case "ChannelHangupRequest":
+                self._hangups[channel["id"]] = _OURS if event.get("soft") else _FAR_END
+            case "ChannelDestroyed":
+                found = self._ended(call_id, leg, channel, event, at)
+                self._hangups.pop(channel["id"], None)
+                self._up.discard(channel["id"])
+        return None if found is None else Report(call_id, found)
+
+    def _ended(self, call_id: str, leg: Leg, channel: dict[str, Any], event: dict[str, Any], at: datetime) -> CallEvent:
+        cause = int(event.get("cause") or 0)
+        hangup = self._hangups.get(channel["id"])
+        if channel["state"] != _UP:
+            if hangup == _OURS and cause == causes.NORMAL:  # deleted before it was answered, here or at Asterisk
+                return CallEvent(
+                    "ended", CallStatus.CANCELED, at, leg=leg, hangup_cause="originator_cancel", detail="Hung up here"
+                )
+            ending = causes.unanswered(
+                leg,
+                cause,
+                event.get("tech_cause"),
+                rang=channel["state"] in _RINGING,
+                by_timeout=hangup == _OURS,
+            )
+            return CallEvent(
+                "ended", ending.status, at, leg=leg, hangup_cause=ending.hangup_cause, detail=ending.detail
+            )
+        left = leg if hangup == _FAR_END else None
+        if leg is Leg.CUSTOMER or channel_id(call_id, Leg.CUSTOMER) in self._up:
+            # Nobody asked for the end of a channel whose own time was up.
+            return _completed(at, leg, left, causes.talked(cause, capped=hangup is None))
+        return _agent_left(at)
+
+
+def snapshot(
+    agent: dict[str, Any] | None, customer: dict[str, Any] | None, date: str, *, longest_silence: float
+) -> Snapshot | None:
+    """What the two channels say now; None if there are none. `date` is Asterisk's clock.
+
+    A channel that is neither ringing nor gone after `longest_silence` seconds was made and never dialled: whoever was
+    to dial it died. It counts as not there.
+    """
+    now = datetime.now(UTC)
+    agent = _unless_stillborn(agent, date, longest_silence)
+    customer = _unless_stillborn(customer, date, longest_silence)
+    if agent is None and customer is None:
+        return None
+    if agent is None:
+        assert customer is not None
+        joined = customer["state"] == _UP
+        return Snapshot((_completed(now, Leg.AGENT, Leg.AGENT, "normal_clearing") if joined else _agent_left(now),))
+    events = [_standing(Leg.AGENT, agent["state"], now, waiting=customer is None)]
+    if customer is not None:
+        events.append(_standing(Leg.CUSTOMER, customer["state"], now))
+    return Snapshot(tuple(event for event in events if event is not None))
+
+
+def _standing(leg: Leg, state: str, at: datetime, *, waiting: bool = False) -> CallEvent | None:
+    if state in _RINGING:
+        return CallEvent(f"{leg}:ringing", CallStatus.RINGING, at, leg=leg)
+    if state != _UP:
+        return None
+    if leg is Leg.AGENT:
+        return CallEvent("agent:answered", CallStatus.RINGING, at, leg=leg, agent_waiting=waiting)
+    return CallEvent("answered", CallStatus.IN_PROGRESS, at, leg=leg)
+
+
+def _completed(at: datetime, leg: Leg, ended_by: Leg | None, cause: str) -> CallEvent:
+    return CallEvent(
+        "ended", CallStatus.COMPLETED, at, leg=leg, hangup_cause=cause, ended_by=ended_by, has_recording=True
+    )
+
+
+def _agent_left(at: datetime) -> CallEvent:
+    return CallEvent(
+        "ended",
+        CallStatus.CANCELED,
+        at,
+        leg=Leg.AGENT,
+        hangup_cause="originator_cancel",
+        ended_by=Leg.AGENT,
+        detail="The agent hung up before the customer answered",
+    )
+
+
+def _unless_stillborn(channel: dict[str, Any] | None, date: str, longest: float) -> dict[str, Any] | None:
+    if channel is None or channel["state"] == _UP or channel["state"] in _RINGING or not date:
+        return channel
+    age = parsedate_to_datetime(date) - datetime.fromisoformat(channel["creationtime"])
+    return None if age.total_seconds() > longest else channel

@@ -1,0 +1,185 @@
+"""A worker's tasks, run one by one by hand, with a provider that behaves as badly as real ones do.
+
+`Scripted` is a hand-written fake: the simulator never refuses an order, never loses an answer and is never away.
+"""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select, update
+
+from app.models import Call, Task, Transcript
+from app.telephony import base
+from app.telephony.base import (
+    Accepted,
+    CallEvent,
+    CallOrder,
+    CallRef,
+    CallStatus,
+    Capabilities,
+    Finding,
+    Snapshot,
+    Talk,
+    TelephonyProvider,
+)
+from app.transcription.base import Audio, Recognition, Word
+from worker.context import Context
+from worker.runner import WORK, run_task
+
+
+@dataclass
+class Scripted(TelephonyProvider):
+    """Answers what it was told to, and counts the orders."""
+
+    name = "scripted"
+    capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.01)
+    placing: base.PlaceResult | Exception = field(default_factory=lambda: Accepted("ref-1"))
+    snapshot: Snapshot | Exception | None = None
+    recording: Path | Exception | None = None
+    orders: list[CallOrder] = field(default_factory=list)
+    hangups: list[CallRef] = field(default_factory=list)
+    connecting: base.PlaceResult = field(default_factory=lambda: Accepted("ref-2"))
+    connects: list[CallOrder] = field(default_factory=list)
+    discarded: list[CallRef] = field(default_factory=list)
+
+    async def place(self, order: CallOrder) -> base.PlaceResult:
+        self.orders.append(order)
+        if isinstance(self.placing, Exception):
+            raise self.placing
+        return self.placing
+
+    async def fetch(self, ref: CallRef) -> Snapshot | None:
+        if isinstance(self.snapshot, Exception):
+            raise self.snapshot
+        return self.snapshot
+
+    async def hangup(self, ref: CallRef) -> None:
+        self.hangups.append(ref)
+
+    async def connect(self, order: CallOrder) -> base.PlaceResult:
+        self.connects.append(order)
+        return self.connecting
+
+    async def discard_recording(self, ref: CallRef) -> None:
+        self.discarded.append(ref)
+
+    async def open_recording(self, ref: CallRef, talk: Talk | None) -> base.Recording:
+        if isinstance(self.recording, Exception):
+            raise self.recording
+        assert self.recording is not None
+        content = self.recording.read_bytes()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content[: len(content) // 2]
+            yield content[len(content) // 2 :]
+
+        return base.Recording("audio/wav", chunks())
+
+    async def check(self) -> AsyncIterator[Finding]:
+        yield Finding("script", ok=True)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Heard:
+    """A recognizer that has heard this already, or fails in this way."""
+
+    name = "a test's"
+
+    def __init__(self, result: Recognition | Exception) -> None:
+        self.result = result
+        self.times = 0
+
+    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        self.times += 1
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    async def aclose(self) -> None:
+        pass
+
+
+SAID = Recognition(((Word(" Hello?", 0, 1),), (Word(" Call me back tomorrow.", 2, 3),)), "en")
+
+
+class House:
+    """A worker's context, and the hands to run its tasks one by one."""
+
+    def __init__(self, context: Context, call_id: str) -> None:
+        self.context = context
+        self.call_id = call_id
+
+    @property
+    def provider(self) -> Any:
+        return self.context.provider
+
+    async def run(self, kind: str) -> None:
+        """The call's task of this kind, made due; as a worker would."""
+        async with self.context.db.transaction() as session:
+            past = func.now() - timedelta(seconds=1)
+            task_id = await session.scalar(
+                update(Task)
+                .where(Task.call_id == self.call_id, Task.kind == kind)
+                .values(due_at=past)
+                .returning(Task.id)
+            )
+        assert task_id is not None, f"there is no {kind} task"
+        await run_task(self.context, task_id)
+
+    async def run_until_given_up(self, kind: str) -> None:
+        for _ in range(len(WORK[kind].delays) + 1):  # type: ignore[index]
+            await self.run(kind)
+
+    async def open_tasks(self) -> list[str]:
+        """The kinds of task that are still owed, but for the clearing up, which follows every end."""
+        async with self.context.db.transaction() as session:
+            return list(
+                await session.scalars(
+                    select(Task.kind).where(Task.call_id == self.call_id, Task.kind != "hangup").order_by(Task.kind)
+                )
+            )
+
+    async def call(self) -> Call:
+        async with self.context.db.transaction() as session:
+            return await session.get_one(Call, self.call_id)
+
+    async def transcript(self) -> Transcript:
+        async with self.context.db.transaction() as session:
+            return (await session.scalars(select(Transcript).filter_by(call_id=self.call_id))).one()
+
+    async def age(self, seconds: float) -> None:
+        """Let time pass for the call."""
+        async with self.context.db.transaction() as session:
+            by = timedelta(seconds=seconds)
+            await session.execute(
+                update(Call)
+                .where(Call.id == self.call_id)
+                .values(dialed_at=Call.dialed_at - by, expires_at=Call.expires_at - by)
+            )
+
+
+MakeHouse = Callable[..., Coroutine[Any, Any, House]]
+
+
+def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> Snapshot:
+    now = datetime.now(UTC)
+    return Snapshot(
+        (
+            CallEvent("answered", CallStatus.IN_PROGRESS, now),
+            CallEvent("ended", status, now, has_recording=recording),
+        )
+    )
+
+
+async def completed(house: House) -> House:
+    """Dialled, talked, ended with a recording."""
+    house.provider.snapshot = ended()
+    await house.run("dial")
+    await house.run("track")
+    assert await house.open_tasks() == ["fetch_recording"]
+    return house

@@ -1,0 +1,42 @@
+"""Dial the customer of an agent who waits: as with the agent, at most once."""
+
+import asyncio
+from datetime import UTC, datetime
+from time import monotonic
+
+import structlog
+
+from app import calls, dialing, tasks
+from app.tasks import ClaimedTask
+from app.telephony.base import CallEvent, CallStatus, Leg, Rejected, Unknown
+from worker.context import Context
+from worker.dial import STALE_SECONDS
+
+log = structlog.get_logger()
+
+_LET_EVENTS_ARRIVE_SECONDS = 1.0
+"""The usual reason for a refusal is that the agent has just hung up, and the event that says so knows better."""
+
+
+async def run(context: Context, task: ClaimedTask) -> None:
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        order = await dialing.claim_for_connecting(session, task.call_id, context.settings)
+        spent_at = monotonic()
+    if order is None:
+        return
+    if monotonic() - spent_at > STALE_SECONDS:
+        log.warning("connect_not_sent", call_id=task.call_id, reason="this process was frozen")
+        return
+
+    result = await context.provider.connect(order)
+
+    if isinstance(result, Rejected):
+        await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)
+        refused = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), leg=Leg.CUSTOMER, detail=result.reason)
+        async with tasks.transaction(context.db, context.hints) as session:
+            await calls.apply_events(
+                session, task.call_id, [refused], max_call_seconds=context.settings.max_call_seconds
+            )
+    elif isinstance(result, Unknown):
+        log.warning("connect_unanswered", call_id=task.call_id, reason=result.reason)  # tracking asks

@@ -1,0 +1,139 @@
+"""Listens to a provider's events, for all workers: one of them at a time leads, by a lease in the database.
+
+A leader that died, froze or lost its network loses the lease in seconds, and another listens. Two that listen for a
+moment do no harm: every event goes through `calls.apply_events`, where it counts once. What happens while nobody
+listens is found by tracking.
+"""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, func, or_
+from sqlalchemy.dialects.postgresql import insert
+
+from app import calls, tasks
+from app.db import is_unreachable
+from app.models import Listener as Row
+from app.telephony.base import ProviderError, Report
+from worker.context import Context
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 3.0
+_BEAT_SECONDS = 1.0
+_RECONNECT_SECONDS = 1.0
+_APPLIERS = 8
+"""Events of different calls are applied side by side, those of one call in their order."""
+
+
+class Listener:
+    """One worker's part in it."""
+
+    def __init__(self, context: Context, worker_id: UUID) -> None:
+        self._context = context
+        self._worker_id = worker_id
+        self._connected = False
+        self._problem: str | None = None
+        self._queues: list[asyncio.Queue[Report]] = [asyncio.Queue() for _ in range(_APPLIERS)]
+
+    async def run(self) -> None:
+        """Until cancelled: lead whenever nobody else does. A database that is away is waited for."""
+        if not self._context.provider.capabilities.stream:
+            return
+        async with asyncio.TaskGroup() as group:
+            for queue in self._queues:
+                group.create_task(self._apply(queue))
+            listening: asyncio.Task[None] | None = None
+            try:
+                while True:
+                    leading = await self._lead()
+                    if leading and listening is None:
+                        log.info("listener_leads", provider=self._context.provider.name)
+                        listening = group.create_task(self._listen())
+                    elif not leading and listening is not None:
+                        log.warning("listener_deposed", provider=self._context.provider.name)
+                        listening.cancel()
+                        listening = None
+                    await asyncio.sleep(_BEAT_SECONDS)
+            finally:
+                if listening is not None:
+                    listening.cancel()
+
+    async def leave(self) -> None:
+        """This worker stops: the next may lead at once."""
+        async with self._context.db.statement() as connection:
+            await connection.execute(delete(Row).where(Row.worker_id == self._worker_id))
+
+    async def _lead(self) -> bool:
+        """Take or hold the lease, and say how it goes."""
+        ours = {
+            "worker_id": self._worker_id,
+            "lease_until": func.now() + timedelta(seconds=LEASE_SECONDS),
+            "connected_since": func.now() if self._connected else None,
+            "problem": self._problem,
+        }
+        taking = (
+            insert(Row)
+            .values(provider=self._context.provider.name, **ours)
+            .on_conflict_do_update(
+                index_elements=["provider"],
+                set_={**ours, "connected_since": func.coalesce(Row.connected_since, func.now())}
+                if self._connected
+                else ours,
+                where=or_(Row.worker_id == self._worker_id, Row.lease_until < func.now()),
+            )
+            .returning(Row.worker_id)
+        )
+        try:
+            async with asyncio.timeout(LEASE_SECONDS), self._context.db.statement() as connection:
+                return (await connection.execute(taking)).one_or_none() is not None
+        except Exception as error:
+            log.warning("listener_without_database", error=repr(error))
+            return False
+
+    async def _listen(self) -> None:
+        provider = self._context.provider
+        try:
+            while True:
+                try:
+                    async with provider.listen() as reports:
+                        log.info("listener_connected", provider=provider.name)
+                        self._connected, self._problem = True, None
+                        async for report in reports:
+                            self._queues[hash(report.call_id) % _APPLIERS].put_nowait(report)
+                    self._problem = "the connection was closed"
+                except ProviderError as error:
+                    self._problem = str(error)
+                except Exception as error:  # whatever it is, calls must go on being listened to
+                    log.exception("listener_failed", provider=provider.name)
+                    self._problem = repr(error)
+                self._connected = False
+                log.warning("listener_disconnected", provider=provider.name, problem=self._problem)
+                await asyncio.sleep(_RECONNECT_SECONDS)
+        finally:
+            self._connected = False
+
+    async def _apply(self, queue: "asyncio.Queue[Report]") -> None:
+        """Until cancelled. While the database is away events wait: they may be the only word on how a call ended."""
+        while True:
+            report = await queue.get()
+            while True:
+                try:
+                    await self._apply_one(report)
+                    break
+                except Exception as error:
+                    log.warning("event_not_applied", call_id=report.call_id, key=report.event.key, error=repr(error))
+                    if not is_unreachable(error):
+                        break
+                    await asyncio.sleep(0.5)
+
+    async def _apply_one(self, report: Report) -> None:
+        async with tasks.transaction(self._context.db, self._context.hints) as session:
+            await calls.apply_events(
+                session,
+                report.call_id,
+                [report.event],
+                max_call_seconds=self._context.settings.max_call_seconds,
+            )
