@@ -133,20 +133,22 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
         fix="The provider does not answer OPTIONS: check its address, your firewall and qualify_frequency",
     )
     if technology.upper() == "PJSIP":
-        async for finding in _registrations(options):
+        async for finding in _registrations(options, name):
             yield finding
 
 
-async def _registrations(options: AsteriskOptions) -> AsyncIterator[Finding]:
-    with suppress(ProviderError):  # no AMI, or none registered: a trunk that trusts an address; AMI is looked at next
+async def _registrations(options: AsteriskOptions, trunk: str) -> AsyncIterator[Finding]:
+    """Those named after the trunk, as the wizard and FreePBX do. A trunk that trusts an address has none."""
+    with suppress(ProviderError):  # AMI is looked at next
         async with manager(options) as ami:
             for event in await ami.list("PJSIPShowRegistrationsOutbound"):
-                if event.get("Event") == "OutboundRegistrationDetail":
+                name = event.get("ObjectName", "")
+                if event.get("Event") == "OutboundRegistrationDetail" and name.startswith(trunk):
                     status = event.get("Status", "")
                     yield Finding(
                         "registration",
                         ok=status == "Registered",
-                        seen=f"{event.get('ObjectName')}: {status}",
+                        seen=f"{name}: {status}",
                         fix="Check the account's user name and password in pjsip_wizard.conf",
                     )
 
@@ -178,7 +180,7 @@ async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
                             break
                 async with manager(options) as ami:
                     await start_recording(ami, name, name)
-                await ari.request("POST", f"/channels/{name}/play", media="tone:dial")
+                await ari.request("POST", f"/channels/{name}/play", media="tone:425")
                 await asyncio.sleep(1)
             finally:
                 await ari.request("DELETE", f"/channels/{name}")

@@ -1,0 +1,115 @@
+"""Programs from Debian, in a folder of one's own: no root, nothing installed, the machine's packages untouched.
+
+apt itself fetches them, with a state of its own, from the archive that this machine's configuration names, and
+checks their signatures. They come from Debian unstable, which has Asterisk 22, and run through its own loader.
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+from pathlib import Path
+
+_SUITE = "sid"
+_WANTED = ("asterisk", "sip-tester")
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# In the dependencies only for the scripts that install a package, which are not run here.
+_NOT_NEEDED = re.compile(
+    r"gnupg|gpg|dirmngr|pinentry|perl|libperl|adduser|passwd|login\.defs|base-passwd|debconf|tzdata|libsemanage|libsepol"
+    r"|libpam-modules|readline-common|pci\.ids|libksba8|libnpth0|libassuan9"
+)
+
+
+class PackagesError(Exception):
+    """The programs cannot be had, with what to do."""
+
+
+def folder() -> Path:
+    """Where they are kept, for every clone of this project."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "ringback" / "debian"
+
+
+def fetch() -> Path:
+    """The folder with the unpacked programs; fetched if it is not there yet. Raises `PackagesError`."""
+    base = folder()
+    base.mkdir(parents=True, exist_ok=True)
+    with (base / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / "complete").exists():
+            _download(base)
+            _unpack(base)
+            (base / "complete").touch()
+    return base / "root"
+
+
+def command(root: Path, program: str) -> list[str]:
+    """How to start a program of it."""
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    if not libraries.exists():
+        libraries = root / f"usr/lib/{os.uname().machine}-linux-gnu"
+    (loader,) = [*(root / "usr/lib64").glob("ld-linux*"), *(root / "usr/lib").glob("ld-linux-aarch64*")][:1]
+    return [str(loader), "--library-path", f"{libraries}:{libraries}/libodbc", str(root / "usr" / program)]
+
+
+def _download(base: Path) -> None:
+    archives = base / "debs"
+    for name in ("state/lists/partial", "cache/archives/partial", "empty", "debs"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    (base / "status").touch()
+    (base / "sources.list").write_text(f"deb [signed-by={_KEYRING}] {_archive()} {_SUITE} main\n")
+    options = {
+        "Dir::Etc::sourcelist": base / "sources.list",
+        "Dir::Etc::sourceparts": base / "empty",
+        "Dir::Etc::preferencesparts": base / "empty",
+        "Dir::State": base / "state",
+        "Dir::State::status": base / "status",
+        "Dir::Cache": base / "cache",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "APT::Sandbox::User": "",
+    }
+    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in options.items())]
+    _run([*apt, "update"])
+    planned = _run([*apt, "install", "--yes", "--no-install-recommends", "--print-uris", *_WANTED])
+    names = sorted(set(re.findall(r"^'[^']*' ([^_ ]*)_", planned, re.MULTILINE)))
+    _run([*apt, "download", *(name for name in names if not _NOT_NEEDED.match(name))], cwd=archives)
+
+
+def _archive() -> str:
+    """The Debian archive that this machine uses."""
+    listed = _run(["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN) $(SUITE)"])
+    for line in listed.splitlines():
+        site, _, origin = line.partition(" ")
+        if origin.startswith("Debian ") and "security" not in line:
+            return site
+    raise PackagesError("The lab fetches Asterisk with apt, from a Debian archive that apt is configured for")
+
+
+def _unpack(base: Path) -> None:
+    root = base / "root"
+    for name in ("lib", "lib64", "bin", "sbin"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        if not (root / name).exists():
+            (root / name).symlink_to(f"usr/{name}")
+    for package in sorted((base / "debs").glob("*.deb")):
+        unpacking = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE)
+        subprocess.run(
+            ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)],
+            stdin=unpacking.stdout,
+            check=True,
+        )
+        if unpacking.wait():
+            raise PackagesError(f"{package} cannot be unpacked")
+
+
+def _run(arguments: list[str], cwd: Path | None = None) -> str:
+    try:
+        done = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise PackagesError(
+            f"The lab needs Debian's {error.filename}; on other systems use `docker compose`"
+        ) from error
+    if done.returncode:
+        raise PackagesError(f"{' '.join(arguments[:1])} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout

@@ -1,0 +1,95 @@
+"""Telephones: one SIPp that plays all of them. The number that is dialled says what its telephone does (`phones.xml`)."""
+
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import av
+
+from lab import packages
+
+_SCENARIO = Path(__file__).parent / "phones.xml"
+_LINE = re.compile(
+    r"INVITE at=\S+\s+\S+\s+(?P<at>[0-9.]+) id=(?P<id>\S+) to=[^<]*<sip:\+?(?P<number>[0-9]*)@[^>]*>[^|]*\| from=(?P<from>[^|]*)"
+    r"\| pai=(?P<pai>[^|]*)\|"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """One call that reached a telephone. Retransmissions are not another one; a second Call-ID is."""
+
+    number: str
+    at: datetime
+    call_id: str
+    shown_in_from: str
+    shown_in_pai: str
+
+
+class Phones:
+    """`agent` and `customer` are what they say, as files of any format; it is repeated until they hang up."""
+
+    def __init__(self, folder: Path, *, port: int, agent: Path, customer: Path) -> None:
+        self._folder = folder
+        self.port = port
+        self._voices = {"agent": agent, "customer": customer}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for side, voice in self._voices.items():
+            to_alaw(voice, self._folder / f"{side}.alaw")
+        media = 32_000 + 2 * (self.port % 8000)
+        with (self._folder / "stdout.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *packages.command(packages.fetch(), "bin/sipp"),
+                    *("-sf", str(_SCENARIO), "-i", "127.0.0.1", "-p", str(self.port)),
+                    *("-mi", "127.0.0.1", "-mp", str(media), "-rtp_threadtasks", "100", "-nostdin", "-aa"),
+                    *("-trace_logs", "-log_file", "invites.log", "-trace_err", "-error_file", "errors.log"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        (self._folder / "pid").write_text(str(self._process.pid))
+        time.sleep(0.3)
+        if self._process.poll() is not None:
+            raise RuntimeError(f"SIPp does not start: {(self._folder / 'stdout.log').read_text()[-1000:]}")
+
+    def invites(self) -> list[Invite]:
+        """Every INVITE so far, in their order."""
+        log = self._folder / "invites.log"
+        if not log.exists():
+            return []
+        return [
+            Invite(
+                match["number"],
+                datetime.fromtimestamp(float(match["at"]), UTC),
+                match["id"],
+                match["from"].strip(),
+                match["pai"].strip(),
+            )
+            for match in _LINE.finditer(log.read_text(errors="replace"))
+        ]
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+def to_alaw(source: Path, target: Path) -> None:
+    """Any audio as what a telephone sends: A-law, 8 kHz, one channel, without a header."""
+    with av.open(str(source)) as reading, av.open(str(target), "w", format="alaw") as writing:
+        stream = writing.add_stream("pcm_alaw", rate=8000, layout="mono")
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=8000)
+        for frame in [*reading.decode(audio=0), None]:
+            for resampled in resampler.resample(frame):
+                writing.mux(stream.encode(resampled))
+        writing.mux(stream.encode(None))
