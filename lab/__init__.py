@@ -1,1 +1,1 @@
-"""A real Asterisk and real SIP telephones on this machine, for tests, benches and a first try. Not part of the product."""
+"""A real Asterisk and real SIP telephones on this machine, for tests, benches and a first try."""

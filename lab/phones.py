@@ -1,4 +1,4 @@
-"""Telephones: one SIPp that plays all of them. The number that is dialled says what its telephone does (`phones.xml`)."""
+"""Telephones: one SIPp that plays all of them. The number dialled says what its telephone does (`phones.xml`)."""
 
 import re
 import subprocess
@@ -13,8 +13,8 @@ from lab import packages
 
 _SCENARIO = Path(__file__).parent / "phones.xml"
 _LINE = re.compile(
-    r"INVITE at=\S+\s+\S+\s+(?P<at>[0-9.]+) id=(?P<id>\S+) to=[^<]*<sip:\+?(?P<number>[0-9]*)@[^>]*>[^|]*\| from=(?P<from>[^|]*)"
-    r"\| pai=(?P<pai>[^|]*)\|"
+    r"INVITE at=\S+\s+\S+\s+(?P<at>[0-9.]+) id=(?P<id>\S+) to=[^<]*<sip:\+?(?P<number>[0-9]*)@[^>]*>[^|]*"
+    r"\| from=(?P<from>[^|]*)\| pai=(?P<pai>[^|]*)\|"
 )
 
 

@@ -1,49 +1,16 @@
 """A real Asterisk and real SIP telephones, once for the whole run. Where they cannot be had these tests fail."""
 
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from app.telephony.asterisk import Asterisk, AsteriskOptions
-from app.telephony.asterisk.options import NumberFormat
+from app.telephony.asterisk import Asterisk
 from app.telephony.simulator import CONVERSATIONS
-from lab.asterisk import PASSWORD, USERNAME, AsteriskServer, free_port
+from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
-
-RING_SECONDS = 3.0
-
-
-class Lab:
-    def __init__(self, server: AsteriskServer, phones: Phones) -> None:
-        self.server = server
-        self.phones = phones
-
-    def options(self, **changed: object) -> AsteriskOptions:
-        values: dict[str, object] = {
-            "url": self.server.url,
-            "username": USERNAME,
-            "password": SecretStr(PASSWORD),
-            "app": f"test-{secrets.token_hex(4)}",
-            "dial": "PJSIP/{number}@trunk-from",
-            "number_format": NumberFormat.E164,
-            "ami_address": f"127.0.0.1:{self.server.ami_port}",
-        }
-        return AsteriskOptions(**{**values, **changed})  # type: ignore[arg-type]
-
-    def provider(self, **changed: object) -> Asterisk:
-        return Asterisk(self.options(**changed), longest_ring_seconds=RING_SECONDS)
-
-    def number(self, behaviour: str) -> str:
-        """A number nobody else dials, whose telephone does this (`lab/phones.xml`)."""
-        return f"91{behaviour}{secrets.randbelow(10**7):07}"
-
-    def invites(self, number: str) -> int:
-        """How often this telephone was called."""
-        return len([invite for invite in self.phones.invites() if invite.number.endswith(number.removeprefix("91"))])
+from tests.asterisk.office import Lab, Office
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +40,14 @@ async def make_provider(lab: Lab) -> AsyncIterator[Callable[..., Asterisk]]:
     yield make
     for provider in made:
         await provider.aclose()
+
+
+@pytest.fixture(scope="session")
+async def office(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
+    """One whole installation for the tests that break nothing."""
+    opened = Office(lab, tmp_path_factory.mktemp("office"))
+    try:
+        await opened.open("calls-1", "calls-2")
+        yield opened
+    finally:
+        await opened.close()

@@ -6,7 +6,7 @@ import pytest
 
 from app.telephony.asterisk import Asterisk
 from app.telephony.base import CallStatus, Leg
-from tests.asterisk.conftest import Lab
+from tests.asterisk.office import Lab
 from tests.provider_contract import Ending, ProviderContract, Stage
 
 

@@ -1,6 +1,5 @@
 """The simulator under the contract of all adapters."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from tests.provider_contract import Ending, ProviderContract, Stage
 
 class TestSimulator(ProviderContract):
     @pytest.fixture
-    async def stage(self, tmp_path: Path) -> AsyncIterator[Stage]:
+    def stage(self, tmp_path: Path) -> Stage:
         (tmp_path / "file").touch()
         customer, agent = "919999999999", "918888888888"
-        yield Stage(
+        return Stage(
             provider=Simulator(tmp_path / "ledger"),
             away=lambda: Simulator(tmp_path / "file"),
             customer=customer,

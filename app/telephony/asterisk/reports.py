@@ -12,6 +12,7 @@ from app.telephony.asterisk import causes
 from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallStatus, Leg, Report, Snapshot
 
 _RINGING = {"Ring", "Ringing"}
+_RINGS = {"RINGING", "PROGRESS"}
 _UP = "Up"
 _FAR_END, _OURS = "far end", "ours"
 
@@ -30,6 +31,7 @@ class Translator:
 
     def __init__(self) -> None:
         self._up: set[str] = set()
+        self._rang: set[str] = set()
         self._hangups: dict[str, str] = {}
 
     def remember(self, channel: dict[str, Any]) -> None:
@@ -49,6 +51,10 @@ class Translator:
         match event["type"]:
             case "Dial" if not event.get("dialstatus") and leg is Leg.CUSTOMER:
                 found = CallEvent(CUSTOMER_DIALED, CallStatus.RINGING, at, leg=leg)
+            case "Dial" if event["dialstatus"] in _RINGS:
+                # Many trunks send early media instead of ringing, and the channel's state does not show that.
+                self._rang.add(channel["id"])
+                found = _standing(leg, "Ringing", at)
             case "ChannelStateChange":
                 if channel["state"] == _UP:
                     self._up.add(channel["id"])
@@ -59,6 +65,7 @@ class Translator:
                 found = self._ended(call_id, leg, channel, event, at)
                 self._hangups.pop(channel["id"], None)
                 self._up.discard(channel["id"])
+                self._rang.discard(channel["id"])
         return None if found is None else Report(call_id, found)
 
     def _ended(self, call_id: str, leg: Leg, channel: dict[str, Any], event: dict[str, Any], at: datetime) -> CallEvent:
@@ -73,7 +80,7 @@ class Translator:
                 leg,
                 cause,
                 event.get("tech_cause"),
-                rang=channel["state"] in _RINGING,
+                rang=channel["state"] in _RINGING or channel["id"] in self._rang,
                 by_timeout=hangup == _OURS,
             )
             return CallEvent(

@@ -1,0 +1,171 @@
+"""The lab as tests see it, and a whole installation that dials through it."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from app import accounts
+from app.call_state import TERMINAL
+from app.db import Database
+from app.models import Call, CallEventRow, Recording, Task, Transcript
+from app.telephony.asterisk import Asterisk, AsteriskOptions
+from app.telephony.asterisk.options import NumberFormat
+from bench.installation import Installation
+from lab.asterisk import PASSWORD as ARI_PASSWORD
+from lab.asterisk import USERNAME, AsteriskServer
+from lab.phones import Phones
+
+PATIENCE_SECONDS = 120  # far above what anything takes: no test is about speed
+RING_SECONDS = 3.0
+PASSWORD = "a good password"
+
+
+async def eventually(what: Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Its result once that is truthy."""
+    deadline = time.monotonic() + seconds
+    while not (result := await what()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        await asyncio.sleep(0.05)
+    return result
+
+
+class Lab:
+    def __init__(self, server: AsteriskServer, phones: Phones) -> None:
+        self.server = server
+        self.phones = phones
+
+    def options(self, **changed: object) -> AsteriskOptions:
+        values: dict[str, object] = {
+            "url": self.server.url,
+            "username": USERNAME,
+            "password": SecretStr(ARI_PASSWORD),
+            "app": f"test-{secrets.token_hex(4)}",
+            "dial": "PJSIP/{number}@trunk-from",
+            "number_format": NumberFormat.E164,
+            "ami_address": f"127.0.0.1:{self.server.ami_port}",
+        }
+        return AsteriskOptions(**{**values, **changed})  # type: ignore[arg-type]
+
+    def provider(self, **changed: object) -> Asterisk:
+        return Asterisk(self.options(**changed), longest_ring_seconds=RING_SECONDS)
+
+    def number(self, behaviour: str) -> str:
+        """A number nobody else dials, whose telephone does this (`lab/phones.xml`)."""
+        return f"91{behaviour}{secrets.randbelow(10**7):07}"
+
+    def invites(self, number: str) -> int:
+        """How often this telephone was called."""
+        return len([invite for invite in self.phones.invites() if invite.number.endswith(number.removeprefix("91"))])
+
+
+class Office:
+    def __init__(self, lab: Lab, folder: Path, **settings: str) -> None:
+        self.lab = lab
+        self.installation = Installation(
+            folder,
+            {
+                **lab.server.settings(),
+                "RINGBACK_AGENT_RING_SECONDS": str(RING_SECONDS),
+                "RINGBACK_CUSTOMER_RING_SECONDS": str(RING_SECONDS),
+                "RINGBACK_CALLER_ID": "911204567890",
+                **settings,
+            },
+        )
+
+    async def open(self, *workers: str, transcripts: bool = True) -> None:
+        """Start it with these calls workers; returns when it is ready."""
+        house = self.installation
+        await asyncio.to_thread(house.start_servers)
+        house.start_api()
+        for name in workers:
+            house.start_worker(name, "calls")
+        if transcripts:
+            house.start_worker("transcripts", "transcripts")
+        self.db = Database(house.database_url)
+        async with self.db.transaction() as session:
+            await accounts.create_user(session, "caller@example.com", PASSWORD)
+        await asyncio.to_thread(house.wait_until_ready, "/readyz" if transcripts else "/healthz")
+        self.api = httpx.AsyncClient(base_url=f"{house.base_url}/api/developer", timeout=30)
+        answer = await self.api.post("/login", json={"email": "caller@example.com", "password": PASSWORD})
+        self.api.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
+
+    async def close(self) -> None:
+        await self.api.aclose()
+        await self.db.dispose()
+        await asyncio.to_thread(self.installation.stop)
+
+    async def place(self, customer: str, agent: str) -> str:
+        answer = await self.api.post(
+            "/calls/click2call", json={"customer_number": f"+{customer}", "agent_number": f"+{agent}"}
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["data"]["call_id"])
+
+    async def call(self, call_id: str) -> Call:
+        async with self.db.transaction() as session:
+            return await session.get_one(Call, call_id)
+
+    async def events(self, call_id: str) -> list[str]:
+        """The keys of its timeline."""
+        async with self.db.transaction() as session:
+            rows = select(CallEventRow.key).filter_by(call_id=call_id).order_by(CallEventRow.happened_at)
+            return list(await session.scalars(rows))
+
+    async def reached(self, call_id: str, key: str) -> None:
+        """Wait for this event of the call."""
+
+        async def is_there() -> bool:
+            return key in await self.events(call_id)
+
+        await eventually(is_there)
+
+    async def ended(self, call_id: str) -> Call:
+        """The call, once it has ended and nothing is owed to it but its transcript."""
+
+        async def done() -> Call | None:
+            call = await self.call(call_id)
+            return call if call.status in TERMINAL and not await self._owed(call_id) else None
+
+        return await eventually(done)  # type: ignore[no-any-return]
+
+    async def _owed(self, call_id: str) -> int:
+        async with self.db.transaction() as session:
+            owed = select(func.count()).select_from(Task).where(Task.call_id == call_id, Task.kind != "transcribe")
+            return await session.scalar(owed) or 0
+
+    async def transcript(self, call_id: str) -> Transcript:
+        async def done() -> Transcript | None:
+            async with self.db.transaction() as session:
+                row = (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+                return row if row.status in ("ready", "failed") else None
+
+        return await eventually(done)  # type: ignore[no-any-return]
+
+    async def recording(self, call_id: str) -> Path:
+        """The stored file."""
+        async with self.db.transaction() as session:
+            return self.installation.data_dir / (await session.get_one(Recording, call_id)).storage_key
+
+    async def nothing_is_left(self) -> None:
+        """Wait until Asterisk holds nothing of any call."""
+
+        async def nothing() -> bool:
+            return await self.left() == []
+
+        await eventually(nothing, 30)
+
+    async def left(self) -> list[str]:
+        """Channels, bridges and recordings at Asterisk."""
+        async with httpx.AsyncClient(
+            base_url=f"{self.lab.server.url}/ari", auth=(USERNAME, ARI_PASSWORD), timeout=30
+        ) as ari:
+            found = [f"channel {channel['id']}" for channel in (await ari.get("/channels")).json()]
+            found += [f"bridge {bridge['id']}" for bridge in (await ari.get("/bridges")).json()]
+            return found + [f"recording {path.name}" for path in self.lab.server.recordings()]
