@@ -33,17 +33,17 @@ class Phones:
     """`agent` and `customer` are what they say, as files of any format; it is repeated until they hang up."""
 
     def __init__(self, folder: Path, *, port: int, agent: Path, customer: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.port = port
         self._voices = {"agent": agent, "customer": customer}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for side, voice in self._voices.items():
-            to_alaw(voice, self._folder / f"{side}.alaw")
+            to_alaw(voice, self.folder / f"{side}.alaw")
         media = 32_000 + 2 * (self.port % 8000)
-        with (self._folder / "stdout.log").open("ab") as log:
+        with (self.folder / "stdout.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *packages.command(packages.fetch(), "bin/sipp"),
@@ -51,20 +51,20 @@ class Phones:
                     *("-mi", "127.0.0.1", "-mp", str(media), "-rtp_threadtasks", "100", "-nostdin", "-aa"),
                     *("-trace_logs", "-log_file", "invites.log", "-trace_err", "-error_file", "errors.log"),
                 ],
-                cwd=self._folder,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        (self._folder / "pid").write_text(str(self._process.pid))
+        (self.folder / "pid").write_text(str(self._process.pid))
         time.sleep(0.3)
         if self._process.poll() is not None:
-            raise RuntimeError(f"SIPp does not start: {(self._folder / 'stdout.log').read_text()[-1000:]}")
+            raise RuntimeError(f"SIPp does not start: {(self.folder / 'stdout.log').read_text()[-1000:]}")
 
     def invites(self) -> list[Invite]:
         """Every INVITE so far, in their order."""
-        log = self._folder / "invites.log"
+        log = self.folder / "invites.log"
         if not log.exists():
             return []
         return [

@@ -68,6 +68,8 @@ class Following:
         self.order = order
         self.ref = CallRef(order.call_id, None)
         self.events: list[CallEvent] = []
+        self.connects = True
+        self.hang_up_in_the_end = True
 
     async def until(self, wanted: Callable[[CallEvent], bool]) -> CallEvent:
         """Let the call go on until there is such an event. Fails after 30 s."""
@@ -85,7 +87,7 @@ class Following:
         if event.key in [seen.key for seen in self.events]:
             return
         self.events.append(event)
-        if event.agent_waiting:
+        if event.agent_waiting and self.connects:
             connected = await self.provider.connect(self.order)
             assert isinstance(connected, Accepted), connected
 
@@ -117,7 +119,8 @@ class Following:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await self.provider.hangup(self.ref)
+            if self.hang_up_in_the_end:
+                await self.provider.hangup(self.ref)
 
 
 class ProviderContract:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app import lifeline
-from app.cli import calls, models, users
+from app.cli import calls, models, telephony, users
 from app.cli.common import complain, failures_explained
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(users.app, name="users")
 app.add_typer(calls.app, name="calls")
 app.add_typer(models.app, name="models")
+app.add_typer(telephony.app, name="telephony")
 app.command("call")(calls.place)
 
 

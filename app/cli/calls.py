@@ -73,11 +73,35 @@ def show(call_id: str, plain: Plain = False) -> None:
     with_database(work)
 
 
+@app.command()
+@failures_explained
+def cancel(call_id: str) -> None:
+    """End a call, whatever it is doing."""
+    from app import calls as domain
+    from app import tasks
+    from app.errors import NoSuchCall
+    from app.settings import get_settings
+
+    async def work(db: "Database") -> str:
+        hints = tasks.Hints(tasks.arq_pool(get_settings().redis_url))
+        try:
+            async with tasks.transaction(db, hints) as session:
+                return await domain.cancel(session, call_id)
+        except NoSuchCall:
+            fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
+        finally:
+            await hints.aclose()
+
+    status = with_database(work)
+    console.print(f"{call_id} is {'being hung up' if status == 'in_progress' else status}")
+
+
 @failures_explained
 def place(
     customer: Annotated[str, typer.Argument(help="The customer's number", show_default=False)],
     agent: Annotated[str, typer.Argument(help="The agent's number, rung first", show_default=False)],
     user: Annotated[str, typer.Option(help="For whom, by e-mail", show_default=False)],
+    shown: Annotated[str | None, typer.Option(help="Number both are shown", show_default="RINGBACK_CALLER_ID")] = None,
 ) -> None:
     """Place a call and follow it to its transcript."""
     from app import accounts
@@ -87,7 +111,8 @@ def place(
     from app.tasks import Hints, arq_pool
 
     try:
-        order = domain.NewCall(numbers.parse(customer), numbers.parse(agent))
+        did = None if shown is None else numbers.parse(shown)
+        order = domain.NewCall(numbers.parse(customer), numbers.parse(agent), did)
     except ValueError as error:
         fail(f"A telephone number {error}")
 

@@ -64,6 +64,15 @@ class Lab:
         """How often this telephone was called."""
         return len([invite for invite in self.phones.invites() if invite.number.endswith(number.removeprefix("91"))])
 
+    async def left(self) -> list[str]:
+        """Channels, bridges and recordings at Asterisk."""
+        async with httpx.AsyncClient(
+            base_url=f"{self.server.url}/ari", auth=(USERNAME, ARI_PASSWORD), timeout=30
+        ) as ari:
+            found = [f"channel {channel['id']}" for channel in (await ari.get("/channels")).json()]
+            found += [f"bridge {bridge['id']}" for bridge in (await ari.get("/bridges")).json()]
+            return found + [f"recording {path.name}" for path in self.server.recordings()]
+
 
 class Office:
     def __init__(self, lab: Lab, folder: Path, **settings: str) -> None:
@@ -157,15 +166,6 @@ class Office:
         """Wait until Asterisk holds nothing of any call."""
 
         async def nothing() -> bool:
-            return await self.left() == []
+            return await self.lab.left() == []
 
         await eventually(nothing, 30)
-
-    async def left(self) -> list[str]:
-        """Channels, bridges and recordings at Asterisk."""
-        async with httpx.AsyncClient(
-            base_url=f"{self.lab.server.url}/ari", auth=(USERNAME, ARI_PASSWORD), timeout=30
-        ) as ari:
-            found = [f"channel {channel['id']}" for channel in (await ari.get("/channels")).json()]
-            found += [f"bridge {bridge['id']}" for bridge in (await ari.get("/bridges")).json()]
-            return found + [f"recording {path.name}" for path in self.lab.server.recordings()]
