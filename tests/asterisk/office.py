@@ -84,23 +84,23 @@ class Office:
                 "RINGBACK_AGENT_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CUSTOMER_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CALLER_ID": "911204567890",
+                "RINGBACK_DIAL_GRACE_SECONDS": "4",
                 **settings,
             },
         )
 
-    async def open(self, *workers: str, transcripts: bool = True) -> None:
-        """Start it with these calls workers; returns when it is ready."""
+    async def open(self, *workers: str, ready: str = "/readyz") -> None:
+        """Start it with these calls workers; returns when this path of the API says so."""
         house = self.installation
         await asyncio.to_thread(house.start_servers)
         house.start_api()
         for name in workers:
             house.start_worker(name, "calls")
-        if transcripts:
-            house.start_worker("transcripts", "transcripts")
+        house.start_worker("transcripts", "transcripts")
         self.db = Database(house.database_url)
         async with self.db.transaction() as session:
             await accounts.create_user(session, "caller@example.com", PASSWORD)
-        await asyncio.to_thread(house.wait_until_ready, "/readyz" if transcripts else "/healthz")
+        await asyncio.to_thread(house.wait_until_ready, ready)
         self.api = httpx.AsyncClient(base_url=f"{house.base_url}/api/developer", timeout=30)
         answer = await self.api.post("/login", json={"email": "caller@example.com", "password": PASSWORD})
         self.api.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
@@ -169,3 +169,6 @@ class Office:
             return await self.lab.left() == []
 
         await eventually(nothing, 30)
+
+
+MakeOffice = Callable[..., Awaitable[Office]]

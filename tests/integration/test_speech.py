@@ -1,7 +1,6 @@
 """Real recognition with the bundled model, offline."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from app.transcription.models import ModelError
 from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
 from app.transcription.whisper import WhisperRecognizer
+from tests.words import normalized, word_errors
 
 AUDIO = Path(__file__).parents[1] / "audio"
 REFERENCE = json.loads((AUDIO / "call_callback.json").read_text())
@@ -29,24 +29,6 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> WhisperRecognizer:
 
 async def made_of(recognizer: WhisperRecognizer, path: Path) -> Transcription:
     return await transcribe(path, recognizer=recognizer, summarizer=RulesSummarizer(), language=None)
-
-
-def normalized(text: str) -> list[str]:
-    """Words as a listener counts them: no case, no punctuation, numbers one way."""
-    text = text.lower().replace("%", " percent")
-    spelled = {"eight": "8", "five": "5", "four": "4", "thirty": "30"}
-    text = re.sub(r"(\d)[.:](\d)", r"\1 point \2", text)
-    return [spelled.get(word, word) for word in re.findall(r"[a-z0-9']+", text) if word != "point"]
-
-
-def word_errors(expected: list[str], heard: list[str]) -> float:
-    """Word error rate: the least substitutions, deletions and insertions, for each expected word."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(expected, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
-    return row[-1] / len(expected)
 
 
 def test_word_errors_are_counted() -> None:

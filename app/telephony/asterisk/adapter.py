@@ -100,8 +100,10 @@ class Asterisk(TelephonyProvider):
             return Unknown(str(error))
         if answer.ok:
             return Accepted(channel)
-        if answer.status in (404, 409):
+        if answer.status == 404:
             raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=False)
+        if answer.status == 409:  # it has left our application, or is dialled already
+            raise _NotDialed(f"Asterisk refused to dial the {leg}'s leg: {answer.said}", retry=True)
         return Unknown(f"Asterisk answered the dial with {answer.said}")
 
     async def _prepare_agent(self, order: CallOrder) -> None:
@@ -124,17 +126,18 @@ class Asterisk(TelephonyProvider):
         for channel in (agent, customer):
             await self._set(channel, "TIMEOUT(absolute)", longest)
 
-    async def _create(self, order: CallOrder, leg: Leg, number: str, **query: str) -> None:
+    async def _create(self, order: CallOrder, leg: Leg, number: str, *, originator: str | None = None) -> None:
         endpoint = self._options.endpoint(number)
         channel = channel_id(order.call_id, leg)
         answer = await self._answer(
             "POST",
             "/channels/create",
+            leg is Leg.CUSTOMER,  # nobody waits yet for the agent's, and the queue is the better place to wait
             endpoint=endpoint,
             app=self._options.app,
             channelId=channel,
             appArgs=f"{order.call_id},{leg}",
-            **query,
+            **({} if originator is None else {"originator": originator}),
         )
         if answer.ok or answer.status == 409:  # 409: an attempt whose answer was lost has made it
             return
@@ -189,15 +192,15 @@ class Asterisk(TelephonyProvider):
         if not answer.ok:
             raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
 
-    async def _answer(self, method: str, path: str, **query: str) -> Answer:
+    async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> Answer:
         """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
-        time limit ends it."""
+        time limit ends it. Raises `Lost` only if not `patient`, when Asterisk cannot be reached at all."""
         pause = 0.05
         while True:
             try:
                 answer = await self._ari.request(method, path, **query)
             except Lost as error:
-                if not error.sent:
+                if not error.sent and not patient:
                     raise
             else:
                 # Asterisk's own 500 to a create says that the endpoint is unknown, and would say so again.

@@ -1,0 +1,144 @@
+"""Calls through the whole product on a real Asterisk: what was said, and ending them."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from sqlalchemy import select
+
+from app.models import Listener
+from tests.asterisk.office import Lab, MakeOffice, Office, eventually
+from tests.words import normalized, word_errors
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "audio/call_callback.json").read_text())
+
+
+def ringback(office: Office, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        env=office.installation.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
+    lab: Lab, office: Office
+) -> None:
+    """Its two sides are the voices of the lab's two telephones (`conftest.py`)."""
+    call_id = await office.place(lab.number("249"), lab.number("100"))
+    call = await office.ended(call_id)
+    assert (call.status, call.ended_by) == ("completed", "customer")
+    transcript = await office.transcript(call_id)
+    assert transcript.status == "ready", transcript.failure
+    assert transcript.outcome == REFERENCE["expected_outcome"]
+    for role in ("agent", "customer"):
+        said = normalized(" ".join(turn["content"] for turn in REFERENCE["turns"] if turn["role"] == role))
+        heard = normalized(" ".join(turn["content"] for turn in transcript.history or () if turn["role"] == role))
+        assert word_errors(said, heard) <= 0.15, f"{role}: {' '.join(heard)}"
+    print(f"\n{len(transcript.history or ())} turns of {len(REFERENCE['turns'])}")
+
+
+async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, office: Office) -> None:
+    call_id = await office.place(lab.number("212"), lab.number("100"))
+    call = await office.ended(call_id)
+    assert call.answered_at
+    assert call.ended_at
+    talk = (call.ended_at - call.answered_at).total_seconds()
+    samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
+    assert abs(len(samples) / rate - talk) < 0.5, "from the customer's answer to the end"
+    for channel, side in enumerate(("agent", "customer")):
+        assert likeness(samples[:, channel], voice(lab, side)) > 0.8, side
+        other = voice(lab, "customer" if side == "agent" else "agent")
+        assert likeness(samples[:, channel], other) < 0.5, f"{side} has the other's voice"
+
+
+def voice(lab: Lab, side: str) -> np.ndarray:
+    samples, _ = soundfile.read(
+        lab.phones.folder / f"{side}.alaw", format="RAW", subtype="ALAW", samplerate=8000, channels=1
+    )
+    return np.asarray(samples)
+
+
+def likeness(heard: np.ndarray, source: np.ndarray) -> float:
+    """The best normalized correlation of what was heard with any part of the source."""
+    size = len(heard) + len(source)
+    spectrum = np.fft.rfft(source, size) * np.conj(np.fft.rfft(heard, size))
+    matches = np.fft.irfft(spectrum, size)
+    shift = int(np.argmax(matches))
+    part = np.roll(np.pad(source, (0, size - len(source))), -shift)[: len(heard)]
+    return float(np.dot(heard, part) / (np.linalg.norm(heard) * np.linalg.norm(part) + 1e-9))
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize(
+    ("agent", "customer", "when", "status"),
+    [
+        ("302", "200", "dialing", "canceled"),
+        ("300", "200", "agent:ringing", "canceled"),
+        ("100", "300", "customer:ringing", "canceled"),
+        ("100", "302", "customer:dialed", "canceled"),
+        ("100", "200", "answered", "completed"),
+    ],
+)
+async def test_cancel_works_in_every_state(
+    lab: Lab, office: Office, agent: str, customer: str, when: str, status: str
+) -> None:
+    call_id = await office.place(customer_number := lab.number(customer), agent_number := lab.number(agent))
+    await office.reached(call_id, when)
+    said = await asyncio.to_thread(ringback, office, "calls", "cancel", call_id)
+    assert ("being hung up" if when == "answered" else "canceled") in said
+    call = await office.ended(call_id)
+    assert (call.status, call.ended_by) == (status, None)
+    assert call.hangup_cause == ("originator_cancel" if status == "canceled" else "normal_clearing")
+    await office.nothing_is_left()
+    assert lab.invites(agent_number) == 1
+    assert lab.invites(customer_number) == (1 if agent == "100" else 0)
+
+
+async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_office: MakeOffice) -> None:
+    office = await make_office("calls-1", RINGBACK_MAX_CALL_SECONDS="2")
+    call = await office.ended(await office.place(lab.number("200"), lab.number("100")))
+    assert (call.status, call.ended_by) == ("completed", None)
+    assert "hanging_up" in await office.events(call.id)
+    await office.nothing_is_left()
+
+
+async def test_the_timeline_tells_the_sip_cause(lab: Lab, office: Office) -> None:
+    call_id = await office.place(lab.number("486"), lab.number("100"))
+    await office.ended(call_id)
+    shown = await asyncio.to_thread(ringback, office, "calls", "show", call_id)
+    for word in ("agent:answered", "connecting", "customer:dialed", "SIP 486, Q.850 17", "user_busy"):
+        assert word in shown
+
+
+# Listening
+
+
+async def test_exactly_one_of_the_workers_listens(lab: Lab, office: Office) -> None:
+    async with office.db.transaction() as session:
+        (row,) = (await session.scalars(select(Listener))).all()
+    assert row.connected_since
+    assert row.problem is None
+
+
+async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_office: MakeOffice) -> None:
+    office = await make_office("calls-1", RINGBACK_ASTERISK_URL="http://127.0.0.1:9", ready="/healthz")
+
+    async def missing() -> list[str]:
+        answer = await office.api.get(f"{office.installation.base_url}/readyz")
+        return [part for part in answer.json()["missing"] if "cannot be reached" in part]
+
+    (said,) = await eventually(missing)
+    assert said.startswith("asterisk: Asterisk cannot be reached at http://127.0.0.1:9")
+    assert "ringback telephony check" in said

@@ -1,0 +1,21 @@
+"""How wrong a transcript is."""
+
+import re
+
+
+def normalized(text: str) -> list[str]:
+    """Words as a listener counts them: no case, no punctuation, numbers one way."""
+    text = text.lower().replace("%", " percent")
+    spelled = {"eight": "8", "five": "5", "four": "4", "thirty": "30"}
+    text = re.sub(r"(\d)[.:](\d)", r"\1 point \2", text)
+    return [spelled.get(word, word) for word in re.findall(r"[a-z0-9']+", text) if word != "point"]
+
+
+def word_errors(expected: list[str], heard: list[str]) -> float:
+    """Word error rate: the least substitutions, deletions and insertions, for each expected word."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(expected, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
+    return row[-1] / len(expected)
