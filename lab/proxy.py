@@ -29,17 +29,11 @@ class Fault:
     """The requests that it met."""
 
 
-def request(method: str, ending: str, call_id: str | None = None) -> Match:
-    """Requests of this method whose path ends so, of one call or of any."""
-    return lambda asked: (
-        asked.method == method and asked.path.endswith(ending) and (call_id is None or call_id in asked.path_qs)
-    )
-
-
 class FaultyProxy:
     def __init__(self, target: str) -> None:
         self._target = target
         self.faults: list[Fault] = []
+        self._call_ids: dict[str, str] = {}
         self._sockets: set[web.WebSocketResponse] = set()
 
     async def start(self) -> None:
@@ -58,6 +52,15 @@ class FaultyProxy:
         await self._session.close()
         await self._runner.cleanup()
 
+    def request(self, method: str, ending: str, part: str = "", *, agent: str | None = None) -> Match:
+        """Requests of this method whose path ends so and that have this part; perhaps of one agent's call only."""
+        return lambda asked: (
+            asked.method == method
+            and asked.path.endswith(ending)
+            and part in asked.path_qs
+            and (agent is None or self._call_ids.get(agent, "unknown") in asked.path_qs)
+        )
+
     async def cut_sockets(self) -> None:
         """Every event stream ends at once, without a word."""
         for socket in list(self._sockets):
@@ -65,6 +68,9 @@ class FaultyProxy:
                 socket._req.transport.abort()
 
     async def _handle(self, asked: web.BaseRequest) -> web.StreamResponse:
+        if asked.path.endswith("/channels/create"):
+            number = "".join(filter(str.isdigit, asked.query["endpoint"]))
+            self._call_ids[number] = asked.query["channelId"].rpartition("-")[0]
         fault = next((fault for fault in self.faults if fault.matches(asked) and len(fault.hits) < fault.times), None)
         if fault is not None:
             fault.hits.append(f"{asked.method} {asked.path}")

@@ -55,7 +55,8 @@ async def run(context: Context, task: ClaimedTask) -> None:
                 session, task.call_id, f"Hung up after {context.settings.max_call_seconds:.0f} s (the longest allowed)"
             )
         if status is not None and status not in TERMINAL:
-            await tasks.add(session, TaskKind.TRACK, task.call_id, delay=again)
+            left = (call.expires_at - call.now).total_seconds()
+            await tasks.add(session, TaskKind.TRACK, task.call_id, delay=min(again, left) if left > 0 else again)
 
 
 async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:

@@ -1,0 +1,213 @@
+"""Whatever dies in the middle of a call: nobody is called twice, it ends with the truth, nothing is left behind."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import select
+
+from app.models import Call, Listener
+from lab.proxy import Fault, FaultyProxy
+from tests.asterisk.office import Lab, MakeOffice, Office, eventually
+
+
+@pytest.fixture
+async def proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
+    started = FaultyProxy(lab.server.url)
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+async def office(proxy: FaultyProxy, make_office: MakeOffice) -> Office:
+    """An installation that reaches Asterisk through the proxy."""
+    return await make_office("calls-1", RINGBACK_ASTERISK_URL=proxy.url)
+
+
+async def kill_workers(office: Office, only: str = "") -> None:
+    """All that dial, or the one whose name in the log is this."""
+    for name, process in office.installation.processes.items():
+        log = (office.installation.data_dir / f"{name}.log").read_text()
+        if name.startswith("calls") and only in log:
+            process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(process.wait)
+
+
+async def at_most_one_invite(lab: Lab, office: Office, *calls: str) -> None:
+    for call_id in calls:
+        call = await office.call(call_id)
+        assert lab.invites(call.agent_number) <= 1, call_id
+        assert lab.invites(call.customer_number) <= 1, call_id
+
+
+async def ends_well(lab: Lab, office: Office, call_id: str, status: str = "completed") -> Call:
+    call = await office.ended(call_id)
+    assert call.status == status, (call.status, call.failure)
+    await office.nothing_is_left()
+    await at_most_one_invite(lab, office, call_id)
+    return call
+
+
+STEPS: dict[str, tuple[str, str, str]] = {
+    # what is killed at: method, end of the path, part of the query that tells the legs apart
+    "agent created": ("POST", "/channels/create", "-agent"),
+    "agent shown": ("POST", "-agent/variable", ""),
+    "agent dialled": ("POST", "-agent/dial", ""),
+    "bridge made": ("POST", "/bridges", ""),
+    "agent joined": ("POST", "/addChannel", "-agent"),
+    "customer created": ("POST", "/channels/create", "-customer"),
+    "customer joined": ("POST", "/addChannel", "-customer"),
+    "customer dialled": ("POST", "-customer/dial", ""),
+}
+
+
+@pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
+async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, office: Office, arrived: bool) -> None:
+    """One call stands still at each step; then every calls worker is killed, and another started."""
+    gate = asyncio.Event()
+    agents = {step: lab.number("100") for step in STEPS}
+    for step, (method, ending, part) in STEPS.items():
+        matches = proxy.request(method, ending, part, agent=agents[step])
+        proxy.faults.append(Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1))
+    calls = {step: await office.place(lab.number("203"), agent) for step, agent in agents.items()}
+    held = list(proxy.faults)
+
+    async def all_stand_still() -> bool:
+        return all(fault.hits for fault in held)
+
+    await eventually(all_stand_still)
+    await kill_workers(office)
+    gate.set()
+    office.installation.start_worker("calls-2", "calls")
+    ended = {step: await office.ended(call_id) for step, call_id in calls.items()}
+    await office.nothing_is_left()
+    for number, (step, call) in enumerate(ended.items()):
+        reached = lab.invites(call.agent_number), lab.invites(call.customer_number)
+        done = number + arrived  # so many steps reached Asterisk
+        assert reached == (int(done > 2), int(done > 7)), step
+        assert call.status == ("completed" if done > 7 else "failed"), (step, call.status, call.failure)
+        assert (call.failure is None) == (done > 7), step
+
+
+async def test_the_event_stream_is_cut_in_every_state(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+    cut_at = {"agent:ringing": "100", "agent:answered": "100", "customer:ringing": "100", "answered": "100"}
+    calls = {}
+    for key, agent in cut_at.items():
+        calls[key] = await office.place(lab.number("206"), lab.number(agent))
+        await office.reached(calls[key], key)
+        await proxy.cut_sockets()
+    for call_id in calls.values():
+        call = await ends_well(lab, office, call_id)
+        assert (await office.transcript(call_id)).status == "ready", call.id
+
+
+async def test_what_happens_while_nobody_listens_is_read_back(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+    """The customer leaves while the stream is away for long."""
+    call_id = await office.place(lab.number("202"), lab.number("100"))
+    await office.reached(call_id, "answered")
+    deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
+    proxy.faults.append(deaf)
+    await proxy.cut_sockets()
+    call = await office.ended(call_id)
+    proxy.faults.remove(deaf)
+    assert deaf.hits
+    assert (call.status, call.ended_by) == ("completed", "customer")
+    assert (await office.transcript(call_id)).status == "ready"
+    await ends_well(lab, office, call_id)
+
+
+async def test_asterisk_is_killed_and_started_again(lab: Lab, office: Office) -> None:
+    waiting = await office.place(lab.number("203"), lab.number("300"))
+    talking = await office.place(lab.number("200"), lab.number("100"))
+    await office.reached(waiting, "agent:ringing")
+    await office.reached(talking, "answered")
+    await asyncio.sleep(3)  # so that there is something to hear
+    await asyncio.to_thread(lab.server.kill)
+    later = await office.place(lab.number("203"), lab.number("100"))
+    await asyncio.sleep(2)
+    await asyncio.to_thread(lab.server.start)
+    lost = await office.ended(waiting)
+    assert lost.status == "failed"
+    assert "no longer knows this call" in (lost.failure or "")
+    ended = await ends_well(lab, office, talking)
+    assert ended.failure == "The end itself was not seen"
+    assert (await office.transcript(talking)).status == "ready", "what was recorded until then is used"
+    await ends_well(lab, office, later)
+    await at_most_one_invite(lab, office, waiting, talking, later)
+
+
+async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+    proxy.faults.append(Fault(lambda asked: True, delay=0.5))
+    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+
+
+async def test_an_asterisk_that_freezes(lab: Lab, office: Office) -> None:
+    """It takes requests and answers none, for longer than we wait for an answer."""
+    call_id = await office.place(lab.number("203"), lab.number("100"))
+    await office.reached(call_id, "answered")
+    lab.server.freeze()
+    later = await office.place(lab.number("203"), lab.number("100"))
+    await asyncio.sleep(12)
+    lab.server.thaw()
+    await ends_well(lab, office, call_id)
+    await ends_well(lab, office, later)
+
+
+@pytest.mark.parametrize("status", [500, 409])
+async def test_an_asterisk_that_refuses_for_a_moment(lab: Lab, proxy: FaultyProxy, office: Office, status: int) -> None:
+    """Every kind of request once."""
+    for method, ending, part in STEPS.values():
+        if not ending.endswith("/dial"):
+            proxy.faults.append(Fault(proxy.request(method, ending, part), status=status, times=1))
+    call_id = await office.place(lab.number("203"), lab.number("100"))
+    call = await office.ended(call_id)
+    assert all(fault.hits for fault in proxy.faults) or call.status == "failed"
+    await office.nothing_is_left()
+    await at_most_one_invite(lab, office, call_id)
+    if status == 500:
+        assert call.status == "completed"
+
+
+@pytest.mark.parametrize("leg", ["agent", "customer"])
+@pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
+async def test_a_dial_whose_answer_is_lost_is_never_repeated(
+    lab: Lab, proxy: FaultyProxy, office: Office, leg: str, arrived: bool
+) -> None:
+    lost = Fault(proxy.request("POST", f"-{leg}/dial"), lose_answer=arrived, lose_request=not arrived)
+    proxy.faults.append(lost)
+    call_id = await office.place(lab.number("203"), lab.number("100"))
+    call = await ends_well(lab, office, call_id, "completed" if arrived else "failed")
+    assert len(lost.hits) == 1
+    assert lab.invites(call.agent_number) == (1 if leg == "customer" or arrived else 0)
+    assert lab.invites(call.customer_number) == int(arrived)
+
+
+async def test_answers_to_creates_are_lost(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+    for leg in ("agent", "customer"):
+        proxy.faults.append(Fault(proxy.request("POST", "/channels/create", f"-{leg}"), lose_answer=True, times=2))
+    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+
+
+async def test_a_listener_that_dies_is_replaced(lab: Lab, make_office: MakeOffice) -> None:
+    office = await make_office("calls-1", "calls-2", "calls-3")
+
+    async def leader() -> Listener | None:
+        async with office.db.transaction() as session:
+            row = (await session.scalars(select(Listener))).one_or_none()
+            return row if row and row.connected_since else None
+
+    first: Listener = await eventually(leader)
+    calls = [await office.place(lab.number("206"), lab.number("100")) for _ in range(3)]
+    for call_id in calls:
+        await office.reached(call_id, "answered")
+    await kill_workers(office, only=f"calls-{first.worker_id.hex[:6]}")
+
+    async def another() -> bool:
+        now = await leader()
+        return now is not None and now.worker_id != first.worker_id
+
+    await eventually(another)
+    for call_id in calls:
+        await ends_well(lab, office, call_id)
