@@ -147,6 +147,13 @@ async def overdue(db: Database, queue: Queue, *, limit: int) -> list[AddedTask]:
         return [AddedTask(row.id, queue, 0.0, row.attempts) for row in await connection.execute(looking)]
 
 
+async def hasten(db: Database, kind: TaskKind) -> None:
+    """Make all tasks of this kind due now; the sweep finds them."""
+    hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _nobody_has_it())
+    async with db.statement() as connection:
+        await connection.execute(hastening.values(due_at=func.now()))
+
+
 def _nobody_has_it() -> ColumnElement[bool]:
     return or_(Task.lease_until.is_(None), Task.lease_until < func.now())
 

@@ -2,7 +2,7 @@
 
 A leader that died, froze or lost its network loses the lease in seconds, and another listens. Two that listen for a
 moment do no harm: every event goes through `calls.apply_events`, where it counts once. What happens while nobody
-listens is found by tracking.
+listens is found by tracking, which looks at every live call as soon as somebody listens again.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app import calls, tasks
 from app.db import is_unreachable
 from app.models import Listener as Row
+from app.models import TaskKind
 from app.telephony.base import ProviderError, Report
 from worker.context import Context
 
@@ -101,6 +102,8 @@ class Listener:
                     async with provider.listen() as reports:
                         log.info("listener_connected", provider=provider.name)
                         self._connected, self._problem = True, None
+                        # Whatever happened until now was not heard: every live call is asked about.
+                        await tasks.hasten(self._context.db, TaskKind.TRACK)
                         async for report in reports:
                             self._queues[hash(report.call_id) % _APPLIERS].put_nowait(report)
                     self._problem = "the connection was closed"
@@ -109,9 +112,10 @@ class Listener:
                 except Exception as error:  # whatever it is, calls must go on being listened to
                     log.exception("listener_failed", provider=provider.name)
                     self._problem = repr(error)
-                self._connected = False
                 log.warning("listener_disconnected", provider=provider.name, problem=self._problem)
-                await asyncio.sleep(_RECONNECT_SECONDS)
+                # A connection that was cut is had again at once, most often; a system that is away takes a while.
+                await asyncio.sleep(0.1 if self._connected else _RECONNECT_SECONDS)
+                self._connected = False
         finally:
             self._connected = False
 

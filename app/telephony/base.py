@@ -198,7 +198,7 @@ class TelephonyProvider(ABC):
         """What the provider says of the call now; None if it does not know such a call (any more)."""
 
     def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Report]]:
-        """The provider's events from now on, and what it knows of live calls now. Entered once connected.
+        """The provider's events from now on. Entered once connected; what happened before is asked by `fetch`.
 
         Raises `ProviderError` when it cannot connect, or is disconnected later.
         """

@@ -162,13 +162,12 @@ class Office:
         async with self.db.transaction() as session:
             return self.installation.data_dir / (await session.get_one(Recording, call_id)).storage_key
 
-    async def nothing_is_left(self) -> None:
-        """Wait until Asterisk holds nothing of any call."""
-
-        async def nothing() -> bool:
-            return await self.lab.left() == []
-
-        await eventually(nothing, 30)
+    async def nothing_is_left(self, *call_ids: str) -> None:
+        """Wait until Asterisk holds nothing of these calls."""
+        deadline = time.monotonic() + 30
+        while left := [what for what in await self.lab.left() if any(call_id in what for call_id in call_ids)]:
+            assert time.monotonic() < deadline, left
+            await asyncio.sleep(0.2)
 
 
 MakeOffice = Callable[..., Awaitable[Office]]

@@ -101,17 +101,18 @@ async def test_cancel_works_in_every_state(
     call = await office.ended(call_id)
     assert (call.status, call.ended_by) == (status, None)
     assert call.hangup_cause == ("originator_cancel" if status == "canceled" else "normal_clearing")
-    await office.nothing_is_left()
+    await office.nothing_is_left(call_id)
     assert lab.invites(agent_number) == 1
     assert lab.invites(customer_number) == (1 if agent == "100" else 0)
 
 
 async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_office: MakeOffice) -> None:
     office = await make_office("calls-1", RINGBACK_MAX_CALL_SECONDS="2")
-    call = await office.ended(await office.place(lab.number("200"), lab.number("100")))
+    call_id = await office.place(lab.number("200"), lab.number("100"))
+    call = await office.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", None)
     assert "hanging_up" in await office.events(call.id)
-    await office.nothing_is_left()
+    await office.nothing_is_left(call_id)
 
 
 async def test_the_timeline_tells_the_sip_cause(lab: Lab, office: Office) -> None:

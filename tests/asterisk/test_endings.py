@@ -93,7 +93,7 @@ async def test_the_truth_about_the_end(lab: Lab, ended: dict[str, Ended], name: 
 
 
 async def test_nothing_is_left_at_asterisk(office: Office, ended: dict[str, Ended]) -> None:
-    await office.nothing_is_left()
+    await office.nothing_is_left(*(found.call.id for found in ended.values()))
 
 
 async def test_the_sip_cause_is_in_the_timeline(office: Office, ended: dict[str, Ended]) -> None:

@@ -118,13 +118,22 @@ class Asterisk(TelephonyProvider):
         await self._sure("POST", "/bridges", type="mixing", bridgeId=order.call_id)
         await self._join(bridge, agent)
         await self._start_recording(order.call_id, agent)
-        await self._create(order, Leg.CUSTOMER, order.customer_number, originator=agent)
-        await self._entered(customer)
+        await self._create_until_entered(order, agent, customer)
         await self._join(bridge, customer)
         await self._show(order, customer)  # joining has overwritten what was shown
         longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
         for channel in (agent, customer):
             await self._set(channel, "TIMEOUT(absolute)", longest)
+
+    async def _create_until_entered(self, order: CallOrder, agent: str, customer: str) -> None:
+        """The agent waits on the line: a listener that is just connecting again is waited for."""
+        while True:
+            await self._create(order, Leg.CUSTOMER, order.customer_number, originator=agent)
+            try:
+                await self._entered(customer)
+                return
+            except _NotDialed:
+                await asyncio.sleep(0.2)
 
     async def _create(self, order: CallOrder, leg: Leg, number: str, *, originator: str | None = None) -> None:
         endpoint = self._options.endpoint(number)
