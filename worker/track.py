@@ -80,7 +80,7 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
             has_recording=True,
             detail="The end itself was not seen",
         )
-    elif since is None or (call.now - since).total_seconds() < context.settings.dial_grace_seconds:
+    elif since is None or (call.now - since).total_seconds() < _grace(context):
         return events, min(again, _AFTER_TROUBLE_SECONDS) if snapshot is None else again
     elif call.status == CallStatus.DIALING:
         missed = CallEvent(
@@ -102,6 +102,10 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
     if call.status != CallStatus.DIALING:
         await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)
     return [*events, missed], again
+
+
+def _grace(context: Context) -> float:
+    return max(context.settings.dial_grace_seconds, context.provider.capabilities.longest_dial_seconds)
 
 
 def _timed_out(call: LiveCall) -> CallEvent:

@@ -137,6 +137,8 @@ class Capabilities:
     dual_channel: bool = True
     """The recording has the agent on its first channel and the customer on its second."""
     idempotent_place: bool = False
+    longest_dial_seconds: float = 0.0
+    """`place` and `connect` have given up by then: who asks `fetch` sooner may not see the call yet."""
     poll_seconds: float = 5.0
     """How often asking `fetch` for a live call is welcome when a snapshot does not say."""
     stream: bool = False

@@ -41,8 +41,10 @@ from app.telephony.base import (
 _RATE = 8000
 """Samples per second of what MixMonitor writes without a header into a `.raw` file."""
 _FRAME = 4  # two channels of 16 bits
-_LEAST_SECONDS_TO_PREPARE = 10.0
+_PREPARE_SECONDS = 8.0
 """A leg that could not be dialled by then, since this began, is not dialled any more: it may have been given up."""
+_DIAL_SECONDS = 4.0
+"""How long the answer to a dial is waited for."""
 _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """What a channel may take to ring beyond the time that it may ring for."""
@@ -59,7 +61,9 @@ class _NotDialed(Exception):
 
 class Asterisk(TelephonyProvider):
     name = "asterisk"
-    capabilities = Capabilities(hangup=True, stream=True, poll_seconds=5.0)
+    capabilities = Capabilities(
+        hangup=True, stream=True, poll_seconds=5.0, longest_dial_seconds=_PREPARE_SECONDS + _DIAL_SECONDS
+    )
 
     def __init__(self, options: AsteriskOptions, *, longest_ring_seconds: float) -> None:
         """`longest_ring_seconds` is the longer of both legs' ring timeouts."""
@@ -77,9 +81,9 @@ class Asterisk(TelephonyProvider):
         began = monotonic()
         channel = channel_id(order.call_id, leg)
         try:
-            async with asyncio.timeout(_LEAST_SECONDS_TO_PREPARE):
+            async with asyncio.timeout(_PREPARE_SECONDS):
                 await preparing
-            if monotonic() - began > _LEAST_SECONDS_TO_PREPARE:  # this process was frozen
+            if monotonic() - began > _PREPARE_SECONDS:  # this process was frozen
                 raise _NotDialed("This took too long", retry=False)
             return await self._dial(order, leg, channel)
         except (TimeoutError, Lost) as error:
@@ -93,7 +97,10 @@ class Asterisk(TelephonyProvider):
         """The one request that makes a telephone ring."""
         seconds = order.agent_ring_seconds if leg is Leg.AGENT else order.customer_ring_seconds
         try:
-            answer = await self._ari.request("POST", f"/channels/{channel}/dial", timeout=str(round(seconds)))
+            async with asyncio.timeout(_DIAL_SECONDS):
+                answer = await self._ari.request("POST", f"/channels/{channel}/dial", timeout=str(round(seconds)))
+        except TimeoutError:
+            return Unknown("Asterisk did not answer the dial")
         except Lost as error:
             if not error.sent:
                 raise
@@ -122,8 +129,7 @@ class Asterisk(TelephonyProvider):
         await self._join(bridge, customer)
         await self._show(order, customer)  # joining has overwritten what was shown
         longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
-        for channel in (agent, customer):
-            await self._set(channel, "TIMEOUT(absolute)", longest)
+        await asyncio.gather(*(self._set(channel, "TIMEOUT(absolute)", longest) for channel in (agent, customer)))
 
     async def _create_until_entered(self, order: CallOrder, agent: str, customer: str) -> None:
         """The agent waits on the line: a listener that is just connecting again is waited for."""
