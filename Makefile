@@ -5,13 +5,21 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null 
   python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 
-.PHONY: up test check format chaos bench lock clean
+.PHONY: up test test-asterisk asterisk-up check format chaos bench lock clean
 
 up: .venv/embedded
 	@exec $(BIN)/ringback up
 
 test: .venv/dev
 	$(BIN)/pytest $(ARGS)
+
+# On a real Asterisk with SIPp telephones, which this fetches (75 MB, once) without installing anything
+test-asterisk: .venv/dev
+	$(BIN)/pytest tests/asterisk $(ARGS)
+
+# The same Asterisk and telephones, to try calls with
+asterisk-up: .venv/dev
+	@exec $(BIN)/python -m lab
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import av
+import numpy as np
+import soundfile
 
 from lab import packages
 
@@ -30,18 +31,24 @@ class Invite:
 
 
 class Phones:
-    """`agent` and `customer` are what they say, as files of any format; it is repeated until they hang up."""
+    """They say the two sides of `conversation` (agent left, customer right, 8 kHz), again and again.
 
-    def __init__(self, folder: Path, *, port: int, agent: Path, customer: Path) -> None:
+    The agent answers some half a second before the customer; so much longer the agent is silent at first, which keeps
+    the two in step.
+    """
+
+    def __init__(self, folder: Path, *, port: int, conversation: Path) -> None:
         self.folder = folder
         self.port = port
-        self._voices = {"agent": agent, "customer": customer}
+        self._conversation = conversation
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for side, voice in self._voices.items():
-            to_alaw(voice, self.folder / f"{side}.alaw")
+        samples, rate = soundfile.read(self._conversation, always_2d=True)
+        for channel, (side, silence) in enumerate({"agent": 0.53, "customer": 0.0}.items()):
+            voice = np.concatenate([np.zeros(int(silence * rate)), samples[:, channel]])
+            soundfile.write(self.folder / f"{side}.alaw", voice, rate, format="RAW", subtype="ALAW")
         media = 32_000 + 2 * (self.port % 8000)
         with (self.folder / "stdout.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -82,14 +89,3 @@ class Phones:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-
-def to_alaw(source: Path, target: Path) -> None:
-    """Any audio as what a telephone sends: A-law, 8 kHz, one channel, without a header."""
-    with av.open(str(source)) as reading, av.open(str(target), "w", format="alaw") as writing:
-        stream = writing.add_stream("pcm_alaw", rate=8000, layout="mono")
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=8000)
-        for frame in [*reading.decode(audio=0), None]:
-            for resampled in resampler.resample(frame):
-                writing.mux(stream.encode(resampled))
-        writing.mux(stream.encode(None))

@@ -22,7 +22,7 @@ from typing import NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from app import accounts
+from app import accounts, providers
 from app.cli.common import complain, console, fail
 from app.cli.follow import follow
 from app.cli.migrate import migrate_to_head
@@ -174,18 +174,23 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
                 with urlopen(url, timeout=2):  # our own address
                     return
             except HTTPError as error:
-                missing = json.loads(error.read()).get("missing")
+                missing = json.loads(error.read()).get("missing", [])
             except (URLError, OSError):
-                missing = ["the API"]
+                missing = ["the API does not answer"]
             if time.monotonic() > deadline:
-                raise EmbeddedError(f"Not ready after {_READY_SECONDS:.0f} s: {missing}. See {settings.data_dir}/logs")
+                raise EmbeddedError(
+                    f"Not ready after {_READY_SECONDS:.0f} s: {'; '.join(missing)}. See {settings.data_dir}/logs"
+                )
             time.sleep(0.2)
 
 
 def _greet(settings: Settings, demo: bool) -> None:
     base_url = f"http://127.0.0.1:{settings.port}"
     password = asyncio.run(_first_user(settings))
-    if demo:
+    provider = providers.telephony(settings)
+    if not provider.capabilities.simulated:
+        console.print(f"\nCalls are real: {provider.name} dials. .venv/bin/ringback telephony check", style="bold")
+    elif demo:
         console.print("\nOne demonstration call, simulated, through the API:", style="bold")
         asyncio.run(_demonstrate(settings, base_url))
     console.print(f"\nRingback serves on {base_url}", style="bold", markup=False)

@@ -141,6 +141,8 @@ class Capabilities:
     """`place` and `connect` have given up by then: who asks `fetch` sooner may not see the call yet."""
     poll_seconds: float = 5.0
     """How often asking `fetch` for a live call is welcome when a snapshot does not say."""
+    simulated: bool = False
+    """Nobody is rung."""
     stream: bool = False
     """Its events can be listened to; one worker at a time does."""
 

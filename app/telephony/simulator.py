@@ -151,7 +151,7 @@ class Simulator(TelephonyProvider):
     `latency` seconds, half of them before it arrives."""
 
     name = "simulator"
-    capabilities = Capabilities(hangup=True, poll_seconds=0.25)
+    capabilities = Capabilities(hangup=True, simulated=True, poll_seconds=0.25)
 
     def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
         self._folder = folder

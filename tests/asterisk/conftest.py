@@ -4,21 +4,20 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from app.telephony.asterisk import Asterisk
 from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
 from tests.asterisk.office import Lab, MakeOffice, Office
 
+CONVERSATION = Path(__file__).parents[1] / "audio/call_callback.wav"
+
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder: Path = tmp_path_factory.mktemp("lab")
-    agent, customer = _voices(folder)
-    phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), agent=agent, customer=customer)
+    phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=CONVERSATION)
     server = AsteriskServer(folder / "asterisk", phones_port=phones.port)
     try:
         phones.start()
@@ -27,16 +26,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     finally:
         server.stop()
         phones.stop()
-
-
-def _voices(folder: Path) -> tuple[Path, Path]:
-    """The two sides of the reference conversation. The agent answers some half a second before the customer, and is
-    silent for so much longer, which keeps the two in step."""
-    samples, rate = soundfile.read(Path(__file__).parents[1] / "audio/call_callback.wav", always_2d=True)
-    paths = folder / "agent.wav", folder / "customer.wav"
-    for channel, (path, silence) in enumerate(zip(paths, (1.53, 1.0), strict=True)):
-        soundfile.write(path, np.concatenate([np.zeros(int(silence * rate)), samples[:, channel]]), rate)
-    return paths
 
 
 @pytest.fixture

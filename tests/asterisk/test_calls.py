@@ -33,8 +33,8 @@ def ringback(office: Office, *arguments: str) -> str:
 async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
     lab: Lab, office: Office
 ) -> None:
-    """Its two sides are the voices of the lab's two telephones (`conftest.py`)."""
-    call_id = await office.place(lab.number("249"), lab.number("100"))
+    """Its two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
+    call_id = await office.place(lab.number("248"), lab.number("100"))
     call = await office.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", "customer")
     transcript = await office.transcript(call_id)
