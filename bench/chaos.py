@@ -5,9 +5,9 @@ Calls are posted to a whole installation with two calls workers and two transcri
     workers are killed -9 in the middle of their tasks       one is frozen past its lease, and thawed
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
 
-Judged by the simulator's ledger, files that the engine never reads back into its tables: each order that reached the
-provider is a line. At the end every call must be there, at most once in the ledger, and it and its transcript at
-an end.
+Judged by the books of the telephony system (`bench.worlds`): the simulator's ledger, or the INVITEs that reached the
+telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must be there, its
+people called at most once, and it and its transcript at an end.
 """
 
 import argparse
@@ -28,26 +28,13 @@ from app import accounts
 from app.call_state import TERMINAL
 from app.db import Database
 from bench.installation import Installation
+from bench.worlds import WORLDS, Disaster, Seen, World
 
 LEASE_SECONDS = 5.0
 CALLS_WORKERS = ("calls-1", "calls-2")
 TRANSCRIPTS_WORKERS = ("transcripts-1", "transcripts-2")
 PASSWORD = "chaos and no mercy"
-SETTINGS = {
-    "RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS),
-    "RINGBACK_DIAL_GRACE_SECONDS": "6",
-    "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45",
-    # A provider takes a moment to answer: time enough to be killed before an order arrives, or after.
-    "RINGBACK_SIMULATOR_LATENCY_SECONDS": "0.3",
-}
-# Every ending there is; silence is answered too, and costs no recognition.
-CUSTOMERS = (
-    *["919999999999"] * 6,
-    *["15005550005"] * 6,
-    *[f"1500555000{ending}" for ending in (1, 2, 3, 4, 6, 7)],
-    *["15005550001"] * 2,
-)
-AGENTS = (*["918888888888"] * 10, "15005550011", "15005550012")
+SETTINGS = {"RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS), "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45"}
 
 
 @dataclass
@@ -58,11 +45,13 @@ class Report:
     refused: int = 0
     kills: int = 0
     kills_in_a_task: int = 0
+    planned: int = 0
     disasters: list[str] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     transcripts: Counter[str] = field(default_factory=Counter)
     ordered: int = 0
     never_arrived: int = 0
+    more: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -75,6 +64,7 @@ class Report:
             f"transcripts ended          {dict(self.transcripts.most_common())}",
             f"orders at the provider     {self.ordered}",
             f"right spent, never dialled {self.never_arrived} (reported as failed)",
+            *self.more,
             f"took                       {self.seconds:.0f} s",
             *[f"VIOLATION: {violation}" for violation in self.violations],
             f"lost, doubled or endless   {len(self.violations)}",
@@ -83,8 +73,9 @@ class Report:
 
 
 class Chaos:
-    def __init__(self, house: Installation, db: Database, calls: int, kills: int) -> None:
+    def __init__(self, house: Installation, world: World, db: Database, calls: int, kills: int) -> None:
         self._house = house
+        self._world = world
         self._db = db
         self._calls = calls
         self._kills = kills
@@ -96,7 +87,7 @@ class Chaos:
         async with httpx.AsyncClient(base_url=self._house.base_url, timeout=10) as client:
             await asyncio.gather(self._post_all(client), self._break_everything())
         await self._wait_for_ends()
-        self._judge(await self._everything())
+        await self._judge(await self._everything())
         self._report.seconds = time.monotonic() - began
         return self._report
 
@@ -107,9 +98,8 @@ class Chaos:
         # Each disaster takes about ten seconds, each kill two.
         pause = (self._kills * 2.0 + 40.0) / self._calls
         while len(self._report.accepted) < self._calls:
-            order = {"customer_number": random.choice(CUSTOMERS), "agent_number": random.choice(AGENTS)}
             try:
-                answer = await client.post("/api/developer/calls/click2call", json=order)
+                answer = await client.post("/api/developer/calls/click2call", json=self._world.new_order())
             except httpx.TransportError:
                 self._report.refused += 1
             else:
@@ -123,17 +113,30 @@ class Chaos:
 
     async def _break_everything(self) -> None:
         await asyncio.sleep(2)
-        disasters = [self._freeze_and_thaw, self._flush_valkey, self._kill_valkey, self._stop_postgres]
-        every = max(1, self._kills // (len(disasters) + 1))
+        disasters = [
+            ("a worker frozen past its lease and thawed", self._freeze_and_thaw),
+            ("Valkey flushed", self._flush_valkey),
+            ("Valkey killed", self._kill_valkey),
+            ("PostgreSQL stopped at once", self._stop_postgres),
+            *self._world.disasters,
+        ]
+        random.shuffle(disasters)
+        self._report.planned = planned = len(disasters)
+        every = max(1, self._kills // (planned + 1))
         while self._report.kills_in_a_task < self._kills:
             await self._kill_one(random.choice(CALLS_WORKERS + (TRANSCRIPTS_WORKERS if random.random() < 0.2 else ())))
-            if disasters and self._report.kills_in_a_task >= every * (5 - len(disasters)):
-                await disasters.pop(0)()
+            if disasters and self._report.kills_in_a_task >= every * (planned + 1 - len(disasters)):
+                await self._have(disasters.pop(0))
             await asyncio.sleep(random.uniform(0.3, 1.5))
             if not self._posting and self._report.kills > 5 * self._kills:
                 break
         for disaster in disasters:
-            await disaster()
+            await self._have(disaster)
+
+    async def _have(self, disaster: Disaster) -> None:
+        name, happens = disaster
+        await happens()
+        self._report.disasters.append(name)
 
     async def _kill_one(self, name: str) -> None:
         """Freeze it where it is; what it holds is what it was in the middle of; then kill it and start another."""
@@ -163,26 +166,22 @@ class Chaos:
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(LEASE_SECONDS + 3)
         process.send_signal(signal.SIGCONT)
-        self._report.disasters.append("a worker frozen past its lease and thawed")
 
     async def _flush_valkey(self) -> None:
         import redis
 
         with redis.Redis.from_url(self._house.redis_url) as client:
             client.flushall()
-        self._report.disasters.append("Valkey flushed")
 
     async def _kill_valkey(self) -> None:
         await asyncio.to_thread(self._house.valkey.kill)
         await asyncio.sleep(3)
         await asyncio.to_thread(self._house.valkey.start)
-        self._report.disasters.append("Valkey killed")
 
     async def _stop_postgres(self) -> None:
         await asyncio.to_thread(self._house.postgres.stop, immediately=True)
         await asyncio.sleep(3)
         await asyncio.to_thread(self._house.postgres.start)
-        self._report.disasters.append("PostgreSQL stopped at once")
 
     async def _wait_for_ends(self) -> None:
         """Until nothing is owed any more. A minute and a half without any progress ends it, too."""
@@ -198,40 +197,44 @@ class Chaos:
                 return
             await asyncio.sleep(0.5)
 
-    async def _everything(self) -> list[tuple[str, str, str, str | None]]:
-        query = "SELECT c.id, c.status, t.status, c.failure FROM calls c JOIN transcripts t ON t.call_id = c.id"
+    async def _everything(self) -> list[Seen]:
+        query = (
+            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status "
+            "FROM calls c JOIN transcripts t ON t.call_id = c.id"
+        )
         async with self._db.statement() as connection:
-            return [tuple(row) for row in await connection.execute(text(query))]
+            return [Seen(*row) for row in await connection.execute(text(query))]
 
-    def _judge(self, calls: list[tuple[str, str, str, str | None]]) -> None:
+    async def _judge(self, calls: list[Seen]) -> None:
         report = self._report
-        ledger = {
-            path.stem: sum('"place"' in line for line in path.read_text().splitlines())
-            for path in (self._house.data_dir / "simulator").glob("*/*.jsonl")
-        }
+        ledger = await self._world.dialled(calls)
         report.ordered = len(ledger)
-        known = {call_id for call_id, *_ in calls}
+        known = {call.call_id for call in calls}
         report.violations += [f"{call_id} was accepted and is lost" for call_id in report.accepted - known]
         report.violations += [f"{call_id} was dialled, and nobody ordered it" for call_id in ledger.keys() - known]
         report.violations += [f"{call_id} was dialled {times} times" for call_id, times in ledger.items() if times > 1]
-        for call_id, status, transcript, _ in calls:
-            report.statuses[status] += 1
-            report.transcripts[transcript] += 1
-            if status not in TERMINAL:
-                report.violations.append(f"{call_id} is still {status}")
-            if transcript not in ("ready", "failed"):
-                report.violations.append(f"the transcript of {call_id} is still {transcript}")
-            if call_id not in ledger:
+        for call in calls:
+            report.statuses[call.status] += 1
+            report.transcripts[call.transcript] += 1
+            if call.status not in TERMINAL:
+                report.violations.append(f"{call.call_id} is still {call.status}")
+            if call.transcript not in ("ready", "failed"):
+                report.violations.append(f"the transcript of {call.call_id} is still {call.transcript}")
+            if call.call_id not in ledger:
                 report.never_arrived += 1
-                if status != "failed":
-                    report.violations.append(f"{call_id} was never dialled, and is {status}")
-            if status == "completed" and transcript != "ready":
-                report.violations.append(f"{call_id} was completed, and its transcript is {transcript}")
+                if call.status != "failed":
+                    report.violations.append(f"{call.call_id} was never dialled, and is {call.status}")
+            if call.status == "completed" and call.transcript != "ready":
+                report.violations.append(f"{call.call_id} was completed, and its transcript is {call.transcript}")
+        report.violations += await self._world.violations(calls)
+        report.more = self._world.figures()
 
 
-async def run_chaos(data_dir: Path, *, calls: int, kills: int) -> Report:
+async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator") -> Report:
     """The whole run in this folder; takes minutes."""
-    house = Installation(data_dir, SETTINGS)
+    outside = WORLDS[world](data_dir)
+    await outside.start()
+    house = Installation(data_dir, SETTINGS | outside.settings)
     try:
         await asyncio.to_thread(house.start_servers)
         house.start_api()
@@ -241,16 +244,18 @@ async def run_chaos(data_dir: Path, *, calls: int, kills: int) -> Report:
         async with db.transaction() as session:
             await accounts.create_user(session, "chaos@example.com", PASSWORD)
         await asyncio.to_thread(house.wait_until_ready)
-        report = await Chaos(house, db, calls, kills).run()
+        report = await Chaos(house, outside, db, calls, kills).run()
         await db.dispose()
         return report
     finally:
         await asyncio.to_thread(house.stop)
+        await outside.stop()
 
 
 def main() -> None:
     """Prints the figures; exits with 1 if anything was lost, doubled or endless."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", choices=WORLDS, default="simulator", help="the telephony system")
     parser.add_argument("--calls", type=int, default=500)
     parser.add_argument("--kills", type=int, default=20, help="how many must hit a worker in the middle of a task")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the same choices again")
@@ -258,9 +263,9 @@ def main() -> None:
     random.seed(options.seed)
     print(f"seed {options.seed}; this takes several minutes", flush=True)
     with tempfile.TemporaryDirectory(prefix="ringback-chaos-", ignore_cleanup_errors=True) as folder:
-        report = asyncio.run(run_chaos(Path(folder), calls=options.calls, kills=options.kills))
+        report = asyncio.run(run_chaos(Path(folder), calls=options.calls, kills=options.kills, world=options.against))
         print(report)
-        enough = report.kills_in_a_task >= options.kills and len(report.disasters) == 4
+        enough = report.kills_in_a_task >= options.kills and len(report.disasters) == report.planned
         if report.violations or not enough:
             sys.exit("FAILED" if report.violations else "FAILED: too little was broken to prove anything")
 

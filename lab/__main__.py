@@ -18,7 +18,7 @@ _TELEPHONES = """\
 Telephones to call; the last seven digits are yours to choose:
   +91 100 0000001   an agent: answers, and stays      +91 212 0000001   a customer: hangs up after 12 s
   +91 486 0000001   is busy                           +91 300 0000001   rings and never answers
-  +91 603 0000001   declines                          +91 404 0000001   does not exist          (lab/phones.xml has more)
+  +91 603 0000001   declines                          +91 404 0000001   does not exist    (lab/phones.xml has more)
 """
 
 

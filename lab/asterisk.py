@@ -138,8 +138,8 @@ class AsteriskServer:
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         rtp = 20_000 + 100 * (self.ari_port % 300)
         variables = {
-            "ARI_PASSWORD": PASSWORD,
-            "ARI_USERNAME": USERNAME,
+            "RINGBACK_ASTERISK_USERNAME": USERNAME,
+            "RINGBACK_ASTERISK_PASSWORD": PASSWORD,
             "ARI_ADDRESS": "127.0.0.1",
             "ARI_PORT": str(self.ari_port),
             "AMI_PORT": str(self.ami_port),

@@ -1,0 +1,214 @@
+"""The telephony systems that `bench.chaos` runs against: what they need, how they break, and what they saw."""
+
+import asyncio
+import random
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+from aiohttp import web
+
+from lab.asterisk import PASSWORD, USERNAME, AsteriskServer, free_port
+from lab.phones import Phones
+from lab.proxy import Fault, FaultyProxy
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of one call, as the database has it at the end."""
+
+    call_id: str
+    customer: str
+    agent: str
+    status: str
+    transcript: str
+
+
+Disaster = tuple[str, Callable[[], Awaitable[None]]]
+
+
+class World(Protocol):
+    """One telephony system, from outside."""
+
+    settings: dict[str, str]
+    disasters: list[Disaster]
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def new_order(self) -> dict[str, str]: ...
+    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+        """How often each call's agent was rung, by the system's own books. Calls of nobody's are there, too."""
+
+    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+        """What else is wrong."""
+
+    def figures(self) -> list[str]:
+        """Lines for the report."""
+
+
+class SimulatedWorld:
+    """The simulator: its ledger is files that the engine never reads back into its tables."""
+
+    # Every ending there is; silence is answered too, and costs no recognition.
+    _CUSTOMERS = (
+        *["919999999999"] * 6,
+        *["15005550005"] * 6,
+        *[f"1500555000{ending}" for ending in (1, 2, 3, 4, 6, 7)],
+        *["15005550001"] * 2,
+    )
+    _AGENTS = (*["918888888888"] * 10, "15005550011", "15005550012")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.disasters: list[Disaster] = []
+        self.settings = {
+            "RINGBACK_DIAL_GRACE_SECONDS": "6",
+            # A provider takes a moment to answer: time enough to be killed before an order arrives, or after.
+            "RINGBACK_SIMULATOR_LATENCY_SECONDS": "0.3",
+        }
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    def new_order(self) -> dict[str, str]:
+        return {"customer_number": random.choice(self._CUSTOMERS), "agent_number": random.choice(self._AGENTS)}
+
+    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+        return {
+            path.stem: sum('"place"' in line for line in path.read_text().splitlines())
+            for path in (self._folder / "simulator").glob("*/*.jsonl")
+        }
+
+    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+        return []
+
+    def figures(self) -> list[str]:
+        return []
+
+
+class AsteriskWorld:
+    """A real Asterisk and SIPp telephones, with a proxy before ARI that is slow, refuses, and loses answers."""
+
+    _AGENTS = (*["100"] * 12, "101", "486", "300", "302")
+    _CUSTOMERS = (*["203"] * 4, *["202"] * 4, "486", "603", "404", "503", "300", "301", "302", "303")
+    _FAULTY = 0.04
+    """The share of requests that something happens to."""
+
+    def __init__(self, folder: Path) -> None:
+        conversation = _ROOT / "app/telephony/conversations/callback.wav"
+        self.phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=conversation)
+        self.server = AsteriskServer(folder / "asterisk", phones_port=self.phones.port)
+        self.proxy = FaultyProxy(self.server.url)
+        self.disasters: list[Disaster] = [
+            ("the event stream cut", self.proxy.cut_sockets),
+            ("Asterisk frozen for 6 s", self._freeze),
+            ("the event stream cut", self.proxy.cut_sockets),
+            ("Asterisk killed -9 and started again", self._kill),
+        ]
+        self.settings: dict[str, str] = {}
+        self._faults: Counter[str] = Counter()
+        self._invites: dict[str, Counter[int]] = {}
+        self._used: set[str] = set()
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.phones.start)
+        await asyncio.to_thread(self.server.start)
+        await self.proxy.start()
+        self.settings = self.server.settings() | {
+            "RINGBACK_ASTERISK_URL": self.proxy.url,
+            "RINGBACK_AGENT_RING_SECONDS": "4",
+            "RINGBACK_CUSTOMER_RING_SECONDS": "4",
+            "RINGBACK_MAX_CALL_SECONDS": "20",
+        }
+        kinds: dict[str, Fault] = {
+            "slow": Fault(self._now_and_then, delay=1.0),
+            "500": Fault(self._now_and_then, status=500),
+            "409": Fault(self._now_and_then, status=409),
+            "request lost": Fault(self._now_and_then, lose_request=True),
+            "answer lost": Fault(self._now_and_then, lose_answer=True),
+        }
+        self._kinds = kinds
+        self.proxy.faults += kinds.values()
+
+    def _now_and_then(self, asked: web.BaseRequest) -> bool:
+        return "/events" not in asked.path and random.random() < self._FAULTY / 5
+
+    async def stop(self) -> None:
+        await self.proxy.stop()
+        await asyncio.to_thread(self.server.stop)
+        await asyncio.to_thread(self.phones.stop)
+
+    def new_order(self) -> dict[str, str]:
+        return {
+            "customer_number": self._number(random.choice(self._CUSTOMERS)),
+            "agent_number": self._number(random.choice(self._AGENTS)),
+        }
+
+    def _number(self, behaviour: str) -> str:
+        """Nobody else's, so that its INVITEs are those of one leg of one call."""
+        number = f"91{behaviour}{len(self._used):07}"
+        self._used.add(number)
+        return number
+
+    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+        invites = Counter(invite.number for invite in self.phones.invites())
+        found = {call.call_id: invites.pop(call.agent, 0) for call in calls}
+        for call in calls:
+            invites.pop(call.customer, 0)
+        return {call_id: times for call_id, times in found.items() if times} | dict(invites)
+
+    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+        invites = Counter(invite.number for invite in self.phones.invites())
+        found = []
+        for leg in ("agent", "customer"):
+            numbers = {call.call_id: getattr(call, leg) for call in calls}
+            self._invites[leg] = Counter(invites[number] for number in numbers.values())
+            found += [
+                f"{leg} of {call_id} was called {invites[number]} times"
+                for call_id, number in numbers.items()
+                if invites[number] > 1
+            ]
+        found += [
+            f"{call.call_id} is completed, and its customer was never called"
+            for call in calls
+            if call.status == "completed" and not invites[call.customer]
+        ]
+        return found + [f"left at Asterisk: {what}" for what in await self._left()]
+
+    async def _left(self) -> list[str]:
+        async with httpx.AsyncClient(base_url=f"{self.server.url}/ari", auth=(USERNAME, PASSWORD)) as ari:
+            left = [f"channel {channel['id']}" for channel in (await ari.get("/channels")).json()]
+            left += [f"bridge {bridge['id']}" for bridge in (await ari.get("/bridges")).json()]
+        return left + [f"recording {path.name}" for path in self.server.recordings()]
+
+    def figures(self) -> list[str]:
+        met = ", ".join(f"{len(fault.hits)} {name}" for name, fault in self._kinds.items())
+        return [
+            f"faults of ARI              {met}",
+            *[
+                f"INVITEs per {leg:<14} {', '.join(f'{times}: {n} calls' for times, n in sorted(counted.items()))}"
+                for leg, counted in self._invites.items()
+            ],
+        ]
+
+    async def _freeze(self) -> None:
+        self.server.freeze()
+        await asyncio.sleep(6)
+        self.server.thaw()
+
+    async def _kill(self) -> None:
+        await asyncio.to_thread(self.server.kill)
+        await asyncio.sleep(2)
+        await asyncio.to_thread(self.server.start)
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {"simulator": SimulatedWorld, "asterisk": AsteriskWorld}
