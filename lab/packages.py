@@ -93,13 +93,13 @@ def _unpack(base: Path) -> None:
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
     for package in sorted((base / "debs").glob("*.deb")):
-        unpacking = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE)
-        subprocess.run(
-            ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)],
-            stdin=unpacking.stdout,
-            check=True,
-        )
-        if unpacking.wait():
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as unpacking:
+            subprocess.run(
+                ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)],
+                stdin=unpacking.stdout,
+                check=True,
+            )
+        if unpacking.returncode:
             raise PackagesError(f"{package} cannot be unpacked")
 
 

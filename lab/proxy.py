@@ -109,7 +109,7 @@ class FaultyProxy:
                 await socket.prepare(asked)
                 self._sockets.add(socket)
                 try:
-                    answering = asyncio.create_task(_drain(socket))
+                    answering = asyncio.create_task(_drain(socket, upstream))
                     async for message in upstream:
                         if message.type == aiohttp.WSMsgType.TEXT:
                             await socket.send_str(message.data)
@@ -123,7 +123,8 @@ class FaultyProxy:
             return self._cut(asked)
 
 
-async def _drain(socket: web.WebSocketResponse) -> None:
-    """Answer its pings."""
+async def _drain(socket: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
+    """Answer its pings, and leave Asterisk when it has left."""
     async for _ in socket:
         pass
+    await upstream.close()

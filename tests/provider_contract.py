@@ -54,6 +54,7 @@ class Stage:
     """Answers, and stays."""
     agent: str
     endings: tuple[Ending, ...]
+    """Among them one agent who never answers."""
 
 
 def new_order(customer: str, agent: str) -> CallOrder:
@@ -174,7 +175,10 @@ class ProviderContract:
         await stage.provider.discard_recording(call.ref)
 
     async def test_hanging_up_before_anybody_answered(self, stage: Stage) -> None:
-        async with Following(stage.provider, new_order(stage.patient_customer, stage.agent)).placed() as call:
+        (agent,) = [
+            ending.agent for ending in stage.endings if (ending.leg, ending.status) == (Leg.AGENT, CallStatus.NO_ANSWER)
+        ]
+        async with Following(stage.provider, new_order(stage.patient_customer, agent)).placed() as call:
             await stage.provider.hangup(call.ref)
             ended = await call.until_ended()
             assert ended.status == CallStatus.CANCELED

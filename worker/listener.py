@@ -7,6 +7,7 @@ listens is found by tracking, which looks at every live call as soon as somebody
 
 import asyncio
 from datetime import timedelta
+from time import monotonic
 from uuid import UUID
 
 import structlog
@@ -96,12 +97,13 @@ class Listener:
 
     async def _listen(self) -> None:
         provider = self._context.provider
+        connected_at = 0.0
         try:
             while True:
                 try:
                     async with provider.listen() as reports:
                         log.info("listener_connected", provider=provider.name)
-                        self._connected, self._problem = True, None
+                        self._connected, self._problem, connected_at = True, None, monotonic()
                         # Whatever happened until now was not heard: every live call is asked about.
                         await tasks.hasten(self._context.db, TaskKind.TRACK)
                         async for report in reports:
@@ -113,8 +115,10 @@ class Listener:
                     log.exception("listener_failed", provider=provider.name)
                     self._problem = repr(error)
                 log.warning("listener_disconnected", provider=provider.name, problem=self._problem)
-                # A connection that was cut is had again at once, most often; a system that is away takes a while.
-                await asyncio.sleep(0.1 if self._connected else _RECONNECT_SECONDS)
+                # A connection that was cut is had again at once, most often. A system that is away takes a while, and
+                # one that sends us away for somebody else must not be fought over.
+                lasted = monotonic() - connected_at if self._connected else 0.0
+                await asyncio.sleep(0.1 if lasted > _RECONNECT_SECONDS else _RECONNECT_SECONDS)
                 self._connected = False
         finally:
             self._connected = False

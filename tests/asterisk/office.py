@@ -81,6 +81,7 @@ class Office:
             folder,
             {
                 **lab.server.settings(),
+                "RINGBACK_ASTERISK_APP": f"office-{secrets.token_hex(4)}",
                 "RINGBACK_AGENT_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CUSTOMER_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CALLER_ID": "911204567890",

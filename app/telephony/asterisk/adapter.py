@@ -45,6 +45,8 @@ _PREPARE_SECONDS = 8.0
 """A leg that could not be dialled by then, since this began, is not dialled any more: it may have been given up."""
 _DIAL_SECONDS = 4.0
 """How long the answer to a dial is waited for."""
+_ENTERING_SECONDS = 0.005
+"""A new channel takes some of these until it is in our application."""
 _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """What a channel may take to ring beyond the time that it may ring for."""
@@ -83,9 +85,7 @@ class Asterisk(TelephonyProvider):
         try:
             async with asyncio.timeout(_PREPARE_SECONDS):
                 await preparing
-            if monotonic() - began > _PREPARE_SECONDS:  # this process was frozen
-                raise _NotDialed("This took too long", retry=False)
-            return await self._dial(order, leg, channel)
+            return await self._dial(order, leg, channel, until=began + _PREPARE_SECONDS)
         except (TimeoutError, Lost) as error:
             result: PlaceResult = Rejected(str(error) or "Asterisk answers too slowly", retry_after=_RETRY_SECONDS)
         except _NotDialed as error:
@@ -93,25 +93,27 @@ class Asterisk(TelephonyProvider):
         await self._delete(f"/channels/{channel}", at_best=True)
         return result
 
-    async def _dial(self, order: CallOrder, leg: Leg, channel: str) -> PlaceResult:
-        """The one request that makes a telephone ring."""
+    async def _dial(self, order: CallOrder, leg: Leg, channel: str, *, until: float) -> PlaceResult:
+        """The one request that makes a telephone ring. It is sent again only if Asterisk said that it did nothing."""
         seconds = order.agent_ring_seconds if leg is Leg.AGENT else order.customer_ring_seconds
-        try:
-            async with asyncio.timeout(_DIAL_SECONDS):
-                answer = await self._ari.request("POST", f"/channels/{channel}/dial", timeout=str(round(seconds)))
-        except TimeoutError:
-            return Unknown("Asterisk did not answer the dial")
-        except Lost as error:
-            if not error.sent:
-                raise
-            return Unknown(str(error))
-        if answer.ok:
-            return Accepted(channel)
-        if answer.status == 404:
-            raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=False)
-        if answer.status == 409:  # it has left our application, or is dialled already
-            raise _NotDialed(f"Asterisk refused to dial the {leg}'s leg: {answer.said}", retry=True)
-        return Unknown(f"Asterisk answered the dial with {answer.said}")
+        while monotonic() < until:  # or this process was frozen
+            try:
+                async with asyncio.timeout(_DIAL_SECONDS):
+                    answer = await self._ari.request("POST", f"/channels/{channel}/dial", timeout=str(round(seconds)))
+            except TimeoutError:
+                return Unknown("Asterisk did not answer the dial")
+            except Lost as error:
+                if not error.sent:
+                    raise
+                return Unknown(str(error))
+            if answer.ok:
+                return Accepted(channel)
+            if answer.status == 404:
+                raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=True)
+            if answer.status != 409:
+                return Unknown(f"Asterisk answered the dial with {answer.said}")
+            await asyncio.sleep(_ENTERING_SECONDS)  # 409: the channel is only just entering our application
+        raise _NotDialed(f"Dialling the {leg}'s leg took too long", retry=True)
 
     async def _prepare_agent(self, order: CallOrder) -> None:
         await self._create(order, Leg.AGENT, order.agent_number)
@@ -173,7 +175,7 @@ class Asterisk(TelephonyProvider):
                 )
             if answer.ok and answer.body["dialplan"]["app_name"] == "Stasis":
                 return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _join(self, bridge: str, channel: str) -> None:
         while True:
@@ -182,7 +184,7 @@ class Asterisk(TelephonyProvider):
                 return
             if answer.status not in (409, 422):  # 409, 422: not in our application yet
                 raise _NotDialed(f"The agent's leg was gone: {answer.said}", retry=False)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _start_recording(self, call_id: str, channel: str) -> None:
         """Both sides apart, in one file: only AMI can."""
@@ -240,6 +242,7 @@ class Asterisk(TelephonyProvider):
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Report]]:
         async with self._ari.events(self._options.app) as events:
+            await self._registered()
             translator = Translator()
             channels = await self._ari.request("GET", "/channels")
             if not channels.ok:
@@ -247,6 +250,15 @@ class Asterisk(TelephonyProvider):
             for channel in channels.body:
                 translator.remember(channel)
             yield _reports(events, translator)
+
+    async def _registered(self) -> None:
+        """Asterisk accepts the connection a moment before it knows the application, and turns channels away until
+        then."""
+        for _ in range(100):
+            if (await self._ari.request("GET", f"/applications/{self._options.app}")).ok:
+                return
+            await asyncio.sleep(0.02)
+        raise ProviderError(f"Asterisk does not register the application {self._options.app}")
 
     async def hangup(self, ref: CallRef) -> None:
         # The bridge first: whoever is just preparing the customer's leg finds it gone, and stops.
