@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null 
   python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 
-.PHONY: up test test-asterisk asterisk-up check format chaos bench lock clean
+.PHONY: up test test-asterisk asterisk-up check format chaos bench bench-asterisk lock clean
 
 up: .venv/embedded
 	@exec $(BIN)/ringback up
@@ -37,6 +37,10 @@ chaos: .venv/dev
 # About ten minutes: the figures of docs/benchmarks.md
 bench: .venv/dev
 	$(BIN)/python -m bench.api $(ARGS)
+
+# Three minutes: calls on a real Asterisk
+bench-asterisk: .venv/dev
+	$(BIN)/python -m bench.asterisk $(ARGS)
 
 # After a change of dependencies in pyproject.toml
 lock: .venv/dev

@@ -31,13 +31,12 @@ from passlib.hash import argon2
 from app import accounts
 from app.db import Database
 from app.security import Tokens
-from bench.installation import Installation, free_port
+from bench.installation import Installation, free_port, processes
 
 EMAIL, PASSWORD = "bench@example.com", "a benchmark's password"
 NAIVE_EMAIL = "naive@example.com"
 CONNECTIONS, STORMERS = 16, 32
 ORDER = json.dumps({"customer_number": "919999999999", "agent_number": "918888888888"})
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -108,22 +107,10 @@ class Bench:
     def _cpu(self, target: Target) -> float:
         """Seconds that the server, PostgreSQL and Valkey have used. The floor uses only the first."""
         postmaster = int((self._house.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-        backends = [pid for pid, parent, _ in _processes() if parent == postmaster]
+        backends = [pid for pid, parent, _ in processes() if parent == postmaster]
         mine = {target.pid, postmaster, *backends, self._house.valkey.pid}
         # What a backend that has ended used is in its parent's account of its children.
-        return sum(seconds for pid, _, seconds in _processes() if pid in mine)
-
-
-def _processes() -> list[tuple[int, int, float]]:
-    """Process, parent, CPU seconds (its own and its ended children's)."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        found.append((int(stat.parent.name), int(fields[1]), sum(map(int, fields[11:15])) / _TICKS))
-    return found
+        return sum(seconds for pid, _, seconds in processes() if pid in mine)
 
 
 def _figures_of(run: "subprocess.Popen[str]") -> tuple[int, float, float]:

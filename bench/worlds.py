@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 from aiohttp import web
 
-from lab.asterisk import PASSWORD, USERNAME, AsteriskServer, free_port
+from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
 from lab.proxy import Fault, FaultyProxy
 
@@ -182,13 +181,7 @@ class AsteriskWorld:
             for call in calls
             if call.status == "completed" and not invites[call.customer]
         ]
-        return found + [f"left at Asterisk: {what}" for what in await self._left()]
-
-    async def _left(self) -> list[str]:
-        async with httpx.AsyncClient(base_url=f"{self.server.url}/ari", auth=(USERNAME, PASSWORD)) as ari:
-            left = [f"channel {channel['id']}" for channel in (await ari.get("/channels")).json()]
-            left += [f"bridge {bridge['id']}" for bridge in (await ari.get("/bridges")).json()]
-        return left + [f"recording {path.name}" for path in self.server.recordings()]
+        return found + [f"left at Asterisk: {what}" for what in await asyncio.to_thread(self.server.left)]
 
     def figures(self) -> list[str]:
         met = ", ".join(f"{len(fault.hits)} {name}" for name, fault in self._kinds.items())

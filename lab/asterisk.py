@@ -1,5 +1,6 @@
 """One Asterisk in a folder of its own, with the configuration of `deploy/asterisk`."""
 
+import json
 import os
 import resource
 import shutil
@@ -7,10 +8,10 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from lab import packages
 
@@ -83,15 +84,23 @@ class AsteriskServer:
 
     def answers(self) -> bool:
         """Whether it takes requests and its trunks are known."""
-        login = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-        request = urllib.request.Request(
-            f"{self.url}/ari/endpoints/PJSIP/trunk-from", headers={"Authorization": f"Basic {login}"}
-        )
         try:
-            with urllib.request.urlopen(request, timeout=2):
-                return True
-        except (urllib.error.URLError, OSError):
+            self._ari("/endpoints/PJSIP/trunk-from")
+        except OSError:
             return False
+        return True
+
+    def left(self) -> list[str]:
+        """The channels, bridges and recordings that it holds."""
+        found = [f"channel {channel['id']}" for channel in self._ari("/channels")]
+        found += [f"bridge {bridge['id']}" for bridge in self._ari("/bridges")]
+        return found + [f"recording {path.name}" for path in self.recordings()]
+
+    def _ari(self, path: str) -> Any:
+        login = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(f"{self.url}/ari{path}", headers={"Authorization": f"Basic {login}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     def run(self, command: str) -> str:
         """Asterisk's own command line: `core show channels`."""

@@ -69,6 +69,10 @@ class Phones:
         if self._process.poll() is not None:
             raise RuntimeError(f"SIPp does not start: {(self.folder / 'stdout.log').read_text()[-1000:]}")
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.poll() is None else None
+
     def invites(self) -> list[Invite]:
         """Every INVITE so far, in their order."""
         log = self.folder / "invites.log"

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from sqlalchemy import select
 
 from app.models import Listener
+from lab.voices import likeness, voice
 from tests.asterisk.office import Lab, MakeOffice, Office, eventually
 from tests.words import normalized, word_errors
 
@@ -56,26 +56,9 @@ async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, offic
     samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
     assert abs(len(samples) / rate - talk) < 0.5, "from the customer's answer to the end"
     for channel, side in enumerate(("agent", "customer")):
-        assert likeness(samples[:, channel], voice(lab, side)) > 0.8, side
-        other = voice(lab, "customer" if side == "agent" else "agent")
+        assert likeness(samples[:, channel], voice(lab.phones, side)) > 0.8, side
+        other = voice(lab.phones, "customer" if side == "agent" else "agent")
         assert likeness(samples[:, channel], other) < 0.5, f"{side} has the other's voice"
-
-
-def voice(lab: Lab, side: str) -> np.ndarray:
-    samples, _ = soundfile.read(
-        lab.phones.folder / f"{side}.alaw", format="RAW", subtype="ALAW", samplerate=8000, channels=1
-    )
-    return np.asarray(samples)
-
-
-def likeness(heard: np.ndarray, source: np.ndarray) -> float:
-    """The best normalized correlation of what was heard with any part of the source."""
-    size = len(heard) + len(source)
-    spectrum = np.fft.rfft(source, size) * np.conj(np.fft.rfft(heard, size))
-    matches = np.fft.irfft(spectrum, size)
-    shift = int(np.argmax(matches))
-    part = np.roll(np.pad(source, (0, size - len(source))), -shift)[: len(heard)]
-    return float(np.dot(heard, part) / (np.linalg.norm(heard) * np.linalg.norm(part) + 1e-9))
 
 
 # Cancelling
