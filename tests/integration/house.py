@@ -159,7 +159,11 @@ class House:
             await session.execute(
                 update(Call)
                 .where(Call.id == self.call_id)
-                .values(dialed_at=Call.dialed_at - by, expires_at=Call.expires_at - by)
+                .values(
+                    dialed_at=Call.dialed_at - by,
+                    customer_dialed_at=Call.customer_dialed_at - by,
+                    expires_at=Call.expires_at - by,
+                )
             )
 
 

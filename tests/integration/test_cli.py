@@ -279,3 +279,40 @@ async def test_the_event_that_ends_a_call_is_never_missed(
     said = io.StringIO()
     assert not await asyncio.wait_for(follow(db, call_id, Console(file=said, width=80)), 10)
     assert "customer The [/line] is busy" in said.getvalue()
+
+
+# Telephony
+
+
+def test_the_simulator_needs_nothing(ringback: Ringback) -> None:
+    assert "simulator" in ringback("telephony", "check").check()
+
+
+def test_settings_of_asterisk_that_are_missing_are_named(ringback: Ringback) -> None:
+    done = ringback("telephony", "check", RINGBACK_TELEPHONY_PROVIDER="asterisk")
+    assert done.code == 1
+    assert "Traceback" not in done.told
+    for name in ("URL", "USERNAME", "PASSWORD"):
+        assert f"RINGBACK_ASTERISK_{name}" in done.told
+
+
+def test_an_asterisk_that_is_not_there_is_told_with_the_way_to_mend_it(ringback: Ringback) -> None:
+    done = ringback(
+        "telephony",
+        "check",
+        RINGBACK_TELEPHONY_PROVIDER="asterisk",
+        RINGBACK_ASTERISK_URL="http://127.0.0.1:1",
+        RINGBACK_ASTERISK_USERNAME="ringback",
+        RINGBACK_ASTERISK_PASSWORD="secret",
+    )
+    assert done.code == 1
+    assert "http.conf" in done.out
+
+
+async def test_a_call_is_canceled_once(ringback: Ringback, db: Database, hints: Hints, user: User) -> None:
+    async with db.transaction() as session:
+        claims = await accounts.open_login(session, user, seconds=60)
+    call_id = await calls.create_call(db, hints, claims, ORDER)
+    for _ in range(2):
+        assert "canceled" in ringback("calls", "cancel", call_id).check()
+    assert "call_0000000000000000" in ringback("calls", "cancel", "call_0000000000000000").refused()
