@@ -38,7 +38,7 @@ chaos: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m bench.api $(ARGS)
 
-# Three minutes: calls on a real Asterisk
+# Four minutes: calls on a real Asterisk
 bench-asterisk: .venv/dev
 	$(BIN)/python -m bench.asterisk $(ARGS)
 

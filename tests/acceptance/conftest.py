@@ -27,6 +27,7 @@ class Instance:
     port: int
     process: "subprocess.Popen[str]"
     output: str
+    settings: dict[str, str]
 
     @property
     def base_url(self) -> str:
@@ -34,7 +35,7 @@ class Instance:
 
     @property
     def environment(self) -> dict[str, str]:
-        return environment(self.data_dir, self.port)
+        return environment(self.data_dir, self.port, **self.settings)
 
     def ringback(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         return ringback(self.environment, *arguments, stdin=stdin)
@@ -56,13 +57,20 @@ def ringback(env: dict[str, str], *arguments: str, stdin: str = "") -> "subproce
     return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
-def start(data_dir: Path, *, port: int | None = None, until: str = "Ctrl-C stops", demo: bool = False) -> Instance:
-    """Start it and read what it says until it serves."""
-    port = port or free_port()
+def start(
+    data_dir: Path,
+    *,
+    port: int | None = None,
+    until: str = "Ctrl-C stops",
+    demo: bool = False,
+    settings: dict[str, str] | None = None,
+) -> Instance:
+    """Start it with these settings, and read what it says until it serves."""
+    port, settings = port or free_port(), settings or {}
     options = [] if demo else ["--no-demo"]
     process = subprocess.Popen(
         [sys.executable, "-m", "app.cli", "up", *options],
-        env=environment(data_dir, port),
+        env=environment(data_dir, port, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -72,7 +80,7 @@ def start(data_dir: Path, *, port: int | None = None, until: str = "Ctrl-C stops
     for line in process.stdout:
         output += line
         if until in line:
-            return Instance(data_dir, port, process, output)
+            return Instance(data_dir, port, process, output, settings)
     raise AssertionError(f"`ringback up` ended with {process.wait()}:\n{output}")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from app.models import Listener
 from lab.voices import likeness, voice
+from tests.acceptance.conftest import start
 from tests.asterisk.office import Lab, MakeOffice, Office, eventually
 from tests.words import normalized, word_errors
 
@@ -126,3 +127,17 @@ async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_office: MakeO
     (said,) = await eventually(missing)
     assert said.startswith("asterisk: Asterisk cannot be reached at http://127.0.0.1:9")
     assert "ringback telephony check" in said
+
+
+async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) -> None:
+    """Its demonstration call is for the simulator."""
+    before = lab.phones.invites()
+    settings = lab.server.settings() | {"RINGBACK_ASTERISK_APP": "the-one-command"}
+    running = await asyncio.to_thread(start, tmp_path / "up", demo=True, settings=settings)
+    try:
+        assert "Calls are real: asterisk" in running.output
+        assert "demonstration" not in running.output
+        assert "Ready for a call" in running.ringback("telephony", "check").stdout
+        assert lab.phones.invites() == before
+    finally:
+        await asyncio.to_thread(running.stop)

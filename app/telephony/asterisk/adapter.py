@@ -2,8 +2,8 @@
 
 Why so: a channel that is created and then dialled needs nobody of ours while it rings; both are in the bridge before
 the customer answers, so that they hear each other, are recorded, and are cut after the longest time allowed, even if
-every process of ours is dead by then. Only one request of each leg rings a telephone, the `dial`; it is sent once, and
-everything before it may be repeated.
+every process of ours is dead by then. Only one request of each leg rings a telephone, the `dial`; once it may have
+arrived it is not sent again. Everything before it may be repeated.
 """
 
 import asyncio
