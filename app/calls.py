@@ -274,9 +274,9 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     call.hangup_cause = event.hangup_cause
     call.ended_by = event.ended_by
     call.failure = event.detail
-    if call.dialed_at is not None:
-        # Whoever ended it: the other leg is let go, and nothing stays behind at the provider.
-        await tasks.add(session, TaskKind.HANGUP, call.id)
+    # Whoever ended it: the other leg is let go, and nothing stays behind at the provider, not even of a call that was
+    # waiting in the queue again.
+    await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording:
         await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)
     else:

@@ -17,6 +17,7 @@ from app.models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import CallEvent, CallStatus, Leg, ProviderError, Snapshot
 from worker.context import Context
+from worker.dial import STALE_SECONDS
 
 log = structlog.get_logger()
 
@@ -105,7 +106,8 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
 
 
 def _grace(context: Context) -> float:
-    return max(context.settings.dial_grace_seconds, context.provider.capabilities.longest_dial_seconds)
+    """By then whoever spent the right to dial has sent the request or given it up."""
+    return max(context.settings.dial_grace_seconds, STALE_SECONDS + context.provider.capabilities.longest_dial_seconds)
 
 
 def _timed_out(call: LiveCall) -> CallEvent:

@@ -152,6 +152,8 @@ async def test_a_canceled_call_is_never_dialled(house_with: MakeHouse) -> None:
         assert await calls.cancel(session, house.call_id) == "canceled"
     await house.run("dial")
     assert not house.provider.orders
+    await house.run("hangup")
+    assert await house.open_tasks() == []
 
 
 async def test_a_canceled_call_connects_nobody(house: House) -> None:

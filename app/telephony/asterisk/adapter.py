@@ -10,7 +10,7 @@ import asyncio
 import io
 import wave
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -47,6 +47,8 @@ _DIAL_SECONDS = 4.0
 """How long the answer to a dial is waited for."""
 _ENTERING_SECONDS = 0.005
 """A new channel takes some of these until it is in our application."""
+_CLEAR_SECONDS = 2.0
+"""How long the channel of a leg that is not dialled may take to be deleted. `hangup` does it later otherwise."""
 _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """What a channel may take to ring beyond the time that it may ring for."""
@@ -64,7 +66,10 @@ class _NotDialed(Exception):
 class Asterisk(TelephonyProvider):
     name = "asterisk"
     capabilities = Capabilities(
-        hangup=True, stream=True, poll_seconds=5.0, longest_dial_seconds=_PREPARE_SECONDS + _DIAL_SECONDS
+        hangup=True,
+        stream=True,
+        poll_seconds=5.0,
+        longest_dial_seconds=_PREPARE_SECONDS + _DIAL_SECONDS + _CLEAR_SECONDS,
     )
 
     def __init__(self, options: AsteriskOptions, *, longest_ring_seconds: float) -> None:
@@ -90,7 +95,9 @@ class Asterisk(TelephonyProvider):
             result: PlaceResult = Rejected(str(error) or "Asterisk answers too slowly", retry_after=_RETRY_SECONDS)
         except _NotDialed as error:
             result = Rejected(str(error), retry_after=_RETRY_SECONDS if error.retry else None)
-        await self._delete(f"/channels/{channel}", at_best=True)
+        with suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(_CLEAR_SECONDS):
+                await self._delete(f"/channels/{channel}")
         return result
 
     async def _dial(self, order: CallOrder, leg: Leg, channel: str, *, until: float) -> PlaceResult:
@@ -296,15 +303,11 @@ class Asterisk(TelephonyProvider):
     async def discard_recording(self, ref: CallRef) -> None:
         await self._delete(f"/recordings/stored/{ref.call_id}")
 
-    async def _delete(self, path: str, *, at_best: bool = False, **query: str) -> None:
+    async def _delete(self, path: str, **query: str) -> None:
         """404 is as good: it is gone."""
-        try:
-            answer = await self._ari.request("DELETE", path, **query)
-            if not answer.ok and answer.status != 404:
-                raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
-        except ProviderError:
-            if not at_best:
-                raise
+        answer = await self._ari.request("DELETE", path, **query)
+        if not answer.ok and answer.status != 404:
+            raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
 
     def check(self) -> AsyncIterator[Finding]:
         return check(self._options, self._ari)
