@@ -4,7 +4,7 @@ from app.telephony.base import CallStatus
 
 _S = CallStatus
 
-TERMINAL = frozenset({_S.COMPLETED, _S.BUSY, _S.NO_ANSWER, _S.FAILED, _S.CANCELED, _S.TIMED_OUT})
+TERMINAL = frozenset({_S.COMPLETED, _S.BUSY, _S.NO_ANSWER, _S.FAILED, _S.CANCELED, _S.TIMED_OUT, _S.AFTER_HOURS})
 
 MOVES: dict[CallStatus, frozenset[CallStatus]] = {
     _S.QUEUED: frozenset({_S.DIALING, _S.CANCELED, _S.FAILED}),
@@ -14,6 +14,15 @@ MOVES: dict[CallStatus, frozenset[CallStatus]] = {
     _S.IN_PROGRESS: frozenset({_S.COMPLETED, _S.FAILED, _S.TIMED_OUT}),
     **{status: frozenset() for status in TERMINAL},
 }
+
+CORRECTIONS: dict[CallStatus, frozenset[CallStatus]] = {
+    # Another system may tell of any call of ours, and does not tell it step by step.
+    _S.QUEUED: TERMINAL,
+    # That nothing was heard in time is no more than that; whoever knows better may say so later.
+    _S.TIMED_OUT: TERMINAL - {_S.TIMED_OUT},
+    _S.IN_PROGRESS: TERMINAL,
+}
+"""Moves that a report from outside may make besides: `app.reports`."""
 
 NOTED: frozenset[CallStatus] = frozenset({_S.RINGING})
 """Statuses in which a further report of the same status is worth a line: one leg rings, answers, the other rings."""
@@ -25,13 +34,14 @@ WHY_NO_TRANSCRIPT: dict[CallStatus, str] = {
     _S.FAILED: "The call could not be connected",
     _S.CANCELED: "The call was canceled",
     _S.TIMED_OUT: "The call timed out: the telephony provider reported no end to it",
+    _S.AFTER_HOURS: "The call was refused out of hours",
 }
 """What a poller is told when a call ends in this status and there is nothing to transcribe."""
 
 
-def may_move(current: CallStatus, new: CallStatus) -> bool:
+def may_move(current: CallStatus, new: CallStatus, *, by_report: bool = False) -> bool:
     """Whether a call in `current` may go on to `new`."""
-    return new in MOVES[current]
+    return new in MOVES[current] or (by_report and new in CORRECTIONS.get(current, ()))
 
 
 def may_note(current: CallStatus, new: CallStatus) -> bool:

@@ -1,9 +1,13 @@
 """Every table, on one page.
 
 users ─┬─ login_sessions
+       ├─ webhook_secrets         what callbacks are signed with; two of them while one is being replaced
+       ├─ api_keys                for call reports
+       ├─ dids                    rented numbers, and how many channels each has
        └─ calls ─┬─ call_events   what happened, one row each, in order
                  ├─ transcripts   one per call
                  ├─ recordings    at most one per call
+                 ├─ deliveries    callbacks, one row for each thing that a client is told
                  └─ tasks         work still to be done; a row is deleted with the change that completes it
 workers                           one row per worker process: its heartbeat
 listeners                         one row per telephony provider that has a stream: who listens, and how it goes
@@ -17,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -45,6 +50,19 @@ class TranscriptStatus(StrEnum):
     DISABLED = "disabled"
 
 
+class CallType(StrEnum):
+    """The vendor's words."""
+
+    CLICK_TO_CALL = "C2C"
+    INBOUND = "inbound"
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 class TaskKind(StrEnum):
     DIAL = "dial"
     CONNECT = "connect"
@@ -52,12 +70,14 @@ class TaskKind(StrEnum):
     HANGUP = "hangup"
     FETCH_RECORDING = "fetch_recording"
     TRANSCRIBE = "transcribe"
+    DELIVER = "deliver"
 
 
 class Queue(StrEnum):
-    """A kind of worker. Recognition is CPU-bound and must never delay a dial, so it has its own."""
+    """Work that must not wait for other work: recognition is CPU-bound, and a receiver of callbacks may be slow."""
 
     CALLS = "calls"
+    CALLBACKS = "callbacks"
     TRANSCRIPTS = "transcripts"
 
 
@@ -88,6 +108,12 @@ class User(Base):
     password_hash: Mapped[str]
     is_active: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     is_verified: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
+    pool_channels: Mapped[int] = mapped_column(
+        Integer, server_default=text("0"), doc="Channels to divide among the user's DIDs"
+    )
+    compat_callbacks: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), doc="Callbacks have the keys and events that older handlers read"
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -103,19 +129,72 @@ class LoginSession(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class WebhookSecret(Base):
+    """As Standard Webhooks has them. While one replaces another, both sign."""
+
+    __tablename__ = "webhook_secrets"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    secret: Mapped[str] = mapped_column(doc="whsec_ and base64")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None] = mapped_column(doc="None: the newest")
+
+
+class ApiKey(Base):
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True, doc="The key's first characters, by which a person names it")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    sha256: Mapped[str] = mapped_column(unique=True, doc="Of the key, which is random and long: no salt is needed")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Did(Base):
+    """A number that a user rents. How many of its channels are in use is counted from the live calls, never stored."""
+
+    __tablename__ = "dids"
+    __table_args__ = (
+        CheckConstraint("allocated_channels BETWEEN 0 AND max_channels", name="allocated_channels"),
+        Index("ix_dids_user", "user_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, doc="PN_ and 10 digits")
+    number: Mapped[str] = mapped_column(doc="Digits, as it was added")
+    key: Mapped[str] = mapped_column(unique=True, doc="The number without India's 91, by which it is found")
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    max_channels: Mapped[int] = mapped_column(Integer)
+    allocated_channels: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    expired_at: Mapped[datetime | None]
+    inbound_callback_url: Mapped[str | None]
+    inbound_transcript: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Call(Base):
     __tablename__ = "calls"
     __table_args__ = (
         _one_of("status", CallStatus),
+        _one_of("call_type", CallType),
         Index("ix_calls_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        Index("uq_calls_report_key", "report_key", unique=True, postgresql_where=text("report_key IS NOT NULL")),
+        # The channels in use, by number and by user.
+        Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL AND did_id IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="call_ and 16 of [0-9a-z]")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     customer_number: Mapped[str] = mapped_column(doc="Digits")
-    agent_number: Mapped[str] = mapped_column(doc="Digits")
+    agent_number: Mapped[str | None] = mapped_column(doc="Digits; None: an inbound call that nobody took")
     did: Mapped[str | None] = mapped_column(doc="The number both are shown, as digits; None: the server's")
+    did_id: Mapped[str | None] = mapped_column(ForeignKey("dids.id"))
     language: Mapped[str | None] = mapped_column(doc="Asked for; None: the server's default")
+    callback_url: Mapped[str | None]
+    call_type: Mapped[str] = mapped_column(server_default=CallType.CLICK_TO_CALL)
+    report_key: Mapped[str | None] = mapped_column(doc="Unique, of a call that only reports told us of")
+    reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="The call's length, by a report")
+    reported_talk_seconds: Mapped[int | None] = mapped_column(Integer, doc="From its answer, by a report")
+    recording_url: Mapped[str | None] = mapped_column(doc="Where a report says that the recording is")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
     dial_token: Mapped[UUID | None] = mapped_column(doc="The right to dial: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(
@@ -171,8 +250,36 @@ class Transcript(Base):
     history: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB, doc="Turns in time order")
     language: Mapped[str | None]
     engine: Mapped[str | None] = mapped_column(doc="What recognized and summarized it")
+    round: Mapped[int] = mapped_column(Integer, server_default=text("0"), doc="How often it was asked for again")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Delivery(Base):
+    """One callback: what is told, and how telling it goes. See `app.callbacks`."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        _one_of("status", DeliveryStatus),
+        UniqueConstraint("call_id", "event", "round"),
+        Index("ix_deliveries_pending", "call_id", "id", postgresql_where=text("status = 'pending'")),
+        Index("ix_deliveries_user_newest", "user_id", text("id DESC")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, doc="In the order in which things happened")
+    message_id: Mapped[str] = mapped_column(unique=True, doc="The webhook-id: msg_ and 24 hex digits")
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
+    event: Mapped[str]
+    round: Mapped[int] = mapped_column(Integer, doc="The transcript's, so that a retried one is told again")
+    url: Mapped[str]
+    body: Mapped[dict[str, Any]] = mapped_column(JSON, doc="JSON and not JSONB, which forgets the order of keys")
+    status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_answer: Mapped[str | None] = mapped_column(doc="For a person: the receiver's status, or why there is none")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
 
 
 class Task(Base):
@@ -183,6 +290,8 @@ class Task(Base):
         _one_of("kind", TaskKind),
         _one_of("queue", Queue),
         Index("ix_tasks_queue_due", "queue", "due_at"),
+        # Callbacks of a call go out one after another, so there is one of these at a time.
+        Index("uq_tasks_deliver", "call_id", unique=True, postgresql_where=text("kind = 'deliver'")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

@@ -33,6 +33,7 @@ class CallStatus(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     TIMED_OUT = "timed_out"
+    AFTER_HOURS = "after_hours"
 
 
 class Leg(StrEnum):
