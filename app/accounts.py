@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, literal, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import security
+from app import callbacks, security
 from app.db import Database
 from app.errors import (
     AlreadyExists,
@@ -60,6 +60,7 @@ async def create_user(
     except IntegrityError as error:
         raise AlreadyExists(f"There is a user {email} already") from error
     await session.refresh(user)
+    await callbacks.new_secret(session, user.id)
     return user
 
 

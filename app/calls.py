@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import case, exists, func, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import call_state, tasks, transcripts
+from app import call_state, callbacks, dids, tasks, transcripts
 from app.db import Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
-from app.models import Call, CallEventRow, Queue, Task, TaskKind
+from app.models import Call, CallEventRow, CallType, Queue, Task, TaskKind, TranscriptStatus
 from app.security import Claims
 from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
 
@@ -39,7 +39,23 @@ class NewCall:
     customer_number: str
     agent_number: str
     did: str | None = None
-    """The number both are to be shown; None: the server's."""
+    """The rented number whose channel it takes, and which both are shown; None: the server's, if it has one."""
+    shown: str | None = None
+    """A number to show that nobody rents: of whoever has the machine itself."""
+    callback_url: str | None = None
+    transcript: bool = True
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedCall:
+    """A call that is queued."""
+
+    id: str
+    did: str | None
+    """As it is stored, whichever way the client wrote it."""
+    warning: str | None
+    """Of channels that were all taken; the call is accepted all the same."""
 
 
 # One statement, one round trip: whether the login still counts, the call, its first event, its transcript and the task
@@ -51,13 +67,15 @@ WITH caller AS (
     WHERE login_sessions.id = :session_id AND users.id = :user_id
       AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
 ), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number, did)
-    SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text) FROM caller WHERE is_active
+    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language)
+    SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
+           CAST(:callback_url AS text), CAST(:language AS text)
+    FROM caller WHERE is_active
     RETURNING id
 ), event AS (
     INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
 ), transcript AS (
-    INSERT INTO transcripts (id, call_id) SELECT :transcript_id, id FROM call
+    INSERT INTO transcripts (id, call_id, status) SELECT :transcript_id, id, CAST(:transcript_status AS text) FROM call
 ), task AS (
     INSERT INTO tasks (kind, queue, call_id) SELECT 'dial', 'calls', id FROM call RETURNING id
 )
@@ -65,32 +83,47 @@ SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
 """)
 
 
-async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> str:
-    """Queue a call for the user and return its id. It is committed when this returns.
+async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> CreatedCall:
+    """Queue a call for the user. It is committed when this returns.
 
-    Raises `InvalidToken` when the login has ended and `InactiveUser`.
+    Raises `InvalidToken` when the login has ended and `InactiveUser`; for its number, what `dids.reserve` raises.
     """
+    if order.did is None:
+        async with db.statement() as connection:
+            created, task = await _create(connection, claims, order, None)
+        hints.send(task)
+        return created
+    async with tasks.transaction(db, hints) as session:
+        reserved = await dids.reserve(session, claims.user_id, order.did)
+        created, task = await _create(session, claims, order, reserved)
+        session.info.setdefault("added_tasks", []).append(task)
+    return created
+
+
+async def _create(
+    connection: AsyncConnection | AsyncSession, claims: Claims, order: NewCall, reserved: dids.Reservation | None
+) -> tuple[CreatedCall, tasks.AddedTask]:
     call_id = new_call_id()
-    async with db.statement() as connection:
-        result = await connection.execute(
-            _CREATE,
-            {
-                "session_id": claims.session_id,
-                "user_id": claims.user_id,
-                "call_id": call_id,
-                "customer_number": order.customer_number,
-                "agent_number": order.agent_number,
-                "did": order.did,
-                "transcript_id": transcripts.new_transcript_id(),
-            },
-        )
-        row = result.one_or_none()
+    values = {
+        "session_id": claims.session_id,
+        "user_id": claims.user_id,
+        "call_id": call_id,
+        "customer_number": order.customer_number,
+        "agent_number": order.agent_number,
+        "did": reserved.number if reserved else order.shown,
+        "did_id": reserved.did_id if reserved else None,
+        "callback_url": order.callback_url,
+        "language": order.language,
+        "transcript_id": transcripts.new_transcript_id(),
+        "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
+    }
+    row = (await connection.execute(_CREATE, values)).one_or_none()
     if row is None:
         raise InvalidToken
     if not row.is_active:
         raise InactiveUser
-    hints.send(tasks.AddedTask(row.task_id, Queue.CALLS))
-    return call_id
+    created = CreatedCall(call_id, reserved and reserved.number, reserved and reserved.warning)
+    return created, tasks.AddedTask(row.task_id, Queue.CALLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,5 +312,7 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording:
         await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)
-    else:
+    if not (event.has_recording and call.call_type == CallType.INBOUND):  # whose end is told with its recording
+        await callbacks.tell_end(session, call.id)
+    if not event.has_recording:
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])

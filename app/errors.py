@@ -2,15 +2,24 @@
 
 RingbackError                     HTTP  code
 ├── InvalidRequest                 400  invalid_request
+│   ├── ValidationFailed           400  validation_failed      (422 under `/api`)
 │   ├── InvalidCredentials         400  invalid_credentials
 │   ├── InactiveUser               400  inactive_user
 │   ├── UnverifiedUser             400  unverified_user
 │   └── InvalidRefreshToken        400  invalid_refresh_token
 ├── InvalidToken                   401  invalid_token          (a bearer token: `detail`, not an envelope)
 ├── SessionEnded                   401  session_ended          (a refresh token)
-├── NotYourCall                    403  not_your_call
-├── NoSuchCall                     404  no_such_call
-├── AlreadyExists                  409  already_exists
+├── MissingAuth                    401  missing_auth           (a call report)
+├── NotYours                       403  not_yours
+│   ├── NotYourCall                403  not_your_call
+│   └── NotYourNumber              403  not_your_number
+├── NotFound                       404  not_found
+│   ├── NoSuchCall                 404  no_such_call
+│   ├── NoSuchNumber               404  no_such_number
+│   ├── NoSuchRecording            404  no_such_recording
+│   └── NoSuchAgent                404  no_such_agent          (`detail` and `request_id`, not an envelope)
+├── Conflict                       409  conflict
+│   └── AlreadyExists              409  already_exists
 ├── BodyTooLarge                   413  body_too_large
 ├── TooManyAttempts                429  too_many_attempts      (with Retry-After)
 └── Unavailable                    503  unavailable            (with Retry-After)
@@ -35,6 +44,10 @@ class InvalidRequest(RingbackError):
     status = 400
     code = "invalid_request"
     message = "The request is not valid"
+
+
+class ValidationFailed(InvalidRequest):
+    code = "validation_failed"
 
 
 class InvalidCredentials(InvalidRequest):
@@ -69,20 +82,58 @@ class SessionEnded(RingbackError):
     message = "This session has ended. Log in again"
 
 
-class NotYourCall(RingbackError):
+class MissingAuth(RingbackError):
+    status = 401
+    code = "missing_auth"
+    message = "Missing auth: send X-Greeter-Username and X-Greeter-Password, Basic, X-API-Key or a Bearer token"
+
+
+class NotYours(RingbackError):
     status = 403
+    code = "not_yours"
+
+
+class NotYourCall(NotYours):
     code = "not_your_call"
     message = "Not authorized for this call"
 
 
-class NoSuchCall(RingbackError):
+class NotYourNumber(NotYours):
+    code = "not_your_number"
+    message = "This phone number is not assigned to you"
+
+
+class NotFound(RingbackError):
     status = 404
+    code = "not_found"
+
+
+class NoSuchCall(NotFound):
     code = "no_such_call"
     message = "Call not found"
 
 
-class AlreadyExists(RingbackError):
+class NoSuchNumber(NotFound):
+    code = "no_such_number"
+    message = "Phone number not found"
+
+
+class NoSuchRecording(NotFound):
+    code = "no_such_recording"
+    message = "This link is not valid, or it has expired. Ask for the call's transcript again: its answer has a new one"
+
+
+class NoSuchAgent(NotFound):
+    code = "no_such_agent"
+    message = "Agent not found: this server has no voice agents"
+
+
+class Conflict(RingbackError):
     status = 409
+    code = "conflict"
+
+
+class AlreadyExists(Conflict):
     code = "already_exists"
 
 

@@ -16,6 +16,11 @@ def parse(number: str) -> str:
     return match[1]
 
 
+def did_key(number: str) -> str:
+    """What a rented number is found by: an Indian number with its country code and without it is one number."""
+    return number[2:] if len(number) == 12 and number.startswith("91") else number
+
+
 def mask(number: str) -> str:
     """The number with its first five characters as `x`, as the vendor's newest API shows it."""
     return "x" * min(5, len(number)) + number[5:]

@@ -4,8 +4,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import tasks
-from app.models import Recording, TaskKind
+from app import callbacks, tasks, transcripts
+from app.models import Recording, TaskKind, Transcript, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -27,7 +27,8 @@ def storage_key(call_id: str, content_type: str) -> str:
 
 
 async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
-    """The recording is stored; its transcript is owed from now on."""
+    """The recording is stored; its transcript is owed from now on, if one was asked for."""
+    await callbacks.lock(session, call_id)
     values = {
         "storage_key": stored.key,
         "content_type": content_type,
@@ -39,7 +40,17 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
         .values(call_id=call_id, **values)
         .on_conflict_do_update(index_elements=["call_id"], set_=values)
     )
-    await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
+    await callbacks.tell_recording(session, call_id)
+    status = await session.scalar(select(Transcript.status).where(Transcript.call_id == call_id))
+    if status != TranscriptStatus.DISABLED:
+        await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
+
+
+async def give_up(session: AsyncSession, call_id: str, reason: str) -> None:
+    """There will be no recording, and so no transcript."""
+    await callbacks.lock(session, call_id)
+    await callbacks.tell_recording(session, call_id)
+    await transcripts.fail(session, call_id, reason)
 
 
 async def find(session: AsyncSession, call_id: str) -> Recording | None:

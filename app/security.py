@@ -1,10 +1,12 @@
-"""Passwords and tokens: the only module that touches passlib and python-jose, and closes their holes.
+"""Passwords, tokens and signed links: the only module that touches passlib and python-jose, and closes their holes.
 
 Tokens are JWTs, HS256. A valid token proves who logged in; whether that login still counts is asked of the
 database by whoever uses it, in the statement it makes anyway.
 """
 
 import asyncio
+import hashlib
+import hmac
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -188,3 +190,31 @@ def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
     if claims["kind"] != kind or not isinstance(claims["sub"], str) or type(claims["iat"]) is not int:
         raise ValueError(f"not {kind} claims")
     return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
+
+
+class RecordingLinks:
+    """Links to recordings that need no token: signed over what they allow, to whom it belongs and until when."""
+
+    def __init__(self, secret: str, base_url: str) -> None:
+        # A key of its own, so that no signature of one kind is ever one of another.
+        self._key = hmac.digest(secret.encode(), b"recording links", "sha256")
+        self._base_url = base_url.rstrip("/")
+
+    def make(self, call_id: str, owner_id: str, expires_at: datetime) -> str:
+        """The link to this call's recording. The same for the same arguments."""
+        expires = int(expires_at.timestamp())
+        path = recording_path(call_id)
+        return f"{self._base_url}{path}?expires={expires}&signature={self._sign(path, owner_id, expires)}"
+
+    def allows(self, call_id: str, owner_id: str, expires: int, signature: str) -> bool:
+        """Whether this is a signature of ours that still counts."""
+        expected = self._sign(recording_path(call_id), owner_id, expires)
+        return hmac.compare_digest(expected, signature.encode("ascii", "replace").decode()) and expires > time()
+
+    def _sign(self, path: str, owner_id: str, expires: int) -> str:
+        return hmac.new(self._key, f"GET\n{path}\n{owner_id}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+
+def recording_path(call_id: str) -> str:
+    """Where a call's recording is downloaded."""
+    return f"/api/recordings/{call_id}"

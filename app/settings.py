@@ -7,6 +7,7 @@ read from there, so that a second shell finds the running instance by `RINGBACK_
 import json
 import os
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -38,6 +39,9 @@ class Settings(BaseSettings):
     # Where things are
     port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
     host: str = Field("127.0.0.1", description="Address the API listens on")
+    public_url: AnyHttpUrl | None = Field(
+        None, description="Where clients reach the API, for links in answers; absent: `http://host:port`"
+    )
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Folder for recordings, models and embedded servers")
     database_url: str = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host/name`")
     redis_url: str = Field(description="Valkey or Redis, as `redis://:password@host:6379/0`")
@@ -67,7 +71,9 @@ class Settings(BaseSettings):
         60, ge=0, description="How long a call waits in the queue for a telephony system that cannot be reached"
     )
     answer_timeout_seconds: Seconds = Field(
-        90, description="A leg not answered (or not reported on) for this long since it was dialled has timed out"
+        300,
+        description="A leg not answered (or not reported on) for this long since it was dialled has timed out: "
+        "`temporaryfailed`, until a late report says better",
     )
     max_call_seconds: Seconds = Field(3600, description="A call still up after this is hung up")
     dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
@@ -89,12 +95,37 @@ class Settings(BaseSettings):
         None, description="Language of calls that name none (ISO 639-1 or `hi-en`); absent: detected"
     )
 
+    # Callbacks and recordings
+    callback_timeout_seconds: Seconds = Field(15, description="How long a receiver of callbacks may take to answer")
+    callback_concurrency: int = Field(200, ge=1, description="Callbacks one callbacks worker sends at once")
+    callback_receiver_concurrency: int = Field(20, ge=1, description="Of those, to one receiver")
+    outbound_networks: str = Field(
+        "",
+        description="Networks besides the public Internet that callbacks and fetched recordings may reach, "
+        "comma-separated: `10.0.0.0/8`. For development: `127.0.0.0/8,::1/128`",
+    )
+    recording_link_seconds: int = Field(3600, ge=60, description="Life of a link to a recording")
+    provider_username: str | None = Field(None, description="Whoever reports calls to `/api/calls/call-log` may log in")
+    provider_password: SecretStr | None = Field(None, description="with this name and password")
+
     # The engine
     call_concurrency: int = Field(100, ge=1, description="Tasks one calls worker runs at once")
     transcript_concurrency: int = Field(1, ge=1, description="Recordings one transcripts worker recognizes at once")
     lease_seconds: Seconds = Field(30, description="A task whose worker is silent this long goes to another")
     sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
     shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
+
+    @property
+    def base_url(self) -> str:
+        """Where clients reach the API."""
+        return str(self.public_url) if self.public_url is not None else f"http://{self.host}:{self.port}"
+
+    @field_validator("outbound_networks")
+    @classmethod
+    def _are_networks(cls, networks: str) -> str:
+        for network in filter(None, (part.strip() for part in networks.split(","))):
+            ip_network(network)  # its ValueError says what is wrong
+        return networks
 
     @field_validator("caller_id")
     @classmethod

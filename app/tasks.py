@@ -27,7 +27,8 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
@@ -42,6 +43,7 @@ QUEUE_OF: dict[TaskKind, Queue] = {
     TaskKind.HANGUP: Queue.CALLS,
     TaskKind.FETCH_RECORDING: Queue.CALLS,
     TaskKind.TRANSCRIBE: Queue.TRANSCRIPTS,
+    TaskKind.DELIVER: Queue.CALLBACKS,
 }
 
 JOB = "run_task"
@@ -79,13 +81,17 @@ class ClaimedTask:
 
 
 async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: float = 0.0) -> None:
-    """Owe the call this work, due in `delay` seconds, if and when the session commits."""
+    """Owe the call this work, due in `delay` seconds, if and when the session commits. Of `deliver` a call has one."""
     queue = QUEUE_OF[kind]
     due_at = func.now() + timedelta(seconds=delay)
     task_id = await session.scalar(
-        insert(Task).values(kind=kind, queue=queue, call_id=call_id, due_at=due_at).returning(Task.id)
+        insert(Task)
+        .values(kind=kind, queue=queue, call_id=call_id, due_at=due_at)
+        .on_conflict_do_nothing()
+        .returning(Task.id)
     )
-    assert task_id is not None
+    if task_id is None:
+        return
     session.info.setdefault("added_tasks", []).append(AddedTask(task_id, queue, delay))
 
 
@@ -152,6 +158,20 @@ async def hasten(db: Database, kind: TaskKind) -> None:
     hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _nobody_has_it())
     async with db.statement() as connection:
         await connection.execute(hastening.values(due_at=func.now()))
+
+
+async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
+    """Have this work of the call done now: the task it waits in is made due, or one is added."""
+    hastening = (
+        update(Task)
+        .where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it())
+        .values(due_at=func.now(), lease_token=None)
+        .returning(Task.id, Task.attempts)
+    )
+    for row in await session.execute(hastening):
+        session.info.setdefault("added_tasks", []).append(AddedTask(row.id, QUEUE_OF[kind], 0.0, row.attempts))
+        return
+    await add(session, kind, call_id)
 
 
 def _nobody_has_it() -> ColumnElement[bool]:

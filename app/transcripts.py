@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import call_views, callbacks, tasks
+from app.call_views import CallView
 from app.db import Database
-from app.errors import InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import Call, LoginSession, Transcript, TranscriptStatus, User
+from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
+from app.models import Call, LoginSession, TaskKind, Transcript, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -121,10 +123,48 @@ async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
 
 
 async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
+    await callbacks.lock(session, call_id)
     writing = (
         update(Transcript)
         .where(Transcript.call_id == call_id, Transcript.status.in_(_OPEN))
         .values(updated_at=func.now(), **values)
-        .returning(Transcript.id)
+        .returning(Transcript.status)
     )
-    return await session.scalar(writing) is not None
+    status = await session.scalar(writing)
+    if status in (TranscriptStatus.READY, TranscriptStatus.FAILED):
+        await callbacks.tell_transcript(session, call_id)
+    return status is not None
+
+
+async def ask_again(session: AsyncSession, call_id: str) -> None:
+    """A transcript that had failed is owed once more, and its end will be told once more."""
+    await callbacks.lock(session, call_id)
+    await session.execute(
+        update(Transcript)
+        .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.FAILED)
+        .values(status=TranscriptStatus.PENDING, failure=None, round=Transcript.round + 1, updated_at=func.now())
+    )
+
+
+async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) -> CallView:
+    """Make the transcript of the user's own call again, from its stored recording. Returns the call as it is then.
+
+    Raises `NoSuchCall`, `NotYourCall`, and `Conflict` where there is nothing to make, or it is being made.
+    """
+    call = await call_views.get_own(db, user_id, call_id)
+    why_not = _WHY_NOT_AGAIN.get(call.transcript_status)
+    if why_not is None and not call.has_recording:
+        why_not = "There is no stored recording of this call"
+    if why_not is not None:
+        raise Conflict(why_not)
+    async with tasks.transaction(db, hints) as session:
+        await ask_again(session, call_id)
+        await tasks.hasten_call(session, TaskKind.TRANSCRIBE, call_id)
+    return await call_views.get_own(db, user_id, call_id)
+
+
+_WHY_NOT_AGAIN: dict[TranscriptStatus, str] = {
+    TranscriptStatus.DISABLED: "Transcript is disabled for this call",
+    TranscriptStatus.READY: "Transcript is ready already",
+    TranscriptStatus.PROCESSING: "Transcript is being processed",
+}

@@ -3,7 +3,7 @@ then, which the clearing up after every call tells it (`worker.hangup`)."""
 
 import structlog
 
-from app import calls, recordings, tasks, transcripts
+from app import calls, recordings, tasks
 from app.models import TaskKind
 from app.storage import TooLarge
 from app.tasks import ClaimedTask
@@ -27,7 +27,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     except (RecordingUnavailable, TooLarge) as error:
         async with tasks.transaction(context.db, context.hints) as session:
             await tasks.finish(session, task)
-            await transcripts.fail(session, task.call_id, f"There is no usable recording: {error}")
+            await recordings.give_up(session, task.call_id, f"There is no usable recording: {error}")
             await tasks.add(session, TaskKind.HANGUP, task.call_id)
         return
     async with tasks.transaction(context.db, context.hints) as session:

@@ -111,8 +111,9 @@ def place(
     from app.tasks import Hints, arq_pool
 
     try:
-        did = None if shown is None else numbers.parse(shown)
-        order = domain.NewCall(numbers.parse(customer), numbers.parse(agent), did)
+        order = domain.NewCall(
+            numbers.parse(customer), numbers.parse(agent), shown=None if shown is None else numbers.parse(shown)
+        )
     except ValueError as error:
         fail(f"A telephone number {error}")
 
@@ -124,8 +125,8 @@ def place(
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
         hints = Hints(arq_pool(get_settings().redis_url))
         try:
-            call_id = await domain.create_call(db, hints, claims, order)
-            return await follow(db, call_id, console)
+            created = await domain.create_call(db, hints, claims, order)
+            return await follow(db, created.id, console)
         finally:
             await hints.aclose()
 
@@ -183,5 +184,7 @@ def _since(start: datetime, at: datetime) -> str:
     return f"{(at - start).total_seconds():6.2f} s"
 
 
-def _shown(number: str, plain: bool) -> str:
+def _shown(number: str | None, plain: bool) -> str:
+    if number is None:
+        return ""
     return number if plain else numbers.mask(number)

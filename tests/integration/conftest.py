@@ -22,7 +22,7 @@ def house_with(db: Database, hints: Hints, migrated: Settings, user: User, tmp_p
     async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
         async with db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
-        call_id = await calls.create_call(db, hints, claims, NewCall(customer, "918888888888"))
+        call_id = (await calls.create_call(db, hints, claims, NewCall(customer, "918888888888"))).id
         context = Context(
             settings=migrated,
             db=db,

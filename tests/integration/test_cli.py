@@ -82,7 +82,7 @@ def ringback(migrated: Settings, tmp_path: Path) -> Ringback:
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return await calls.create_call(db, hints, claims, ORDER)
+    return (await calls.create_call(db, hints, claims, ORDER)).id
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
@@ -312,7 +312,7 @@ def test_an_asterisk_that_is_not_there_is_told_with_the_way_to_mend_it(ringback:
 async def test_a_call_is_canceled_once(ringback: Ringback, db: Database, hints: Hints, user: User) -> None:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = await calls.create_call(db, hints, claims, ORDER)
+    call_id = (await calls.create_call(db, hints, claims, ORDER)).id
     for _ in range(2):
         assert "canceled" in ringback("calls", "cancel", call_id).check()
     assert "call_0000000000000000" in ringback("calls", "cancel", "call_0000000000000000").refused()

@@ -26,7 +26,7 @@ LEASE = 30.0
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return await calls.create_call(db, hints, claims, ORDER)
+    return (await calls.create_call(db, hints, claims, ORDER)).id
 
 
 async def task_of(db: Database, call_id: str, kind: TaskKind = TaskKind.DIAL) -> int:

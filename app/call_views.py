@@ -1,0 +1,183 @@
+"""A call as its owner may see it: with its transcript and recording, one by one or as a filtered list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.db import Database
+from app.errors import NoSuchCall, NotYourCall
+from app.models import Call, CallType, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.telephony.base import CallStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """One call. Texts are there when the transcript is ready, `transcript_failure` when it failed."""
+
+    id: str
+    user_id: str
+    status: CallStatus
+    customer_number: str
+    agent_number: str | None
+    did: str | None
+    call_type: CallType
+    callback_url: str | None
+    hangup_cause: str | None
+    created_at: datetime
+    dialed_at: datetime | None
+    answered_at: datetime | None
+    ended_at: datetime | None
+    reported_seconds: int | None
+    reported_talk_seconds: int | None
+    transcript_id: str
+    transcript_status: TranscriptStatus
+    transcript_failure: str | None
+    transcript_round: int
+    summary: str | None
+    outcome: str | None
+    history: list[dict[str, Any]] | None
+    transcript_created_at: datetime
+    transcript_updated_at: datetime
+    has_recording: bool
+    recording_owed: bool
+    """Its recording is still to be fetched."""
+
+    @property
+    def recording_pending(self) -> bool:
+        """Whether it is too early to say that there is no recording."""
+        return not self.has_recording and (self.ended_at is None or self.recording_owed)
+
+    @property
+    def seconds(self) -> int | None:
+        """From the first dial to the end."""
+        return self.reported_seconds if self.reported_seconds is not None else _between(self.dialed_at, self.ended_at)
+
+    @property
+    def talk_seconds(self) -> int | None:
+        """From the answer to the end."""
+        reported = self.reported_talk_seconds
+        return reported if reported is not None else _between(self.answered_at, self.ended_at)
+
+    @property
+    def updated_at(self) -> datetime:
+        """When something of it changed last."""
+        return max(filter(None, (self.transcript_updated_at, self.ended_at, self.answered_at, self.dialed_at)))
+
+
+_VIEW = (
+    select(
+        Call.id,
+        Call.user_id,
+        Call.status,
+        Call.customer_number,
+        Call.agent_number,
+        Call.did,
+        Call.call_type,
+        Call.callback_url,
+        Call.hangup_cause,
+        Call.created_at,
+        Call.dialed_at,
+        Call.answered_at,
+        Call.ended_at,
+        Call.reported_seconds,
+        Call.reported_talk_seconds,
+        Transcript.id.label("transcript_id"),
+        Transcript.status.label("transcript_status"),
+        Transcript.failure.label("transcript_failure"),
+        Transcript.round.label("transcript_round"),
+        Transcript.summary,
+        Transcript.outcome,
+        Transcript.history,
+        Transcript.created_at.label("transcript_created_at"),
+        Transcript.updated_at.label("transcript_updated_at"),
+        Recording.call_id.is_not(None).label("has_recording"),
+        exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING).label("recording_owed"),
+    )
+    .select_from(Call)
+    .join(Transcript, Transcript.call_id == Call.id)
+    .outerjoin(Recording, Recording.call_id == Call.id)
+)
+
+
+def _view(row: Any) -> CallView:
+    values = dict(row._mapping)
+    values["status"] = CallStatus(row.status)
+    values["call_type"] = CallType(row.call_type)
+    values["transcript_status"] = TranscriptStatus(row.transcript_status)
+    return CallView(**values)
+
+
+async def find(connection: AsyncConnection | AsyncSession, call_id: str) -> CallView | None:
+    """The call, whoever's it is."""
+    row = (await connection.execute(_VIEW.where(Call.id == call_id))).one_or_none()
+    return None if row is None else _view(row)
+
+
+async def get_own(db: Database, user_id: str, call_id: str) -> CallView:
+    """The user's own call. Raises `NoSuchCall`, `NotYourCall`."""
+    async with db.statement() as connection:
+        call = await find(connection, call_id)
+    if call is None:
+        raise NoSuchCall
+    if call.user_id != user_id:
+        raise NotYourCall
+    return call
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list of calls is narrowed to; None narrows nothing. Numbers are looked for as parts, all else exactly."""
+
+    statuses: Sequence[CallStatus] | None = None
+    call_type: str | None = None
+    transcript_status: str | None = None
+    customer_number: str | None = None
+    agent_number: str | None = None
+    did: str | None = None
+    from_instant: datetime | None = None
+    before_instant: datetime | None = None
+
+
+async def recent(
+    db: Database, user_id: str, filters: Filters, *, limit: int, offset: int
+) -> tuple[int, list[CallView]]:
+    """How many of the user's calls there are so narrowed, and one page of them, newest first."""
+    conditions = _conditions(user_id, filters)
+    counting = select(func.count()).select_from(Call).where(*conditions)
+    if filters.transcript_status is not None:
+        counting = counting.join(Transcript, Transcript.call_id == Call.id)
+    page = _VIEW.where(*conditions).order_by(Call.created_at.desc(), Call.id.desc()).limit(limit).offset(offset)
+    async with db.statement() as connection:
+        total = (await connection.execute(counting)).scalar_one()
+        rows = await connection.execute(page)
+        return total, [_view(row) for row in rows]
+
+
+def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
+    narrowing: list[ColumnElement[bool]] = [Call.user_id == user_id]
+    if filters.statuses is not None:
+        narrowing.append(Call.status.in_(filters.statuses))
+    if filters.call_type is not None:
+        narrowing.append(Call.call_type == filters.call_type)
+    if filters.transcript_status is not None:
+        narrowing.append(Transcript.status == filters.transcript_status)
+    for column, part in (
+        (Call.customer_number, filters.customer_number),
+        (Call.agent_number, filters.agent_number),
+        (Call.did, filters.did),
+    ):
+        if part is not None:
+            narrowing.append(func.strpos(column, part) > 0)  # literal: % and _ are no wildcards
+    if filters.from_instant is not None:
+        narrowing.append(Call.created_at >= filters.from_instant)
+    if filters.before_instant is not None:
+        narrowing.append(Call.created_at < filters.before_instant)
+    return narrowing
+
+
+def _between(start: datetime | None, end: datetime | None) -> int | None:
+    return None if start is None or end is None else max(0, int((end - start).total_seconds()))

@@ -1,0 +1,264 @@
+"""Callbacks: what clients are told of their calls, and that they are told.
+
+A row is written in the transaction of the change that it tells of; so a change that was committed is told, and one
+that was not is not. One `deliver` task at a time for each call sends its rows in order, each until its receiver has
+said yes or the schedule is over. A message's id and content stay as they are over all attempts; receivers drop what
+they have seen.
+
+Whoever writes here holds the lock of the call's row: that is what makes the order one, and lets the task know that
+nothing was added behind its back.
+"""
+
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import call_views, tasks, vendor
+from app.call_views import CallView
+from app.models import Call, CallType, Delivery, DeliveryStatus, TaskKind, TranscriptStatus, User, WebhookSecret
+from app.security import RecordingLinks
+
+SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
+"""How long to wait after each attempt that failed; then it is given up. As Standard Webhooks recommends."""
+
+_LINK_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
+"""A link in a callback must still work when the last attempt arrives."""
+
+STORED = "stored"
+"""Stands in a body for the link to the recording, which is made when it is sent; always the same for one message."""
+
+
+async def lock(session: AsyncSession, call_id: str) -> None:
+    """Be the only one who writes for this call, until the transaction ends. Before any other lock of the call's rows."""
+    await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
+
+
+async def tell_end(session: AsyncSession, call_id: str) -> None:
+    """Tell how the call ended, and, if no transcript was asked for, that none will come."""
+    call = await _told_of(session, call_id)
+    if call is None:
+        return
+    event = vendor.EVENT[call.status]
+    await _tell(session, call, event)
+    if event in ("call.answered", "call.not_answered") and await _is_compatible(session, call.user_id):
+        await _tell(session, call, "call.completed")
+    if call.transcript_status == TranscriptStatus.DISABLED:
+        await _tell(session, call, "transcript.disabled")
+
+
+async def tell_recording(session: AsyncSession, call_id: str) -> None:
+    """The call's recording is stored, or there will be none: the end of an inbound call is told only now."""
+    call_type = await session.scalar(select(Call.call_type).where(Call.id == call_id))
+    if call_type == CallType.INBOUND:
+        await tell_end(session, call_id)
+
+
+async def tell_transcript(session: AsyncSession, call_id: str) -> None:
+    """The transcript has come to an end."""
+    call = await _told_of(session, call_id)
+    if call is not None:
+        await _tell(session, call, f"transcript.{call.transcript_status}")
+
+
+async def _told_of(session: AsyncSession, call_id: str) -> CallView | None:
+    """The call, if its client wants to be told."""
+    await session.flush()
+    if await session.scalar(select(Call.callback_url).where(Call.id == call_id)) is None:
+        return None
+    return await call_views.find(session, call_id)
+
+
+async def _is_compatible(session: AsyncSession, user_id: str) -> bool:
+    return bool(await session.scalar(select(User.compat_callbacks).where(User.id == user_id)))
+
+
+async def _tell(session: AsyncSession, call: CallView, event: str) -> None:
+    adding = (
+        insert(Delivery)
+        .values(
+            message_id=f"msg_{secrets.token_hex(12)}",
+            user_id=call.user_id,
+            call_id=call.id,
+            event=event,
+            round=call.transcript_round if event.startswith("transcript.") else 0,
+            url=call.callback_url,
+            body=_body(call, event, compatible=await _is_compatible(session, call.user_id)),
+        )
+        .on_conflict_do_nothing(index_elements=["call_id", "event", "round"])
+        .returning(Delivery.id)
+    )
+    if await session.scalar(adding) is not None:
+        await tasks.add(session, TaskKind.DELIVER, call.id)
+
+
+def _body(call: CallView, event: str, *, compatible: bool) -> dict[str, Any]:
+    recording = STORED if call.has_recording else "pending" if call.recording_pending else None
+    shown = vendor.call_transcript(call, recording)
+    data = shown.model_dump(mode="json")
+    if compatible:
+        transcript = shown.transcript
+        data |= {
+            "recording_url": STORED if call.has_recording else None,
+            "summary": transcript and transcript.summary,
+            "outcome": transcript and transcript.call_outcome,
+            "end_time": call.ended_at and call.ended_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        if transcript is not None:
+            data["transcript"]["utterances"] = [
+                {"speaker": turn.role, "transcript": turn.content} for turn in transcript.history
+            ]
+    failed = event == "transcript.failed"
+    return {
+        "status_code": 500 if failed else 200,
+        "message": vendor.MESSAGE[event],
+        "error": shown.error if failed else None,
+        "event": event,
+        "data": data,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A callback to be sent now, and what it is to be signed with."""
+
+    id: int
+    message_id: str
+    event: str
+    url: str
+    body: dict[str, Any]
+    attempts: int
+    secrets: Sequence[str]
+    due_in: float
+    """Seconds; not above 0: now."""
+
+
+async def next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
+    """The oldest callback of the call that is still to be delivered."""
+    due_in = func.extract("epoch", Delivery.next_attempt_at - func.now()).label("due_in")
+    query = select(Delivery, due_in).where(Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING)
+    row = (await session.execute(query.order_by(Delivery.id).limit(1))).one_or_none()
+    if row is None:
+        return None
+    delivery: Delivery = row.Delivery
+    return Message(
+        delivery.id,
+        delivery.message_id,
+        delivery.event,
+        delivery.url,
+        _with_links(delivery, links),
+        delivery.attempts,
+        await valid_secrets(session, delivery.user_id),
+        float(row.due_in),
+    )
+
+
+def _with_links(delivery: Delivery, links: RecordingLinks) -> dict[str, Any]:
+    data = dict(delivery.body["data"])
+    for key in ("recording", "recording_url"):
+        if data.get(key) == STORED:
+            expires_at = delivery.created_at + timedelta(seconds=_LINK_SECONDS)
+            data[key] = links.make(delivery.call_id, delivery.user_id, expires_at)
+    return {**delivery.body, "data": data}
+
+
+async def delivered(session: AsyncSession, message: Message, answer: str) -> None:
+    """Its receiver has it."""
+    await _end(session, message, DeliveryStatus.DELIVERED, answer)
+
+
+async def given_up(session: AsyncSession, message: Message, answer: str) -> None:
+    """It is not tried any more: the schedule is over, or its receiver is gone for good."""
+    await _end(session, message, DeliveryStatus.FAILED, answer)
+
+
+async def failed(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:
+    """This attempt failed; there will be another."""
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.id == message.id)
+        .values(
+            attempts=Delivery.attempts + 1,
+            last_answer=answer,
+            next_attempt_at=func.now() + timedelta(seconds=again_after),
+        )
+    )
+
+
+async def _end(session: AsyncSession, message: Message, status: DeliveryStatus, answer: str) -> None:
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.id == message.id)
+        .values(status=status, attempts=Delivery.attempts + 1, last_answer=answer, ended_at=func.now())
+    )
+
+
+async def find_deliveries(
+    session: AsyncSession,
+    *,
+    limit: int,
+    user_id: str | None = None,
+    call_id: str | None = None,
+    status: str | None = None,
+) -> list[Delivery]:
+    """The newest first."""
+    query = select(Delivery).order_by(Delivery.id.desc()).limit(limit)
+    for column, wanted in (
+        (Delivery.user_id, user_id),
+        (Delivery.call_id, call_id),
+        (Delivery.status, status),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    return list(await session.scalars(query))
+
+
+async def find_delivery(session: AsyncSession, message_id: str) -> Delivery | None:
+    """The callback with this webhook-id."""
+    return (await session.scalars(select(Delivery).where(Delivery.message_id == message_id))).one_or_none()
+
+
+async def replay(session: AsyncSession, delivery: Delivery) -> None:
+    """Send it again, as the same message, on a schedule that begins anew."""
+    await lock(session, delivery.call_id)
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.id == delivery.id)
+        .values(status=DeliveryStatus.PENDING, attempts=0, next_attempt_at=func.now(), ended_at=None)
+    )
+    await tasks.hasten_call(session, TaskKind.DELIVER, delivery.call_id)
+
+
+# Secrets
+
+
+def _new_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+async def valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
+    """What the user's callbacks are signed with, the newest first."""
+    query = select(WebhookSecret.secret).where(
+        WebhookSecret.user_id == user_id,
+        or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > func.now()),
+    )
+    return list(await session.scalars(query.order_by(WebhookSecret.id.desc())))
+
+
+async def new_secret(session: AsyncSession, user_id: str, *, overlap: timedelta = timedelta(0)) -> str:
+    """A new secret for the user. The one before signs beside it for as long as `overlap`."""
+    await session.execute(
+        update(WebhookSecret)
+        .where(WebhookSecret.user_id == user_id, WebhookSecret.expires_at.is_(None))
+        .values(expires_at=datetime.now(UTC) + overlap)
+    )
+    secret = _new_secret()
+    session.add(WebhookSecret(user_id=user_id, secret=secret))
+    await session.flush()
+    return secret

@@ -1,0 +1,237 @@
+"""Rented numbers (DIDs) and their channels.
+
+A user has a pool of channels and divides it among their numbers. A call holds a channel of its number from its
+acceptance to its end; how many are held is counted from the live calls. Whoever counts in order to decide, or divides,
+locks the user's row first, so that the next one counts what this one did.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import numbers
+from app.errors import AlreadyExists, Conflict, NoSuchNumber, NotYourNumber, ValidationFailed
+from app.models import Call, Did, User
+
+_MOST_SHOWN = 500
+
+_WARNINGS = (
+    "No channels allocated for this DID; call accepted",
+    "Allocated channel limit exceeded for this DID; call accepted",
+    "Client channel pool exhausted; call accepted",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A call's number, and what to warn its client of."""
+
+    did_id: str
+    number: str
+    warning: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DidView:
+    """One number with its channels."""
+
+    id: str
+    number: str
+    expired: bool
+    max_channels: int
+    allocated: int
+    active: int
+
+    @property
+    def available(self) -> int:
+        return max(0, self.allocated - self.active)
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """A user's pool and numbers."""
+
+    pool_total: int
+    pool_active: int
+    dids: list[DidView]
+
+    @property
+    def pool_available(self) -> int:
+        return max(0, self.pool_total - self.pool_active)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many channels for the number named by one of these."""
+
+    channels: int
+    did: str | None = None
+    """Digits."""
+    phone_number_id: str | None = None
+
+
+async def reserve(session: AsyncSession, user_id: str, number: str) -> Reservation:
+    """A channel of the user's number, for the call that this transaction creates.
+
+    Raises `NoSuchNumber`, `NotYourNumber`, and `Conflict` when the number has expired. Too few channels are no error.
+    """
+    pool = await _lock_pool(session, user_id)
+    did = await find(session, number=number)
+    if did is None:
+        raise NoSuchNumber("DID not found")
+    if did.user_id != user_id:
+        raise NotYourNumber("This DID is not assigned to you")
+    if did.expired_at is not None:
+        raise Conflict("This DID has expired")
+    active = await _count_active(session, user_id)
+    none_allocated, none_left, pool_empty = _WARNINGS
+    warnings = []
+    if did.allocated_channels == 0:
+        warnings.append(none_allocated)
+    elif active.get(did.id, 0) >= did.allocated_channels:
+        warnings.append(none_left)
+    if sum(active.values()) >= pool:
+        warnings.append(pool_empty)
+    return Reservation(did.id, did.number, "|".join(warnings) or None)
+
+
+async def get_channels(session: AsyncSession, user_id: str) -> Channels:
+    """The user's pool and numbers, by their ids."""
+    pool = await session.scalar(select(User.pool_channels).where(User.id == user_id))
+    active = await _count_active(session, user_id)
+    mine = await session.scalars(select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN))
+    rows = [
+        DidView(
+            did.id,
+            did.number,
+            did.expired_at is not None,
+            did.max_channels,
+            did.allocated_channels,
+            active.get(did.id, 0),
+        )
+        for did in mine
+    ]
+    return Channels(pool or 0, sum(active.values()), rows)
+
+
+async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share], *, replace: bool) -> Channels:
+    """Divide the pool: give each number its share, and, to `replace`, all others nothing.
+
+    Raises `ValidationFailed` for what cannot be, `NoSuchNumber` for a number that is not the user's.
+    """
+    pool = await _lock_pool(session, user_id)
+    mine = {did.id: did for did in await session.scalars(select(Did).where(Did.user_id == user_id))}
+    by_key = {did.key: did for did in mine.values()}
+    active = await _count_active(session, user_id)
+    wanted: dict[str, int] = {}
+    for share in shares:
+        did = by_key.get(numbers.did_key(share.did)) if share.did is not None else mine.get(share.phone_number_id or "")
+        if did is None:
+            raise NoSuchNumber(f"{share.did or share.phone_number_id} is not one of your phone numbers")
+        if did.id in wanted:
+            raise ValidationFailed(f"{did.number} is named twice")
+        wanted[did.id] = share.channels
+    if replace:
+        wanted = dict.fromkeys(mine, 0) | wanted
+    for did_id, channels in wanted.items():
+        _check_share(mine[did_id], channels, active.get(did_id, 0))
+    total = sum(wanted.get(did.id, did.allocated_channels) for did in mine.values())
+    if total > pool:
+        raise ValidationFailed(f"Allocated channels would be {total}, but the pool has {pool}")
+    for did_id, channels in wanted.items():
+        mine[did_id].allocated_channels = channels
+    await session.flush()
+    return await get_channels(session, user_id)
+
+
+def _check_share(did: Did, channels: int, active: int) -> None:
+    if channels < 0:
+        raise ValidationFailed(f"{did.number}: allocated_channels must not be below 0")
+    if channels > did.max_channels:
+        raise ValidationFailed(
+            f"{did.number}: allocated_channels {channels} is above its max_channels {did.max_channels}"
+        )
+    if channels < active:
+        raise ValidationFailed(f"{did.number}: allocated_channels {channels} is below its {active} active channels")
+
+
+async def find(session: AsyncSession, *, number: str | None = None, phone_number_id: str | None = None) -> Did | None:
+    """The number, whoever's it is, by its digits (with or without 91) or by its id."""
+    condition = Did.id == phone_number_id if number is None else Did.key == numbers.did_key(number)
+    return (await session.scalars(select(Did).where(condition))).one_or_none()
+
+
+async def add(session: AsyncSession, number: str, *, owner: User | None, max_channels: int) -> Did:
+    """A new number. Raises `AlreadyExists`, `ValidationFailed`."""
+    if max_channels < 1:
+        raise ValidationFailed("A number needs at least one channel")
+    did = Did(
+        id=f"PN_{secrets.randbelow(10**10):010d}",
+        number=number,
+        key=numbers.did_key(number),
+        user_id=owner and owner.id,
+        max_channels=max_channels,
+    )
+    session.add(did)
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        raise AlreadyExists(f"There is a number {number} already") from error
+    await session.refresh(did)
+    return did
+
+
+async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:
+    """Give the number to this user, or to nobody. Its channels and its inbound callback begin anew."""
+    did.user_id = owner and owner.id
+    did.allocated_channels = 0
+    did.inbound_callback_url = None
+    did.inbound_transcript = False
+
+
+async def list_all(session: AsyncSession) -> list[tuple[Did, str | None]]:
+    """All numbers, each with its user's e-mail."""
+    query = select(Did, User.email).outerjoin(User, User.id == Did.user_id).order_by(Did.number)
+    return [(row.Did, row.email) for row in await session.execute(query)]
+
+
+async def set_inbound(
+    session: AsyncSession, user_id: str, did: Did | None, *, callback_url: str | None, transcript: bool
+) -> Did:
+    """Where calls that come in on this number are told of. Raises `NoSuchNumber`, `Conflict`, `NotYourNumber`."""
+    if did is None:
+        raise NoSuchNumber
+    if did.user_id is None:
+        raise Conflict("This phone number is not assigned to anybody")
+    if did.user_id != user_id:
+        raise NotYourNumber
+    did.inbound_callback_url = callback_url
+    did.inbound_transcript = transcript
+    return did
+
+
+async def list_inbound(session: AsyncSession, user_id: str, *, configured_only: bool) -> list[Did]:
+    """The user's numbers; those with a callback only, if so wished."""
+    query = select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN)
+    if configured_only:
+        query = query.where(Did.inbound_callback_url.is_not(None))
+    return list(await session.scalars(query))
+
+
+async def _lock_pool(session: AsyncSession, user_id: str) -> int:
+    """Be the only one who counts or divides this user's channels. Returns how many there are."""
+    pool = await session.scalar(select(User.pool_channels).where(User.id == user_id).with_for_update(key_share=True))
+    return pool or 0
+
+
+async def _count_active(session: AsyncSession, user_id: str) -> dict[str, int]:
+    counting = (
+        select(Call.did_id, func.count())
+        .where(Call.user_id == user_id, Call.ended_at.is_(None), Call.did_id.is_not(None))
+        .group_by(Call.did_id)
+    )
+    return {did_id: count for did_id, count in (await session.execute(counting)).tuples() if did_id is not None}

@@ -1,0 +1,177 @@
+"""The vendor's words for what this house calls otherwise: statuses, events, causes, and the shapes that both dialects
+and the callbacks share. Pure."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
+
+from app import numbers
+from app.call_views import CallView
+from app.models import TranscriptStatus
+from app.telephony.base import CallStatus
+from app.transcription.base import Role
+
+_S = CallStatus
+
+SHOWN_STATUS: dict[CallStatus, str] = {
+    _S.QUEUED: "queued",
+    _S.DIALING: "queued",
+    _S.RINGING: "queued",
+    _S.IN_PROGRESS: "queued",
+    _S.COMPLETED: "Answered",
+    _S.BUSY: "NoAnswered",
+    _S.NO_ANSWER: "NoAnswered",
+    _S.CANCELED: "NoAnswered",
+    _S.FAILED: "failed",
+    _S.TIMED_OUT: "temporaryfailed",
+    _S.AFTER_HOURS: "afthrs",
+}
+
+EVENT: dict[CallStatus, str] = {
+    _S.COMPLETED: "call.answered",
+    _S.BUSY: "call.not_answered",
+    _S.NO_ANSWER: "call.not_answered",
+    _S.CANCELED: "call.not_answered",
+    _S.FAILED: "call.failed",
+    _S.TIMED_OUT: "call.temporaryfailed",
+    _S.AFTER_HOURS: "call.completed",
+}
+"""What a client is told when a call ends."""
+
+MESSAGE: dict[str, str] = {
+    "call.answered": "Call answered",
+    "call.not_answered": "Call not answered",
+    "call.failed": "Call failed",
+    "call.temporaryfailed": "No report of the call yet",
+    "call.completed": "Call completed",
+    "transcript.ready": "Transcript found",
+    "transcript.failed": "Transcript processing failed",
+    "transcript.disabled": "Transcript is disabled for this call",
+}
+
+_CAUSE: dict[CallStatus, str] = {
+    _S.COMPLETED: "ANSWER",
+    _S.BUSY: "BUSY",
+    _S.NO_ANSWER: "NOANSWER",
+    _S.CANCELED: "CANCEL",
+    _S.FAILED: "FAILED",
+    _S.TIMED_OUT: "TIMEOUT",
+    _S.AFTER_HOURS: "AFTERHOURS",
+}
+
+_REPORTED: dict[str, CallStatus] = {
+    **dict.fromkeys(("answered", "answer", "completed", "complete", "connected", "success"), _S.COMPLETED),
+    **dict.fromkeys(("noanswered", "noanswer", "notanswered", "unanswered", "missed"), _S.NO_ANSWER),
+    "busy": _S.BUSY,
+    **dict.fromkeys(("cancel", "canceled", "cancelled"), _S.CANCELED),
+    **dict.fromkeys(("failed", "failure", "congestion", "chanunavail", "rejected"), _S.FAILED),
+    **dict.fromkeys(("afthrs", "afterhours"), _S.AFTER_HOURS),
+    "temporaryfailed": _S.TIMED_OUT,
+}
+
+Instant = Annotated[
+    datetime,
+    PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
+    Field(examples=["2026-03-05T10:00:00Z"]),
+]
+RecordingField = Annotated[
+    str | None,
+    Field(
+        description="`pending` until it is stored; then a link that needs no token and expires, or null",
+        examples=["https://calls.example.com/api/recordings/call_ab12cd34ef56gh78?expires=1772704800&signature=9f86"],
+    ),
+]
+SecondsText = Annotated[str | None, Field(description="Seconds, as digits", examples=["42"])]
+
+
+class Turn(BaseModel):
+    """One speaker's say; seconds count from the answer."""
+
+    role: Role
+    content: str
+    start: float
+    end: float
+
+
+class Transcript(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    transcript_id: str = Field(examples=["67c7d1e0a4b3c2d1e0f9a8b7"])
+    summary: str
+    call_outcome: str = Field(examples=["Interested"])
+    history: list[Turn]
+    created_at: Instant = Field(serialization_alias="createdAt")
+    updated_at: Instant = Field(serialization_alias="updatedAt")
+
+
+class CallTranscript(BaseModel):
+    """A call's transcript as the newest dialect and its callbacks show it. Numbers are masked."""
+
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    transcript_status: Literal["pending", "processing", "ready", "failed", "disabled"]
+    customer_number: str = Field(examples=["xxxxx9999999"])
+    agent_number: str | None = Field(examples=["xxxxx8888888"])
+    duration: SecondsText
+    recording: RecordingField
+    transcript: Transcript | None
+    hangup_cause: str | None = Field(None, description="Once known", examples=["ANSWER"])
+    error: str | None = Field(None, description="Why there is no transcript, if it failed")
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        shown: dict[str, Any] = usual(self)
+        return {key: value for key, value in shown.items() if value is not None or key not in ("hangup_cause", "error")}
+
+
+def transcript_of(call: CallView) -> Transcript | None:
+    """The transcript, once there is one."""
+    if call.transcript_status != TranscriptStatus.READY:
+        return None
+    return Transcript(
+        transcript_id=call.transcript_id,
+        summary=call.summary or "",
+        call_outcome=call.outcome or "",
+        history=[Turn(**turn) for turn in call.history or ()],
+        created_at=call.transcript_created_at,
+        updated_at=call.transcript_updated_at,
+    )
+
+
+def call_transcript(call: CallView, recording: str | None) -> CallTranscript:
+    """The call as `GET …/transcript` and callbacks show it."""
+    failed = call.transcript_status == TranscriptStatus.FAILED
+    return CallTranscript(
+        call_id=call.id,
+        transcript_status=call.transcript_status.value,
+        customer_number=numbers.mask(call.customer_number),
+        agent_number=call.agent_number and numbers.mask(call.agent_number),
+        duration=seconds_text(call.seconds),
+        recording=recording,
+        transcript=transcript_of(call),
+        hangup_cause=hangup_cause(call),
+        error=(call.transcript_failure or "There is no transcript of this call") if failed else None,
+    )
+
+
+def hangup_cause(call: CallView) -> str | None:
+    """In the vendor's words; None until the call has ended. What another system reported is shown as it said it."""
+    if call.ended_at is None:
+        return None
+    reported = call.hangup_cause
+    return reported if reported is not None and reported.isupper() else _CAUSE[call.status]
+
+
+def statuses_shown_as(shown: str) -> list[CallStatus]:
+    """Our statuses that the vendor calls so, whatever its case."""
+    return [status for status, word in SHOWN_STATUS.items() if word.casefold() == shown.casefold()]
+
+
+def reported_status(word: str) -> CallStatus | None:
+    """The end of a call that another system reports with this word; None: it does not tell of an end."""
+    return _REPORTED.get("".join(letter for letter in word.casefold() if letter.isalnum()))
+
+
+def seconds_text(seconds: int | None) -> str | None:
+    """A length of time as the vendor writes it."""
+    return None if seconds is None else str(seconds)
