@@ -36,7 +36,7 @@ STORED = "stored"
 
 
 async def lock(session: AsyncSession, call_id: str) -> None:
-    """Be the only one who writes for this call, until the transaction ends. Before any other lock of the call's rows."""
+    """Be the only one who writes for this call, until the transaction ends."""
     await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
 
 
@@ -174,8 +174,20 @@ async def delivered(session: AsyncSession, message: Message, answer: str) -> Non
 
 
 async def given_up(session: AsyncSession, message: Message, answer: str) -> None:
-    """It is not tried any more: the schedule is over, or its receiver is gone for good."""
+    """It is not tried any more: the schedule is over."""
     await _end(session, message, DeliveryStatus.FAILED, answer)
+
+
+async def stop(session: AsyncSession, message: Message, answer: str) -> None:
+    """Its receiver is gone for good: neither this nor anything else of its call is told any more."""
+    await _end(session, message, DeliveryStatus.FAILED, answer)
+    call_id = select(Delivery.call_id).where(Delivery.id == message.id).scalar_subquery()
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING)
+        .values(status=DeliveryStatus.FAILED, last_answer="Not sent: the receiver is gone (410)", ended_at=func.now())
+    )
+    await session.execute(update(Call).where(Call.id == call_id).values(callback_url=None))
 
 
 async def failed(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:

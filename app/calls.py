@@ -122,7 +122,7 @@ async def _create(
         raise InvalidToken
     if not row.is_active:
         raise InactiveUser
-    created = CreatedCall(call_id, reserved and reserved.number, reserved and reserved.warning)
+    created = CreatedCall(call_id, reserved.number if reserved else None, reserved.warning if reserved else None)
     return created, tasks.AddedTask(row.task_id, Queue.CALLS)
 
 
@@ -137,6 +137,8 @@ class LiveCall:
     expires_at: datetime
     being_hung_up: bool
     """The provider was told to end it, and has not reported that yet."""
+    only_reported: bool
+    """Our provider never had it: another system tells of it."""
     now: datetime
     """The database's clock, by which the others were set."""
 
@@ -153,6 +155,7 @@ async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
                 Call.customer_dialed_at,
                 Call.expires_at,
                 being_hung_up.label("being_hung_up"),
+                Call.report_key.is_not(None).label("only_reported"),
                 func.now().label("now"),
             ).where(Call.id == call_id)
         )
@@ -166,6 +169,7 @@ async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
         row.customer_dialed_at,
         row.expires_at,
         row.being_hung_up,
+        row.only_reported,
         row.now,
     )
 
@@ -215,18 +219,29 @@ async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
     return Talk((row.answered_at - row.dialed).total_seconds(), (row.ended_at - row.answered_at).total_seconds())
 
 
+async def get_recording_url(session: AsyncSession, call_id: str) -> str | None:
+    """Where a report says that the call's recording is."""
+    return await session.scalar(select(Call.recording_url).where(Call.id == call_id))
+
+
 async def get_language(session: AsyncSession, call_id: str) -> str | None:
     """The language its client said it would be in."""
     return await session.scalar(select(Call.language).where(Call.id == call_id))
 
 
 async def apply_events(
-    session: AsyncSession, call_id: str, events: Iterable[CallEvent], *, max_call_seconds: float
+    session: AsyncSession,
+    call_id: str,
+    events: Iterable[CallEvent],
+    *,
+    max_call_seconds: float,
+    by_report: bool = False,
 ) -> CallStatus | None:
     """Let what was reported, oldest first, change the call: each event once, and only by a legal move.
 
     Locks the call's row, and adds the tasks that follow in the same transaction. Once a call is dialled nobody else
-    changes its status. Returns the status it has now; None if there is no such call.
+    changes its status. `by_report`: another system tells, which may also end what we have not begun, and correct what
+    had only timed out. Returns the status it has now; None if there is no such call.
     """
     call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
     if call is None:
@@ -237,7 +252,7 @@ async def apply_events(
         if event.key in seen:
             continue
         current = CallStatus(call.status)
-        moves = call_state.may_move(current, event.status)
+        moves = call_state.may_move(current, event.status, by_report=by_report)
         if not moves and not call_state.may_note(current, event.status):
             log.info("event_refused", call_id=call_id, status=current, reported=event.status, key=event.key)
             continue
@@ -279,6 +294,8 @@ async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
+    if call.status == CallStatus.TIMED_OUT:  # it is corrected, and so may its transcript be
+        await transcripts.ask_again(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
     if event.status == CallStatus.IN_PROGRESS:

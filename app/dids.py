@@ -173,7 +173,7 @@ async def add(session: AsyncSession, number: str, *, owner: User | None, max_cha
         id=f"PN_{secrets.randbelow(10**10):010d}",
         number=number,
         key=numbers.did_key(number),
-        user_id=owner and owner.id,
+        user_id=None if owner is None else owner.id,
         max_channels=max_channels,
     )
     session.add(did)
@@ -187,7 +187,7 @@ async def add(session: AsyncSession, number: str, *, owner: User | None, max_cha
 
 async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:
     """Give the number to this user, or to nobody. Its channels and its inbound callback begin anew."""
-    did.user_id = owner and owner.id
+    did.user_id = None if owner is None else owner.id
     did.allocated_channels = 0
     did.inbound_callback_url = None
     did.inbound_transcript = False

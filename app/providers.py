@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from pydantic import AnyHttpUrl, SecretStr, ValidationError
 
+from app.outbound import Outbound, parse_networks
+from app.security import RecordingLinks
 from app.settings import Settings, SettingsError, explain
 from app.storage import FolderStorage
 from app.telephony.asterisk import Asterisk, AsteriskOptions
@@ -74,6 +76,16 @@ def summarizer(settings: Settings) -> Summarizer:
 def storage(settings: Settings) -> FolderStorage:
     """Where recordings are kept."""
     return FolderStorage(settings.data_dir)
+
+
+def outbound(settings: Settings) -> Outbound:
+    """The way to addresses that clients named."""
+    return Outbound(parse_networks(settings.outbound_networks))
+
+
+def links(settings: Settings) -> RecordingLinks:
+    """Who makes and reads links to recordings."""
+    return RecordingLinks(settings.secret_key.get_secret_value(), settings.base_url)
 
 
 def models_folder(settings: Settings) -> Path:

@@ -1,4 +1,4 @@
-"""`python -m worker calls` or `python -m worker transcripts`: one worker process."""
+"""`python -m worker calls`, `callbacks` or `transcripts`: one worker process."""
 
 import asyncio
 import os

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from app.db import Database
+from app.outbound import Outbound
+from app.security import RecordingLinks
 from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints
@@ -19,3 +21,5 @@ class Context:
     storage: FolderStorage
     recognizer: Recognizer
     summarizer: Summarizer
+    outbound: Outbound
+    links: RecordingLinks

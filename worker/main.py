@@ -78,7 +78,11 @@ class Consumer:
         settings = context.settings
         self._context = context
         self._queue = queue
-        self._max_jobs = settings.call_concurrency if queue is Queue.CALLS else settings.transcript_concurrency
+        self._max_jobs = {
+            Queue.CALLS: settings.call_concurrency,
+            Queue.CALLBACKS: settings.callback_concurrency,
+            Queue.TRANSCRIPTS: settings.transcript_concurrency,
+        }[queue]
         self._running: set[asyncio.Task[None]] = set()
         self._worker: ArqWorker | None = None
         self._pool = arq_pool(settings.redis_url)
@@ -146,6 +150,8 @@ def _open(settings: Settings) -> Context:
         storage=providers.storage(settings),
         recognizer=providers.recognizer(settings),
         summarizer=providers.summarizer(settings),
+        outbound=providers.outbound(settings),
+        links=providers.links(settings),
     )
 
 
@@ -153,5 +159,6 @@ async def _close(context: Context) -> None:
     await context.provider.aclose()
     await context.recognizer.aclose()
     await context.summarizer.aclose()
+    await context.outbound.aclose()
     await context.hints.aclose()
     await context.db.dispose()

@@ -13,7 +13,7 @@ from app.db import is_unreachable
 from app.models import TaskKind
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import CallEvent, CallStatus
-from worker import connect, dial, hangup, recording, track, transcript
+from worker import connect, deliver, dial, hangup, recording, track, transcript
 from worker.context import Context
 
 log = structlog.get_logger()
@@ -44,6 +44,14 @@ async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> 
         await transcripts.fail(session, task.call_id, reason)
 
 
+async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> None:
+    """When a callback is given up, its own schedule says; this only failed on our side."""
+    log.error("callbacks_not_sent", call_id=task.call_id, reason=reason)
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=60)
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """How to do one kind of task, how long to wait after each failed attempt, and what to tell when that is over."""
@@ -59,6 +67,7 @@ WORK: dict[TaskKind, _Work] = {
     TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
     TaskKind.HANGUP: _Work(hangup.run, _leave_it, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
     TaskKind.FETCH_RECORDING: _Work(recording.run, _give_up_recording, (1, 2, 5, 15, 30, 60, 120, 300, 900, 1800)),
+    TaskKind.DELIVER: _Work(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
     TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
 }
 

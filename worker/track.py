@@ -33,14 +33,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await tasks.finish(session, task)
             return
 
-    events: list[CallEvent]
-    try:
-        snapshot = await context.provider.fetch(call.ref)
-    except ProviderError as error:
-        log.warning("provider_unreachable", call_id=task.call_id, error=str(error))
-        events, again = [], _AFTER_TROUBLE_SECONDS
-    else:
-        events, again = await _what_it_means(context, call, snapshot)
+    events, again = await _ask(context, call)
     expired = call.now >= call.expires_at
     cut = expired and call.status == CallStatus.IN_PROGRESS and not call.being_hung_up
     if expired and not cut:
@@ -58,6 +51,18 @@ async def run(context: Context, task: ClaimedTask) -> None:
         if status is not None and status not in TERMINAL:
             left = (call.expires_at - call.now).total_seconds()
             await tasks.add(session, TaskKind.TRACK, task.call_id, delay=min(again, left) if left > 0 else again)
+
+
+async def _ask(context: Context, call: LiveCall) -> tuple[list[CallEvent], float]:
+    """What the provider says happened, and in how many seconds to ask again."""
+    if call.only_reported:
+        return [], context.settings.answer_timeout_seconds
+    try:
+        snapshot = await context.provider.fetch(call.ref)
+    except ProviderError as error:
+        log.warning("provider_unreachable", call_id=call.ref.call_id, error=str(error))
+        return [], _AFTER_TROUBLE_SECONDS
+    return await _what_it_means(context, call, snapshot)
 
 
 async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:

@@ -28,6 +28,7 @@ class WorkerKind(StrEnum):
     """`app` may not import `worker`, nor the database's words before they are needed."""
 
     CALLS = "calls"
+    CALLBACKS = "callbacks"
     TRANSCRIPTS = "transcripts"
 
 
@@ -72,7 +73,7 @@ def serve() -> None:
 
 @app.command()
 def worker(kind: WorkerKind) -> None:
-    """Run one worker: `calls` dials and follows, `transcripts` recognizes speech."""
+    """Run one worker: `calls` dials and follows, `callbacks` tells clients, `transcripts` recognizes speech."""
     os.execv(sys.executable, [sys.executable, "-m", "worker", kind.value])  # noqa: S606
 
 

@@ -162,6 +162,7 @@ def _read_instance(file: Path) -> dict[str, object]:
 def _start_processes(settings: Settings, processes: Processes) -> None:
     processes.start("api", "app.cli", "serve")
     processes.start("calls worker", "worker", "calls")
+    processes.start("callbacks worker", "worker", "callbacks")
     processes.start("transcripts worker", "worker", "transcripts")
     url = f"http://127.0.0.1:{settings.port}/readyz"
     deadline = time.monotonic() + _READY_SECONDS

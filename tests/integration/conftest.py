@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app import accounts, calls
+from app import accounts, calls, providers
 from app.calls import NewCall
 from app.db import Database
 from app.models import User
@@ -31,6 +31,8 @@ def house_with(db: Database, hints: Hints, migrated: Settings, user: User, tmp_p
             storage=FolderStorage(tmp_path),
             recognizer=recognizer or Heard(SAID),
             summarizer=RulesSummarizer(),
+            outbound=providers.outbound(migrated),
+            links=providers.links(migrated),
         )
         return House(context, call_id)
 
