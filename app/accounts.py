@@ -1,12 +1,13 @@
 """Users and their logins."""
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import func, insert, literal, select, text, update
+from sqlalchemy import delete, func, insert, literal, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,15 +19,17 @@ from app.errors import (
     InvalidCredentials,
     InvalidRequest,
     InvalidToken,
+    MissingAuth,
     SessionEnded,
     UnverifiedUser,
 )
-from app.models import LoginSession, User
+from app.models import ApiKey, LoginSession, User
 from app.security import Claims, Tokens
 from app.throttle import LoginThrottle
 
 log = structlog.get_logger()
 
+_KEY_NAME_LENGTH = 12
 _LONGEST_EMAIL = 320  # 64 before the @, 255 after it
 
 
@@ -196,6 +199,43 @@ async def _check_login(db: Database, claims: Claims, *, if_ended: InvalidToken |
         raise InactiveUser
     if row.ended:
         raise if_ended
+
+
+async def create_api_key(session: AsyncSession, user: User) -> str:
+    """A new key for the user, to report calls with. It is shown this once; only its hash is kept."""
+    key = f"rbk_{secrets.token_urlsafe(32)}"
+    session.add(ApiKey(id=key[:_KEY_NAME_LENGTH], user_id=user.id, sha256=_key_hash(key)))
+    await session.flush()
+    return key
+
+
+async def list_api_keys(session: AsyncSession) -> list[tuple[ApiKey, str]]:
+    """All keys, each with its user's e-mail."""
+    query = select(ApiKey, User.email).join(User, User.id == ApiKey.user_id).order_by(ApiKey.created_at)
+    return [(row.ApiKey, row.email) for row in await session.execute(query)]
+
+
+async def revoke_api_key(session: AsyncSession, name: str) -> bool:
+    """End a key by its first characters. False if there is none."""
+    return await session.scalar(delete(ApiKey).where(ApiKey.id == name).returning(ApiKey.id)) is not None
+
+
+async def user_of_api_key(db: Database, key: str) -> str:
+    """Whose key this is. Raises `MissingAuth`, `InactiveUser`."""
+    query = (
+        select(User.id, User.is_active).join(ApiKey, ApiKey.user_id == User.id).where(ApiKey.sha256 == _key_hash(key))
+    )
+    async with db.statement() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise MissingAuth("Invalid auth credentials: there is no such API key")
+    if not row.is_active:
+        raise InactiveUser
+    return str(row.id)
+
+
+def _key_hash(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
 async def _new_hash(password: str) -> str:

@@ -159,6 +159,14 @@ def _check_share(did: Did, channels: int, active: int) -> None:
         raise ValidationFailed(f"{did.number}: allocated_channels {channels} is below its {active} active channels")
 
 
+def is_same(number: str, asked: str) -> bool:
+    """Whether the client's text names this number."""
+    try:
+        return numbers.did_key(number) == numbers.did_key(numbers.parse(asked))
+    except ValueError:
+        return False
+
+
 async def find(session: AsyncSession, *, number: str | None = None, phone_number_id: str | None = None) -> Did | None:
     """The number, whoever's it is, by its digits (with or without 91) or by its id."""
     condition = Did.id == phone_number_id if number is None else Did.key == numbers.did_key(number)

@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import developer, health
+from app import providers
+from app.api import call_log, current, developer, health, mobile_numbers, recordings
 from app.api.deps import Resources
 from app.api.envelope import install_error_handlers
 from app.api.request_log import RequestLog
@@ -36,6 +37,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 refresh_seconds=settings.refresh_token_seconds,
             ),
             throttle=LoginThrottle(settings.redis_url),
+            links=providers.links(settings),
+            storage=providers.storage(settings),
         )
         app.state.resources = opened
         gc.freeze()  # what is loaded now stays; looking through it again and again made polls stutter
@@ -52,8 +55,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.include_router(developer.router)
-    app.include_router(health.router)
+    for part in (developer, current, mobile_numbers, call_log, recordings, health):
+        app.include_router(part.router)
     app.add_middleware(RequestLog)
     install_error_handlers(app)
     return app

@@ -1,11 +1,13 @@
 """A call's recording: stored once, then transcribed."""
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks, transcripts
-from app.models import Recording, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, Recording, TaskKind, Transcript, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -51,6 +53,35 @@ async def give_up(session: AsyncSession, call_id: str, reason: str) -> None:
     await callbacks.lock(session, call_id)
     await callbacks.tell_recording(session, call_id)
     await transcripts.fail(session, call_id, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecording:
+    """What a download needs to know."""
+
+    owner_id: str
+    storage_key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What a browser saves it as."""
+        return self.storage_key.rpartition("/")[2]
+
+
+async def find_for_download(session: AsyncSession, call_id: str) -> StoredRecording | None:
+    """The call's recording and whose it is."""
+    if not call_id.isascii() or "\0" in call_id:
+        return None
+    query = (
+        select(Call.user_id, Recording.storage_key, Recording.content_type, Recording.size_bytes, Recording.sha256)
+        .join(Call, Call.id == Recording.call_id)
+        .where(Recording.call_id == call_id)
+    )
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else StoredRecording(*row)
 
 
 async def find(session: AsyncSession, call_id: str) -> Recording | None:

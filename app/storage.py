@@ -4,10 +4,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
+
+_CHUNK_BYTES = 256 * 1024
 
 
 class StorageError(Exception):
@@ -23,6 +26,29 @@ class Stored:
     key: str
     size_bytes: int
     sha256: str
+
+
+class Storage(Protocol):
+    """The port: whole objects under keys."""
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
+        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
+
+        Raises `TooLarge` past `max_bytes` and `StorageError` when they cannot be written.
+        """
+        ...
+
+    def local_copy(self, key: str) -> AbstractAsyncContextManager[Path]:
+        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
+        ...
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove it. What is not there is no error. Raises `StorageError` when it cannot be removed."""
+        ...
 
 
 class FolderStorage:
@@ -66,6 +92,31 @@ class FolderStorage:
         if not path.is_file():
             raise StorageError(f"the recording {key} is no longer in {self._folder}")
         yield path
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        path = self._path(key)
+        try:
+            file = await asyncio.to_thread(path.open, "rb")
+        except OSError as error:
+            raise StorageError(f"the recording {key} is no longer in {self._folder}") from error
+
+        async def chunks() -> AsyncIterator[bytes]:
+            with file:
+                file.seek(start)
+                left = end - start
+                while left > 0 and (chunk := await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))):
+                    left -= len(chunk)
+                    yield chunk
+
+        return chunks()
+
+    async def delete(self, key: str) -> None:
+        """Remove it. What is not there is no error."""
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot delete {key} from {self._folder}: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         path = (self._folder / key).resolve()

@@ -6,7 +6,7 @@ from app.db import Database
 from app.outbound import Outbound
 from app.security import RecordingLinks
 from app.settings import Settings
-from app.storage import FolderStorage
+from app.storage import Storage
 from app.tasks import Hints
 from app.telephony.base import TelephonyProvider
 from app.transcription.base import Recognizer, Summarizer
@@ -18,7 +18,7 @@ class Context:
     db: Database
     hints: Hints
     provider: TelephonyProvider
-    storage: FolderStorage
+    storage: Storage
     recognizer: Recognizer
     summarizer: Summarizer
     outbound: Outbound

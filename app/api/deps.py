@@ -1,6 +1,7 @@
 """What routes share: the process's resources, the bearer token, and a body read with care."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -9,11 +10,13 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 
+from app import accounts
 from app.api.envelope import explain
 from app.db import Database
-from app.errors import BodyTooLarge, InvalidRequest, InvalidToken
-from app.security import Claims, Tokens
+from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
+from app.security import Claims, RecordingLinks, Tokens
 from app.settings import Settings
+from app.storage import Storage
 from app.tasks import Hints
 from app.throttle import LoginThrottle
 
@@ -32,6 +35,8 @@ class Resources:
     hints: Hints
     tokens: Tokens
     throttle: LoginThrottle
+    links: RecordingLinks
+    storage: Storage
 
 
 def resources(request: Request) -> Resources:
@@ -53,29 +58,61 @@ Bearer = Annotated[
     Depends(_AccessToken(bearerFormat="JWT", description="The `access_token` of a login", auto_error=False)),
 ]
 
+
+async def _logged_in(request: Request, claims: Bearer) -> Claims:
+    await accounts.check_login(resources(request).db, claims)
+    return claims
+
+
+LoggedIn = Annotated[Claims, Depends(_logged_in)]
+"""A bearer whose login still counts, for routes whose own statement does not ask that."""
+
+_CALL_ID = re.compile(r"call_[0-9a-z]{16}")
+
+
+async def check_call_id(house: Resources, claims: Claims, call_id: str) -> None:
+    """Raises `NoSuchCall` for what cannot be the id of a call; PostgreSQL could not even store some of it."""
+    if _CALL_ID.fullmatch(call_id) is None:
+        await accounts.check_login(house.db, claims)
+        raise NoSuchCall
+
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[ModelT]) -> ModelT:
-    """The request's JSON body. Raises `InvalidRequest` and `BodyTooLarge`.
+    """The request's JSON body. Raises `ValidationFailed` and `BodyTooLarge`.
 
     By hand and not as a parameter of the route: FastAPI would read and parse it before the token was looked at, with
     no limit on its size, and answer a fault by showing what was sent.
     """
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            body = await _limited_body(request)
-    except TimeoutError:
-        raise InvalidRequest("The body did not arrive in time") from None
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        raise InvalidRequest("Send the body as JSON, with the header Content-Type: application/json")
+    body = await read_raw_body(request)
+    if not is_json(request):
+        raise ValidationFailed("Send the body as JSON, with the header Content-Type: application/json")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(explain(error.errors(include_input=False, include_url=False))) from None
+        raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
+
+
+def media_type(request: Request) -> str:
+    """The body's, in lower case and without its parameters."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body claims to be."""
+    said = media_type(request)
+    return said == "application/json" or (said.startswith("application/") and said.endswith("+json"))
+
+
+async def read_raw_body(request: Request) -> bytes:
+    """The request's body. Raises `ValidationFailed` and `BodyTooLarge`."""
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await _limited_body(request)
+    except TimeoutError:
+        raise ValidationFailed("The body did not arrive in time") from None
 
 
 async def _limited_body(request: Request) -> bytes:

@@ -1,99 +1,38 @@
 """The seed's dialect, `/api/developer`: exact, key for key and word for word."""
 
-import re
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 
-from app import accounts, calls, numbers, transcripts
-from app.api.deps import Bearer, json_body, read_body, resources
-from app.api.envelope import Detail, Envelope, ErrorEnvelope, success
-from app.calls import NewCall
-from app.errors import InvalidRequest, NoSuchCall
+from app import accounts, calls, transcripts
+from app.api.deps import Bearer, check_call_id, json_body, read_body, resources
+from app.api.envelope import Envelope, success
+from app.api.login import login_router
+from app.api.schemas import CallOptions, Number, errors
+from app.errors import InvalidRequest
 from app.models import TranscriptStatus
-from app.transcription.base import Role
+from app.vendor import Transcript, Turn
 
 router = APIRouter(prefix="/api/developer", tags=["developer"])
-
-_CALL_ID = re.compile(r"call_[0-9a-z]{16}")
-
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {
-        "model": ErrorEnvelope,
-        "description": "Wrong credentials, an inactive user, or an invalid request",
-    },
-    401: {"model": Detail, "description": "Missing or invalid access token"},
-    403: {"model": ErrorEnvelope, "description": "Another user's call"},
-    404: {"model": ErrorEnvelope, "description": "No such call"},
-    413: {"model": ErrorEnvelope, "description": "A body above 64 KiB"},
-    429: {
-        "model": ErrorEnvelope,
-        "description": "Too many failed logins; `Retry-After` says how long to wait",
-    },
-    503: {
-        "model": ErrorEnvelope,
-        "description": "The database cannot be reached; `Retry-After` says when to try again",
-    },
-}
+router.include_router(login_router(invalid=400))
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _ERRORS[status] for status in (*statuses, 503)}
-
-
-Number = Annotated[
-    str,
-    AfterValidator(numbers.parse),
-    Field(description="8 to 15 digits, with an optional leading +", examples=["919999999999"]),
-]
-Instant = Annotated[
-    datetime,
-    PlainSerializer(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
-    Field(examples=["2026-03-05T10:00:00Z"]),
-]
-
-
-class LoginRequest(BaseModel):
-    email: str = Field(examples=["user@example.com"])
-    password: str = Field(examples=["your_password"])
-
-
-class LoginData(BaseModel):
-    access_token: str = Field(examples=["<jwt_access_token>"])
-    refresh_token: str = Field(examples=["<jwt_refresh_token>"])
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105
-
-
-class Click2CallRequest(BaseModel):
+class Click2CallRequest(CallOptions):
     customer_number: Number
     agent_number: Number
+    transcript: Annotated[bool | None, Field(description="Whether a transcript is made")] = True
 
 
 class Click2CallData(BaseModel):
+    """The optional keys are there if they were sent."""
+
     call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
     status: Literal["queued"] = "queued"
-
-
-class Turn(BaseModel):
-    """One speaker's say; seconds count from the answer."""
-
-    role: Role
-    content: str
-    start: float
-    end: float
-
-
-class Transcript(BaseModel):
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
-
-    transcript_id: str = Field(examples=["67c7d1e0a4b3c2d1e0f9a8b7"])
-    summary: str
-    call_outcome: str = Field(examples=["Interested"])
-    history: list[Turn]
-    created_at: Instant = Field(serialization_alias="createdAt")
-    updated_at: Instant = Field(serialization_alias="updatedAt")
+    did: str | None = None
+    callback_url: str | None = None
+    transcript: bool | None = None
+    transcript_language: str | None = None
 
 
 class PendingTranscript(BaseModel):
@@ -116,50 +55,10 @@ class FailedTranscript(BaseModel):
 
 
 @router.post(
-    "/login",
-    summary="Log in",
-    response_model=Envelope[LoginData],
-    responses=_errors(400, 413, 429),
-    openapi_extra=json_body(LoginRequest),
-)
-async def login(request: Request) -> Response:
-    """Authenticate a verified, active user. A login never ends another one."""
-    house = resources(request)
-    body = await read_body(request, LoginRequest)
-    pair = await accounts.log_in(
-        house.db,
-        house.tokens,
-        house.throttle,
-        email=body.email,
-        password=body.password,
-        address=request.client.host if request.client else None,
-        session_seconds=house.settings.refresh_token_seconds,
-    )
-    return success("Login successful", LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token))
-
-
-@router.post(
-    "/refresh_token",
-    summary="Get a new access token",
-    response_model=Envelope[LoginData],
-    responses={
-        **_errors(400),
-        401: {"model": ErrorEnvelope, "description": "Expired or revoked refresh token"},
-    },
-)
-async def refresh_token(request: Request, refresh_token: Annotated[str, Query()]) -> Response:
-    """A new access token for the same login, with the same refresh token."""
-    house = resources(request)
-    pair = await accounts.refresh(house.db, house.tokens, refresh_token)
-    data = LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token)
-    return success("Token refreshed successfully", data)
-
-
-@router.post(
     "/calls/click2call",
     summary="Call an agent and a customer, and join them",
     response_model=Envelope[Click2CallData],
-    responses=_errors(400, 401, 413),
+    responses=errors(400, 401, 403, 404, 409, 413),
     openapi_extra=json_body(Click2CallRequest),
 )
 async def click2call(request: Request, claims: Bearer) -> Response:
@@ -170,23 +69,30 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     except InvalidRequest:
         await accounts.check_login(house.db, claims)  # a login that has ended is told so, whatever the body
         raise
-    order = NewCall(customer_number=body.customer_number, agent_number=body.agent_number)
-    call_id = await calls.create_call(house.db, house.hints, claims, order)
-    return success("Click2Call request created", Click2CallData(call_id=call_id))
+    wants_transcript = body.transcript is not False
+    order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
+    created = await calls.create_call(house.db, house.hints, claims, order)
+    heard = {
+        "did": created.did,
+        "callback_url": body.callback_url,
+        "transcript": wants_transcript,
+        "transcript_language": body.transcript_language,
+    }
+    sent = {key: value for key, value in heard.items() if key in body.model_fields_set}
+    data = Click2CallData(call_id=created.id, status="queued", **sent)  # type: ignore[arg-type]
+    return success("Click2Call request created", data, exclude_unset=True)
 
 
 @router.get(
     "/calls/{call_id}/transcript",
     summary="Poll for a call's transcript",
     response_model=Envelope[PendingTranscript | ReadyTranscript | FailedTranscript],
-    responses=_errors(400, 401, 403, 404),
+    responses=errors(400, 401, 403, 404),
 )
 async def get_transcript(request: Request, call_id: str, claims: Bearer) -> Response:
     """Pending until the transcript is made; then ready, or failed with the reason."""
     house = resources(request)
-    if _CALL_ID.fullmatch(call_id) is None:
-        await accounts.check_login(house.db, claims)
-        raise NoSuchCall
+    await check_call_id(house, claims, call_id)
     view = await transcripts.read(house.db, claims, call_id)
     if view.status is TranscriptStatus.READY:
         return success("Transcript found", ReadyTranscript(call_id=call_id, transcript=_transcript(view)))

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from app.db import is_unreachable
-from app.errors import InvalidToken, RingbackError, Unavailable
+from app.errors import InvalidToken, NoSuchAgent, RingbackError, Unavailable, ValidationFailed
 
 log = structlog.get_logger()
 
@@ -43,9 +43,10 @@ class Detail(BaseModel):
     detail: str
 
 
-def success(message: str, data: BaseModel) -> Response:
+def success(message: str, data: BaseModel, *, exclude_unset: bool = False) -> Response:
     """A 200 with this data. Answers are built here and not by FastAPI, which would check and copy them again."""
-    body = f'{{"status_code":200,"message":{json.dumps(message)},"error":null,"data":{data.model_dump_json()}}}'
+    shown = data.model_dump_json(exclude_unset=exclude_unset)
+    body = f'{{"status_code":200,"message":{json.dumps(message)},"error":null,"data":{shown}}}'
     return Response(body, media_type="application/json")
 
 
@@ -55,8 +56,20 @@ def failure(status: int, error: str, headers: dict[str, str] | None = None) -> R
     return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
-async def _ringback_error(_: Request, error: Exception) -> Response:
+def _invalid_status(request: Request) -> int:
+    """What an invalid request is answered with: the two dialects differ."""
+    path = request.url.path
+    return 422 if path.startswith("/api/") and not path.startswith("/api/developer/") else 400
+
+
+async def _ringback_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RingbackError)
+    if isinstance(error, ValidationFailed):
+        return failure(_invalid_status(request), error.message)
+    if isinstance(error, NoSuchAgent):
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        content = {"detail": error.message, "request_id": request_id}
+        return Response(json.dumps(content), error.status, media_type="application/json")
     if isinstance(error, InvalidToken):
         headers = {"WWW-Authenticate": "Bearer"}
         return Response(json.dumps({"detail": error.message}), 401, headers, media_type="application/json")
@@ -69,9 +82,9 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return failure(error.status_code, error.detail, dict(error.headers or {}))
 
 
-async def _validation_error(_: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return failure(400, explain(error.errors()))
+    return failure(_invalid_status(request), explain(error.errors()))
 
 
 async def _maybe_database_away(request: Request, error: Exception) -> Response:

@@ -1,0 +1,213 @@
+"""The newest dialect, `/api`: another system reports a call."""
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from starlette.datastructures import Headers
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+
+from app import accounts, reports, tasks, vendor
+from app.api.current import recording_link
+from app.api.deps import Resources, is_json, media_type, read_raw_body, resources
+from app.api.envelope import Envelope, ErrorEnvelope, explain, success
+from app.api.schemas import CallbackUrl, Number, errors
+from app.errors import InvalidRequest, MissingAuth, ValidationFailed
+from app.reports import Report
+from app.vendor import RecordingField
+
+router = APIRouter(prefix="/api", tags=["current"])
+
+
+def _blank_is_none(value: Any) -> Any:
+    return None if value is None or (isinstance(value, str) and not value.strip()) else value
+
+
+def _seconds(value: str | None) -> str | None:
+    """Kept as text until here, because JSON numbers, digits and `00:01:05` are all seen."""
+    if value is None:
+        return None
+    parts = value.strip().split(":")
+    if len(parts) > 3 or not all(
+        part.partition(".")[0].isascii() and part.partition(".")[0].isdigit() for part in parts
+    ):
+        raise ValueError("must be seconds, or hours:minutes:seconds")
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + int(part.partition(".")[0][:9])
+    if seconds >= 2**31:
+        raise ValueError("is too long")
+    return str(seconds)
+
+
+def _text(value: Any) -> Any:
+    value = _blank_is_none(value)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _storable(value: str | None) -> str | None:
+    if value is not None and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+        raise ValueError("has characters that are no valid text")
+    return value
+
+
+Text = Annotated[str | None, BeforeValidator(_text), AfterValidator(_storable), Field(max_length=500)]
+OptionalNumber = Annotated[Number | None, BeforeValidator(_text)]
+
+
+class CallLogRequest(BaseModel):
+    """Names are read without regard to case, blanks and underscores."""
+
+    customer_number: Annotated[Number, BeforeValidator(_text)]
+    status: Annotated[
+        str, BeforeValidator(_text), AfterValidator(_storable), Field(max_length=100, examples=["Answered"])
+    ]
+    recording: Annotated[CallbackUrl | None, BeforeValidator(_blank_is_none)] = None
+    agent_number: OptionalNumber = None
+    did: OptionalNumber = None
+    call_date: Text = None
+    duration: Annotated[Text, AfterValidator(_seconds)] = None
+    answer_duration: Annotated[Text, AfterValidator(_seconds)] = None
+    call_type: Text = None
+    customer_crm_id: Annotated[Text, Field(description="The `call_id` of a call of this server")] = None
+    hangup_cause: Text = None
+
+    def report(self) -> Report:
+        """For the domain."""
+        return Report(
+            customer_number=self.customer_number,
+            status=self.status,
+            call_id=self.customer_crm_id,
+            agent_number=self.agent_number,
+            did=self.did,
+            call_type=self.call_type,
+            call_date=self.call_date,
+            seconds=None if self.duration is None else int(self.duration),
+            talk_seconds=None if self.answer_duration is None else int(self.answer_duration),
+            hangup_cause=self.hangup_cause,
+            recording_url=self.recording,
+        )
+
+
+_FIELDS = {name.replace("_", ""): name for name in CallLogRequest.model_fields}
+_ALIASES = {"agennumber": "agent_number", "virtualnumber": "did"}
+
+
+class CallLogData(BaseModel):
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    status: str = Field(examples=["Answered"])
+    recording: RecordingField
+
+
+def _documented() -> dict[str, Any]:
+    schema = CallLogRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    kinds = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
+    return {
+        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}},
+        "security": [{"_AccessToken": []}, {"CallLogKey": []}, {"CallLogBasic": []}],
+    }
+
+
+@router.post(
+    "/calls/call-log",
+    summary="Report a call",
+    response_model=Envelope[CallLogData],
+    responses={
+        **errors(400, 403, 404, 413, 422),
+        401: {"model": ErrorEnvelope, "description": "Missing or wrong credentials"},
+    },
+    openapi_extra=_documented(),
+)
+async def call_log(request: Request) -> Response:
+    """For telephony providers and partners. The first end that is reported counts; a repeat only fills in what was not
+    known, and a late report replaces `temporaryfailed`."""
+    house = resources(request)
+    user_id = await _reporter(request, house)
+    fields = await _fields(request)
+    try:
+        report = CallLogRequest.model_validate(fields).report()
+    except ValidationError as error:
+        raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
+    async with tasks.transaction(house.db, house.hints) as session:
+        call = await reports.take(session, user_id, report, house.settings)
+    data = CallLogData(
+        call_id=call.id,
+        status=vendor.SHOWN_STATUS[call.status],
+        recording=recording_link(call, house.links, house.settings),
+    )
+    return success("Call log stored", data)
+
+
+async def _reporter(request: Request, house: Resources) -> str | None:
+    """Who reports: a user by token or key; None: the telephony provider. Raises `MissingAuth`, `InvalidToken`."""
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        claims = house.tokens.read_access(credentials.strip())
+        await accounts.check_login(house.db, claims)
+        return claims.user_id
+    if (key := request.headers.get("X-API-Key")) is not None:
+        return await accounts.user_of_api_key(house.db, key)
+    given = _name_and_password(request, scheme.lower(), credentials)
+    if given is None:
+        raise MissingAuth
+    settings = house.settings
+    name, password = given
+    if settings.provider_username is None or settings.provider_password is None:
+        raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_PROVIDER_USERNAME and _PASSWORD")
+    right = (_alike(name, settings.provider_username), _alike(password, settings.provider_password.get_secret_value()))
+    if not all(right):
+        raise MissingAuth("Invalid auth credentials")
+    return None
+
+
+def _name_and_password(request: Request, scheme: str, credentials: str) -> tuple[str, str] | None:
+    if "X-Greeter-Username" in request.headers or "X-Greeter-Password" in request.headers:
+        return request.headers.get("X-Greeter-Username", ""), request.headers.get("X-Greeter-Password", "")
+    if scheme == "basic":
+        try:
+            name, _, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return "", ""
+        return name, password
+    if "auth_user" in request.query_params or "auth_pass" in request.query_params:
+        return request.query_params.get("auth_user", ""), request.query_params.get("auth_pass", "")
+    return None
+
+
+def _alike(given: str, right: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "replace"), right.encode())
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    """The body's fields by our names. Raises `InvalidRequest` for what cannot be read."""
+    body = await read_raw_body(request)
+    kind = media_type(request)
+    try:
+        if is_json(request):
+            sent = json.loads(body)
+        elif kind == "application/x-www-form-urlencoded":
+            sent = dict(await FormParser(request.headers, _once(body)).parse())
+        elif kind == "multipart/form-data":
+            sent = dict(await MultiPartParser(Headers(raw=request.headers.raw), _once(body)).parse())
+        else:
+            raise InvalidRequest("Send the call as JSON, urlencoded or multipart/form-data")
+    except (ValueError, RecursionError, MultiPartException, KeyError) as error:
+        raise InvalidRequest("The body cannot be read") from error
+    if not isinstance(sent, dict):
+        raise InvalidRequest("The body is not an object")
+    return {name: value for key, value in sent.items() if (name := _field(key)) is not None}
+
+
+def _field(key: object) -> str | None:
+    plain = str(key).casefold().replace("_", "").replace(" ", "")
+    return _ALIASES.get(plain) or _FIELDS.get(plain)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+    yield b""

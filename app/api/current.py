@@ -1,0 +1,268 @@
+"""The newest dialect, `/api`: calls. Its numbers are in `mobile_numbers`, its reports of calls in `call_log`."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from app import call_views, calls, numbers, transcripts, vendor
+from app.api.deps import LoggedIn, check_call_id, json_body, read_body, resources
+from app.api.envelope import Envelope, success
+from app.api.login import login_router
+from app.api.schemas import CallOptions, Number, errors
+from app.call_views import CallView, Filters
+from app.errors import NoSuchAgent, ValidationFailed
+from app.models import TranscriptStatus
+from app.security import RecordingLinks
+from app.settings import Settings
+from app.vendor import CallTranscript, Instant, RecordingField, SecondsText, Turn
+
+router = APIRouter(prefix="/api", tags=["current"])
+router.include_router(login_router(invalid=422))
+
+_VOICE_AGENT = "AGT_"
+
+
+def _agent(number: str) -> str:
+    return number if number.startswith(_VOICE_AGENT) else numbers.parse(number)
+
+
+class CurrentClick2CallRequest(CallOptions):
+    customer_number: Number
+    agent_number: Annotated[
+        str, AfterValidator(_agent), Field(description="A number, or a voice agent: AGT_…", examples=["918888888888"])
+    ]
+    transcript: bool = Field(False, description="Whether a transcript is made")
+    agent_config: dict[str, Any] | None = Field(None, description="For voice agents only")
+
+    @model_validator(mode="after")
+    def _has_did(self) -> "CurrentClick2CallRequest":
+        if self.did is None and not self.agent_number.startswith(_VOICE_AGENT):
+            raise ValueError("did: this field is required")
+        return self
+
+
+class CurrentClick2CallData(BaseModel):
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    status: Literal["queued"] = "queued"
+    did: str | None = Field(examples=["911140000001"])
+    callback_url: str | None
+    transcript: bool
+    transcript_language: str | None
+    warning: str | None = Field(
+        description="Of channels that were all taken", examples=["Client channel pool exhausted; call accepted"]
+    )
+
+
+class RecentTranscript(BaseModel):
+    summary: str
+    call_outcome: str = Field(examples=["Interested"])
+    history: list[Turn]
+
+
+class RecentCall(BaseModel):
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    status: str = Field(examples=["Answered"])
+    customer_number: str
+    agent_number: str | None
+    did: str | None
+    duration: SecondsText
+    answer_duration: SecondsText
+    hangup_cause: str | None = Field(examples=["ANSWER"])
+    call_type: str = Field(examples=["C2C"])
+    transcript_enabled: bool
+    transcript_status: str = Field(examples=["ready"])
+    recording: RecordingField
+    recording_url: str | None
+    transcript: RecentTranscript | None
+    created_at: Instant
+    updated_at: Instant
+
+
+class RecentFilters(BaseModel):
+    """As they were asked for."""
+
+    status: str | None = None
+    call_type: str | None = None
+    transcript_status: str | None = None
+    customer_number: str | None = None
+    agent_number: str | None = None
+    did: str | None = None
+    date_from: str | None = None
+    date_to: str | None = None
+
+
+class RecentData(BaseModel):
+    total: int
+    page: int
+    limit: int
+    has_more: bool
+    filters: RecentFilters
+    calls: list[RecentCall]
+
+
+class RetryData(BaseModel):
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    transcript_status: str = Field(examples=["pending"])
+    status: str = Field(examples=["Answered"])
+    recording: RecordingField
+
+
+@router.post(
+    "/calls/click2call",
+    summary="Call an agent and a customer, and join them",
+    response_model=Envelope[CurrentClick2CallData],
+    responses=errors(400, 401, 403, 404, 409, 413, 422),
+    openapi_extra=json_body(CurrentClick2CallRequest),
+)
+async def click2call(request: Request, claims: LoggedIn) -> Response:
+    """Queue a call. The agent is rung first; when they answer, the customer. Too few channels are no error: the call
+    is accepted, and `warning` says so."""
+    house = resources(request)
+    body = await read_body(request, CurrentClick2CallRequest)
+    if body.agent_number.startswith(_VOICE_AGENT):
+        raise NoSuchAgent
+    order = body.order(body.customer_number, body.agent_number, transcript=body.transcript)
+    created = await calls.create_call(house.db, house.hints, claims, order)
+    data = CurrentClick2CallData(
+        call_id=created.id,
+        did=created.did,
+        callback_url=body.callback_url,
+        transcript=body.transcript,
+        transcript_language=body.transcript_language,
+        warning=created.warning,
+    )
+    return success("Click2Call request created", data)
+
+
+@router.get(
+    "/calls/recent",
+    summary="List your newest calls",
+    response_model=Envelope[RecentData],
+    responses=errors(400, 401, 422),
+)
+async def recent(
+    request: Request,
+    claims: LoggedIn,
+    asked: Annotated[RecentFilters, Query()],
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    page: Annotated[int, Query(ge=1, le=10**9)] = 1,
+) -> Response:
+    """Statuses, types and dates are compared as a whole, numbers as a part; dates are inclusive."""
+    house = resources(request)
+    total, found = await call_views.recent(
+        house.db, claims.user_id, _filters(asked), limit=limit, offset=(page - 1) * limit
+    )
+    data = RecentData(
+        total=total,
+        page=page,
+        limit=limit,
+        has_more=page * limit < total,
+        filters=asked,
+        calls=[_recent_call(call, house.links, house.settings) for call in found],
+    )
+    return success("Recent call logs fetched", data)
+
+
+@router.get(
+    "/calls/{call_id}/transcript",
+    summary="Poll for a call's transcript",
+    response_model=Envelope[CallTranscript],
+    responses=errors(400, 401, 403, 404),
+)
+async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
+    """Numbers are masked; the recording's link is a new one each time."""
+    house = resources(request)
+    await check_call_id(house, claims, call_id)
+    call = await call_views.get_own(house.db, claims.user_id, call_id)
+    data = vendor.call_transcript(call, recording_link(call, house.links, house.settings))
+    if call.transcript_status == TranscriptStatus.READY:
+        return success("Transcript found", data)
+    if call.transcript_status == TranscriptStatus.FAILED:
+        return success("Transcript processing failed", data)
+    return success("Transcript not available yet", data)
+
+
+@router.post(
+    "/calls/{call_id}/transcript/retry",
+    summary="Make a failed transcript again",
+    response_model=Envelope[RetryData],
+    responses=errors(400, 401, 403, 404, 409),
+)
+async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
+    """From the stored recording. Callbacks tell of its end once more."""
+    house = resources(request)
+    await check_call_id(house, claims, call_id)
+    call = await transcripts.retry(house.db, house.hints, claims.user_id, call_id)
+    data = RetryData(
+        call_id=call_id,
+        transcript_status="pending",
+        status=vendor.SHOWN_STATUS[call.status],
+        recording=recording_link(call, house.links, house.settings),
+    )
+    return success("Transcript retry queued", data)
+
+
+def recording_link(call: CallView, links: RecordingLinks, settings: Settings) -> str | None:
+    """A new link to the call's recording; `pending` while there may still be one."""
+    if call.has_recording:
+        expires_at = datetime.now(UTC) + timedelta(seconds=settings.recording_link_seconds)
+        return links.make(call.id, call.user_id, expires_at)
+    return "pending" if call.recording_pending else None
+
+
+def _recent_call(call: CallView, links: RecordingLinks, settings: Settings) -> RecentCall:
+    recording = recording_link(call, links, settings)
+    made = vendor.transcript_of(call)
+    return RecentCall(
+        call_id=call.id,
+        status=vendor.SHOWN_STATUS[call.status],
+        customer_number=call.customer_number,
+        agent_number=call.agent_number,
+        did=call.did,
+        duration=vendor.seconds_text(call.seconds),
+        answer_duration=vendor.seconds_text(call.talk_seconds),
+        hangup_cause=vendor.hangup_cause(call),
+        call_type=call.call_type,
+        transcript_enabled=call.transcript_status != TranscriptStatus.DISABLED,
+        transcript_status=call.transcript_status,
+        recording=recording,
+        recording_url=recording if call.has_recording else None,
+        transcript=made
+        and RecentTranscript(summary=made.summary, call_outcome=made.call_outcome, history=made.history),
+        created_at=call.created_at,
+        updated_at=call.updated_at,
+    )
+
+
+def _filters(asked: RecentFilters) -> Filters:
+    _, from_instant = None, _instant("date_from", asked.date_from)
+    for name, text in asked:
+        if text is not None and "\0" in text:
+            raise ValidationFailed(f"{name}: must not contain NUL")
+    return Filters(
+        statuses=None if asked.status is None else vendor.statuses_shown_as(asked.status),
+        call_type=asked.call_type,
+        transcript_status=asked.transcript_status,
+        customer_number=asked.customer_number,
+        agent_number=asked.agent_number,
+        did=asked.did,
+        from_instant=from_instant,
+        before_instant=_instant("date_to", asked.date_to, after=True),
+    )
+
+
+def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | None:
+    """The instant, or where `after`, the first one after the day or second that the text names."""
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2026-03-05"):
+            day = datetime.combine(date.fromisoformat(text), time.min, UTC)
+            return day + timedelta(days=1) if after else day
+        at = datetime.fromisoformat(text)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        return at.replace(microsecond=0) + timedelta(seconds=1) if after else at
+    except (ValueError, OverflowError):
+        raise ValidationFailed(f"{name}: must be an ISO 8601 date or instant, as 2026-03-05T10:00:00Z") from None

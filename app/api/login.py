@@ -1,0 +1,67 @@
+"""Logging in, which is the same in both dialects."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from app import accounts
+from app.api.deps import json_body, read_body, resources
+from app.api.envelope import Envelope, ErrorEnvelope, success
+from app.api.schemas import errors
+
+
+class LoginRequest(BaseModel):
+    email: str = Field(examples=["user@example.com"])
+    password: str = Field(examples=["your_password"])
+
+
+class LoginData(BaseModel):
+    access_token: str = Field(examples=["<jwt_access_token>"])
+    refresh_token: str = Field(examples=["<jwt_refresh_token>"])
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105
+
+
+def login_router(invalid: int) -> APIRouter:
+    """The two routes, for a dialect that answers an invalid request with this status."""
+    router = APIRouter()
+
+    @router.post(
+        "/login",
+        summary="Log in",
+        response_model=Envelope[LoginData],
+        responses=errors(400, 413, invalid, 429),
+        openapi_extra=json_body(LoginRequest),
+    )
+    async def login(request: Request) -> Response:
+        """Authenticate a verified, active user. A login never ends another one."""
+        house = resources(request)
+        body = await read_body(request, LoginRequest)
+        pair = await accounts.log_in(
+            house.db,
+            house.tokens,
+            house.throttle,
+            email=body.email,
+            password=body.password,
+            address=request.client.host if request.client else None,
+            session_seconds=house.settings.refresh_token_seconds,
+        )
+        return success("Login successful", LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token))
+
+    @router.post(
+        "/refresh_token",
+        summary="Get a new access token",
+        response_model=Envelope[LoginData],
+        responses={
+            **errors(400, invalid),
+            401: {"model": ErrorEnvelope, "description": "Expired or revoked refresh token"},
+        },
+    )
+    async def refresh_token(request: Request, refresh_token: Annotated[str, Query()]) -> Response:
+        """A new access token for the same login, with the same refresh token."""
+        house = resources(request)
+        pair = await accounts.refresh(house.db, house.tokens, refresh_token)
+        data = LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token)
+        return success("Token refreshed successfully", data)
+
+    return router

@@ -1,0 +1,88 @@
+"""Downloads of recordings, by signed links that need no token."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from app import recordings
+from app.api.deps import resources
+from app.api.envelope import ErrorEnvelope, failure
+from app.api.schemas import errors
+from app.errors import NoSuchRecording
+from app.storage import StorageError
+
+router = APIRouter(prefix="/api", tags=["recordings"])
+
+_RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
+
+
+@router.get(
+    "/recordings/{call_id}",
+    summary="Download a recording",
+    response_class=Response,
+    responses={
+        **errors(404),
+        200: {"content": {"audio/wav": {}}, "description": "The recording: agent left, customer right"},
+        206: {"content": {"audio/wav": {}}, "description": "The part that was asked for"},
+        416: {"model": ErrorEnvelope, "description": "There is no such part"},
+    },
+)
+@router.head("/recordings/{call_id}", include_in_schema=False)
+async def download(
+    request: Request,
+    call_id: str,
+    expires: Annotated[int, Query(ge=0, le=2**40)],
+    signature: Annotated[str, Query(max_length=64)],
+) -> Response:
+    """By the link that transcripts, lists and callbacks hold, and by nothing else. Takes a `Range`."""
+    house = resources(request)
+    async with house.db.transaction() as session:
+        stored = await recordings.find_for_download(session, call_id)
+    if stored is None or not house.links.allows(call_id, stored.owner_id, expires, signature):
+        raise NoSuchRecording
+    size = stored.size_bytes
+    part = _part(request.headers.get("Range"), size)
+    if part is None:
+        return failure(416, f"The recording has {size} bytes", {"Content-Range": f"bytes */{size}"})
+    start, end = part
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "Content-Disposition": f'attachment; filename="{stored.file_name}"',
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+        "ETag": f'"{stored.sha256[:32]}"',
+    }
+    partial = (start, end) != (0, size)
+    if partial:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    status = 206 if partial else 200
+    if request.method == "HEAD":
+        return Response(None, status, headers, media_type=stored.content_type)
+    try:
+        chunks = await house.storage.read(stored.storage_key, start, end)
+    except StorageError:
+        raise NoSuchRecording from None
+    return StreamingResponse(_bytes(chunks), status, headers, media_type=stored.content_type)
+
+
+async def _bytes(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk
+
+
+def _part(asked: str | None, size: int) -> tuple[int, int] | None:
+    """The part of the file as start and end; all of it where nothing (or several parts) is asked; None: there is no
+    such part."""
+    match = _RANGE.fullmatch((asked or "").replace(" ", ""))
+    if match is None or match[0] == "bytes=-":
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        wanted = min(int(last), size)
+        return (size - wanted, size) if wanted else None
+    start, end = int(first), min(int(last) + 1 if last else size, size)
+    return (start, end) if start < end else None

@@ -1,0 +1,84 @@
+"""What requests of both dialects have in common: numbers, URLs, and the faults that are documented alike."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic.networks import HttpUrl
+
+from app import numbers
+from app.api.envelope import Detail, ErrorEnvelope
+from app.calls import NewCall
+
+_LONGEST_URL = 2048
+_AS_URL = TypeAdapter(HttpUrl)
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorEnvelope, "description": "Wrong credentials, an inactive user, or an invalid request"},
+    401: {"model": Detail, "description": "Missing or invalid access token"},
+    403: {"model": ErrorEnvelope, "description": "Somebody else's"},
+    404: {"model": ErrorEnvelope, "description": "There is no such thing"},
+    409: {"model": ErrorEnvelope, "description": "Not as things stand now"},
+    413: {"model": ErrorEnvelope, "description": "A body above 64 KiB"},
+    422: {"model": ErrorEnvelope, "description": "An invalid request"},
+    429: {"model": ErrorEnvelope, "description": "Too many failed logins; `Retry-After` says how long to wait"},
+    503: {
+        "model": ErrorEnvelope,
+        "description": "The database cannot be reached; `Retry-After` says when to try again",
+    },
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's documentation."""
+    return {status: _ERRORS[status] for status in (*statuses, 503)}
+
+
+def _check_url(url: str) -> str:
+    """Kept as it was sent: its receiver may tell `https://a.example` from `https://a.example/`."""
+    url = url.strip()
+    if len(url) > _LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"must be an http or https URL of at most {_LONGEST_URL} ASCII characters")
+    try:
+        _AS_URL.validate_python(url)
+    except ValidationError:
+        raise ValueError("must be an http or https URL") from None
+    return url
+
+
+Number = Annotated[
+    str,
+    AfterValidator(numbers.parse),
+    Field(description="8 to 15 digits, with an optional leading +", examples=["919999999999"]),
+]
+CallbackUrl = Annotated[
+    str,
+    AfterValidator(_check_url),
+    Field(description="Told of the call's end and of its transcript", examples=["https://crm.example.com/hooks/calls"]),
+]
+Did = Annotated[
+    str,
+    AfterValidator(numbers.parse),
+    Field(description="Your number that both are shown, with or without 91", examples=["911140000001"]),
+]
+
+
+class CallOptions(BaseModel):
+    """What may be asked of a call, in either dialect."""
+
+    did: Did | None = None
+    callback_url: CallbackUrl | None = None
+    transcript_language: Annotated[
+        str | None,
+        Field(pattern="^[A-Za-z-]{2,35}$", description="ISO 639-1, or `hi-en`; null: the server's default"),
+    ] = None
+
+    def order(self, customer_number: str, agent_number: str, *, transcript: bool) -> NewCall:
+        """For the domain."""
+        return NewCall(
+            customer_number,
+            agent_number,
+            did=self.did,
+            callback_url=self.callback_url,
+            transcript=transcript,
+            language=self.transcript_language,
+        )
