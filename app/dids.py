@@ -242,4 +242,4 @@ async def _count_active(session: AsyncSession, user_id: str) -> dict[str, int]:
         .where(Call.user_id == user_id, Call.ended_at.is_(None), Call.did_id.is_not(None))
         .group_by(Call.did_id)
     )
-    return {did_id: count for did_id, count in (await session.execute(counting)).tuples() if did_id is not None}
+    return {str(did_id): int(count) for did_id, count in await session.execute(counting)}

@@ -90,7 +90,7 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
     did = None if report.did is None else await dids.find(session, number=report.did)
     if did is not None and user_id is not None and did.user_id != user_id:
         raise NotYourNumber
-    owner_id = user_id or (did and did.user_id)
+    owner_id = user_id or (None if did is None else did.user_id)
     if owner_id is None:
         raise ValidationFailed(
             "customer_crm_id or did: the id of a call of this server, or a number of one of its users, is required"

@@ -79,7 +79,7 @@ async def click2call(request: Request, claims: Bearer) -> Response:
         "transcript_language": body.transcript_language,
     }
     sent = {key: value for key, value in heard.items() if key in body.model_fields_set}
-    data = Click2CallData(call_id=created.id, status="queued", **sent)  # type: ignore[arg-type]
+    data = Click2CallData(call_id=created.id, status="queued", **sent)
     return success("Click2Call request created", data, exclude_unset=True)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from app import lifeline
-from app.cli import calls, models, telephony, users
+from app.cli import api_keys, calls, deliveries, dids, models, telephony, users
 from app.cli.common import complain, failures_explained
 
 app = typer.Typer(
@@ -19,6 +19,9 @@ app = typer.Typer(
 )
 app.add_typer(users.app, name="users")
 app.add_typer(calls.app, name="calls")
+app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(dids.app, name="dids")
+app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(models.app, name="models")
 app.add_typer(telephony.app, name="telephony")
 app.command("call")(calls.place)
@@ -37,7 +40,7 @@ class WorkerKind(StrEnum):
 def up(
     demo: Annotated[bool, typer.Option(help="Place one call and follow it to its transcript")] = True,
 ) -> None:
-    """Run everything on this machine: PostgreSQL, Valkey, the API and both workers."""
+    """Run everything on this machine: PostgreSQL, Valkey, the API and its workers."""
     from app.cli.up import run
 
     sys.exit(run(demo=demo))

@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from app import numbers
-from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.common import console, fail, failures_explained, with_database, with_hints
 from app.cli.users import find_or_fail
 
 if TYPE_CHECKING:
     from app import history
     from app.db import Database
+    from app.tasks import Hints
 
 app = typer.Typer(help="Calls: list them, show what happened to one.", no_args_is_help=True)
 
@@ -80,19 +81,15 @@ def cancel(call_id: str) -> None:
     from app import calls as domain
     from app import tasks
     from app.errors import NoSuchCall
-    from app.settings import get_settings
 
-    async def work(db: "Database") -> str:
-        hints = tasks.Hints(tasks.arq_pool(get_settings().redis_url))
+    async def work(db: "Database", hints: "Hints") -> str:
         try:
             async with tasks.transaction(db, hints) as session:
                 return await domain.cancel(session, call_id)
         except NoSuchCall:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
-        finally:
-            await hints.aclose()
 
-    status = with_database(work)
+    status = with_hints(work)
     console.print(f"{call_id} is {'being hung up' if status == 'in_progress' else status}")
 
 
@@ -107,8 +104,6 @@ def place(
     from app import accounts
     from app import calls as domain
     from app.cli.follow import follow
-    from app.settings import get_settings
-    from app.tasks import Hints, arq_pool
 
     try:
         order = domain.NewCall(
@@ -117,20 +112,16 @@ def place(
     except ValueError as error:
         fail(f"A telephone number {error}")
 
-    async def work(db: "Database") -> bool:
+    async def work(db: "Database", hints: "Hints") -> bool:
         async with db.transaction() as session:
             owner = await find_or_fail(session, user)
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
-        hints = Hints(arq_pool(get_settings().redis_url))
-        try:
-            created = await domain.create_call(db, hints, claims, order)
-            return await follow(db, created.id, console)
-        finally:
-            await hints.aclose()
+        created = await domain.create_call(db, hints, claims, order)
+        return await follow(db, created.id, console)
 
-    raise typer.Exit(0 if with_database(work) else 1)
+    raise typer.Exit(0 if with_hints(work) else 1)
 
 
 def _print_story(story: "history.CallStory", plain: bool) -> None:

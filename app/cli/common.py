@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from app.db import Database
     from app.settings import Settings
+    from app.tasks import Hints
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,6 +68,21 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
             await db.dispose()
 
     return asyncio.run(run(get_settings()))
+
+
+def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
+    """Run `work(db, hints)`, for what a worker is then to do."""
+    from app.settings import get_settings
+    from app.tasks import Hints, arq_pool
+
+    async def run(db: "Database") -> T:
+        hints = Hints(arq_pool(get_settings().redis_url))
+        try:
+            return await work(db, hints)
+        finally:
+            await hints.aclose()
+
+    return with_database(run)
 
 
 def cause_of(error: BaseException) -> str:

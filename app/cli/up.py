@@ -1,6 +1,6 @@
 """`ringback up`: the whole product on one machine, with nothing installed beforehand.
 
-Starts PostgreSQL and Valkey from their wheels, brings the tables up to date, starts the API and both workers, makes a
+Starts PostgreSQL and Valkey from their wheels, brings the tables up to date, starts the API and its workers, makes a
 first user, follows one demonstration call, and then serves until it is told to stop. The processes are the same ones
 that production runs; only who starts them differs.
 """
@@ -166,7 +166,7 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
     processes.start("transcripts worker", "worker", "transcripts")
     url = f"http://127.0.0.1:{settings.port}/readyz"
     deadline = time.monotonic() + _READY_SECONDS
-    with console.status("Waiting for the API and both workers …"):
+    with console.status("Waiting for the API and its workers …"):
         while True:
             died = processes.dead()
             if died:

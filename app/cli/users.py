@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from app.models import User
 
 app = typer.Typer(help="Accounts: create, list, change.", no_args_is_help=True)
+
+
+class OnOff(StrEnum):
+    ON = "on"
+    OFF = "off"
+
 
 Email = Annotated[str, typer.Argument(help="The user's e-mail address", show_default=False)]
 Password = Annotated[str | None, typer.Option("--password", help="Asked for when absent", show_default=False)]
@@ -113,6 +121,51 @@ def set_password(email: Email, password: Password = None) -> None:
         return f"{user.email} has a new password; all logins have ended"
 
     _change(email, changed)
+
+
+@app.command("set")
+@failures_explained
+def set_(
+    email: Email,
+    pool_channels: Annotated[
+        int | None, typer.Option(min=0, max=1_000_000, help="Channels to divide among their numbers")
+    ] = None,
+    compat_callbacks: Annotated[
+        OnOff | None, typer.Option(help="Callbacks with the keys and events that older handlers read")
+    ] = None,
+) -> None:
+    """Change what a user has."""
+    if pool_channels is None and compat_callbacks is None:
+        fail("Say what to set: --pool-channels N or --compat-callbacks on|off")
+
+    async def changed(session: "AsyncSession", user: "User") -> str:
+        await session.refresh(user, with_for_update=True)  # their channels may be being divided
+        if pool_channels is not None:
+            user.pool_channels = pool_channels
+        if compat_callbacks is not None:
+            user.compat_callbacks = compat_callbacks is OnOff.ON
+        shown = "on" if user.compat_callbacks else "off"
+        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}"
+
+    _change(email, changed)
+
+
+@app.command("webhook-secret")
+@failures_explained
+def webhook_secret(
+    email: Email,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs beside it")] = False,
+    overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 30, help="For how long it does")] = 24,
+) -> None:
+    """Show what a user's callbacks are signed with."""
+    from app import callbacks
+
+    async def shown(session: "AsyncSession", user: "User") -> str:
+        if rotate:
+            await callbacks.new_secret(session, user.id, overlap=timedelta(hours=overlap_hours))
+        return "\n".join(await callbacks.valid_secrets(session, user.id))
+
+    _change(email, shown)
 
 
 @app.command()

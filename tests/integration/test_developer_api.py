@@ -3,7 +3,6 @@
 import asyncio
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import pytest
@@ -14,32 +13,12 @@ from app import accounts, transcripts
 from app.db import Database
 from app.models import Call, CallEventRow, LoginSession, Task, Transcript, User
 from app.transcription.base import Digest, Transcription, Turn
+from tests.answers import data_of, error_of
 from tests.conftest import PASSWORD, bearer, client_of, new_user
 
 NUMBERS = {"customer_number": "919999999999", "agent_number": "918888888888"}
 CREATE = "/api/developer/calls/click2call"
 UNAUTHORIZED = {"detail": "Could not validate credentials"}
-
-
-def error_of(answer: httpx.Response, status: int) -> str:
-    body = answer.json()
-    assert answer.status_code == status, body
-    assert list(body) == ["status_code", "message", "error", "data"]
-    assert body["status_code"] == status
-    assert body["message"] is None
-    assert body["data"] is None
-    assert isinstance(body["error"], str)
-    assert body["error"]
-    return str(body["error"])
-
-
-def data_of(answer: httpx.Response, message: str) -> dict[str, Any]:
-    body = answer.json()
-    assert answer.status_code == 200, body
-    assert list(body) == ["status_code", "message", "error", "data"]
-    assert (body["status_code"], body["message"], body["error"]) == (200, message, None)
-    data: dict[str, Any] = body["data"]
-    return data
 
 
 async def create(client: httpx.AsyncClient, headers: dict[str, str]) -> str:
@@ -358,5 +337,6 @@ async def test_health(client: httpx.AsyncClient) -> None:
     assert answer.status_code == 503
     assert answer.json()["missing"] == [
         "no live calls worker: start `ringback worker calls`",
+        "no live callbacks worker: start `ringback worker callbacks`",
         "no live transcripts worker: start `ringback worker transcripts`",
     ]

@@ -1,0 +1,115 @@
+"""`ringback deliveries`: what clients were told by callbacks, and whether they heard it."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.common import console, fail, failures_explained, with_database, with_hints
+from app.cli.users import find_or_fail
+
+if TYPE_CHECKING:
+    from app.db import Database
+    from app.models import Delivery
+    from app.tasks import Hints
+
+app = typer.Typer(help="Callbacks: list them, show one, send one again.", no_args_is_help=True)
+
+MessageId = Annotated[str, typer.Argument(help="The callback's webhook-id: msg_…", show_default=False)]
+
+
+@app.command("list")
+@failures_explained
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    user: Annotated[str | None, typer.Option(help="Only this user's, by e-mail")] = None,
+    call: Annotated[str | None, typer.Option(help="Only of this call")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, delivered or failed")] = None,
+) -> None:
+    """List the newest callbacks."""
+    from app import callbacks
+    from app.cli.follow import coloured
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            owner = None if user is None else await find_or_fail(session, user)
+            found = await callbacks.find_deliveries(
+                session, limit=limit, user_id=None if owner is None else owner.id, call_id=call, status=status
+            )
+        table = Table(box=None)
+        for name in ("created (UTC)", "id", "call", "event", "status", "tries", "next (UTC)", "last answer"):
+            table.add_column(name, no_wrap=True)
+        for delivery in found:
+            table.add_row(
+                f"{delivery.created_at:%m-%d %H:%M:%S}",
+                delivery.message_id,
+                delivery.call_id,
+                delivery.event,
+                coloured(delivery.status),
+                str(delivery.attempts),
+                _next(delivery),
+                (delivery.last_answer or "")[:60],
+            )
+        wide = Console(highlight=False, markup=False, width=max(console.width, 170))
+        wide.print(table if found else "No callbacks. A call has some if it was ordered with a callback_url")
+
+    with_database(work)
+
+
+@app.command()
+@failures_explained
+def show(message_id: MessageId) -> None:
+    """Show one callback: where it went, what was said, and what was answered."""
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            delivery = await _find_or_fail(session, message_id)
+        facts = Table(box=None, show_header=False)
+        for name, value in (
+            ("id", delivery.message_id),
+            ("call", delivery.call_id),
+            ("event", delivery.event),
+            ("url", delivery.url),
+            ("status", f"{delivery.status} after {delivery.attempts} tries"),
+            ("next try (UTC)", _next(delivery)),
+            ("last answer", delivery.last_answer),
+            ("created (UTC)", f"{delivery.created_at:%Y-%m-%d %H:%M:%S}"),
+        ):
+            if value:
+                facts.add_row(name, value)
+        console.print(facts)
+        console.print(json.dumps(delivery.body, indent=2, ensure_ascii=False), soft_wrap=True)
+
+    with_database(work)
+
+
+@app.command()
+@failures_explained
+def replay(message_id: MessageId) -> None:
+    """Send a callback again: the same message, on a schedule that begins anew."""
+    from app import callbacks, tasks
+
+    async def work(db: "Database", hints: "Hints") -> None:
+        async with tasks.transaction(db, hints) as session:
+            await callbacks.replay(session, await _find_or_fail(session, message_id))
+        console.print(f"{message_id} is sent again")
+
+    with_hints(work)
+
+
+async def _find_or_fail(session: object, message_id: str) -> "Delivery":
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app import callbacks
+
+    assert isinstance(session, AsyncSession)
+    delivery = await callbacks.find_delivery(session, message_id) if message_id.isascii() else None
+    if delivery is None:
+        fail(f"There is no callback {message_id}. `ringback deliveries list` shows the newest")
+    return delivery
+
+
+def _next(delivery: "Delivery") -> str:
+    return f"{delivery.next_attempt_at:%m-%d %H:%M:%S}" if delivery.status == "pending" else ""

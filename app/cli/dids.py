@@ -1,0 +1,122 @@
+"""`ringback dids`: rented numbers."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from app import numbers
+from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.users import find_or_fail
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.db import Database
+    from app.models import Did
+
+app = typer.Typer(help="Rented numbers: add, list, assign, expire.", no_args_is_help=True)
+
+Number = Annotated[str, typer.Argument(help="The number, with or without 91", show_default=False)]
+
+
+@app.command()
+@failures_explained
+def add(
+    number: Number,
+    user: Annotated[str | None, typer.Option(help="Whose it is, by e-mail", show_default=False)] = None,
+    max_channels: Annotated[int, typer.Option(min=1, help="Calls it can hold at once")] = 1,
+) -> None:
+    """Add a number. Its owner then divides their pool of channels among their numbers."""
+    from app import dids
+
+    digits = _parse(number)
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            owner = None if user is None else await find_or_fail(session, user)
+            did = await dids.add(session, digits, owner=owner, max_channels=max_channels)
+        console.print(f"Added {did.number} ({did.id}), {did.max_channels} channels at most", soft_wrap=True)
+
+    with_database(work)
+
+
+@app.command("list")
+@failures_explained
+def list_() -> None:
+    """List all numbers."""
+    from app import dids
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            everything = await dids.list_all(session)
+        table = Table(box=None)
+        for name in ("number", "id", "user", "channels", "of at most", "status", "inbound callback"):
+            table.add_column(name, overflow="fold")
+        for did, email in everything:
+            table.add_row(
+                did.number,
+                did.id,
+                email or "",
+                str(did.allocated_channels),
+                str(did.max_channels),
+                "active" if did.expired_at is None else "expired",
+                did.inbound_callback_url or "",
+            )
+        console.print(table if everything else "No numbers yet. Add one: ringback dids add NUMBER --user EMAIL")
+
+    with_database(work)
+
+
+@app.command()
+@failures_explained
+def assign(
+    number: Number,
+    user: Annotated[str | None, typer.Option(help="By e-mail; without it the number is nobody's")] = None,
+) -> None:
+    """Give a number to a user, or to nobody. Its channels and its inbound callback begin anew."""
+    from app import dids
+
+    async def assigned(session: "AsyncSession", did: "Did") -> str:
+        owner = None if user is None else await find_or_fail(session, user)
+        await dids.assign(session, did, owner)
+        return f"{did.number} is {owner.email}'s" if owner else f"{did.number} is nobody's"
+
+    _change(number, assigned)
+
+
+@app.command()
+@failures_explained
+def expire(number: Number, undo: Annotated[bool, typer.Option("--undo", help="Make it active again")] = False) -> None:
+    """Take no more calls for a number."""
+
+    async def expired(_: "AsyncSession", did: "Did") -> str:
+        did.expired_at = None if undo else datetime.now(UTC)
+        return f"{did.number} is {'active' if undo else 'expired'}"
+
+    _change(number, expired)
+
+
+def _change(number: str, change: "Callable[[AsyncSession, Did], Awaitable[str]]") -> None:
+    from app import dids
+
+    digits = _parse(number)
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            did = await dids.find(session, number=digits)
+            if did is None:
+                fail(f"There is no number {number}. `ringback dids list` shows them")
+            told = await change(session, did)
+        console.print(told, soft_wrap=True)
+
+    with_database(work)
+
+
+def _parse(number: str) -> str:
+    try:
+        return numbers.parse(number)
+    except ValueError as error:
+        fail(f"A telephone number {error}")

@@ -1,0 +1,584 @@
+"""The newest dialect, key for key, on the shipped application."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select, update
+
+from app import calls, dids, recordings, transcripts
+from app.db import Database
+from app.models import Call, Did, Task, User
+from app.settings import Settings
+from app.storage import Stored
+from app.telephony.base import CallEvent, CallStatus
+from app.transcription.base import Digest, Transcription, Turn
+from tests.answers import data_of, error_of
+from tests.conftest import PASSWORD, bearer, new_user
+
+CREATE = "/api/calls/click2call"
+ALLOCATION = "/api/mobile-numbers/channel-allocation"
+CREATED = "Click2Call request created"
+numbers = iter(range(10**9))
+
+
+async def add_did(db: Database, user: User | None, *, channels: int = 10, allocated: int = 0) -> Did:
+    async with db.transaction() as session:
+        did = await dids.add(session, f"9170{next(numbers):08d}", owner=user, max_channels=channels)
+        did.allocated_channels = allocated
+        return did
+
+
+async def set_pool(db: Database, user: User, channels: int) -> None:
+    async with db.transaction() as session:
+        await session.execute(update(User).where(User.id == user.id).values(pool_channels=channels))
+
+
+@pytest.fixture
+async def headers(client: httpx.AsyncClient, user: User) -> dict[str, str]:
+    return await bearer(client, user)
+
+
+@pytest.fixture
+async def did(db: Database, user: User) -> Did:
+    return await add_did(db, user)
+
+
+def order(did: Did | None, **more: Any) -> dict[str, Any]:
+    body = {"customer_number": "919999999999", "agent_number": "918888888888", **more}
+    return body if did is None else {"did": did.number, **body}
+
+
+async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
+    async with db.transaction() as session:
+        await calls.apply_events(session, call_id, events, max_call_seconds=60)
+
+
+def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> CallEvent:
+    return CallEvent("ended", status, datetime.now(UTC), has_recording=recording)
+
+
+async def talk(db: Database, call_id: str, *, recording: bool = True) -> None:
+    async with db.transaction() as session:
+        began = datetime.now(UTC) - timedelta(seconds=42)
+        await session.execute(update(Call).where(Call.id == call_id).values(status="ringing", dialed_at=began))
+    answered = CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC) - timedelta(seconds=30))
+    await happen(db, call_id, answered, ended(recording=recording))
+
+
+async def store(db: Database, settings: Settings, call_id: str, content: bytes = b"RIFF and so on") -> None:
+    key = recordings.storage_key(call_id, "audio/wav")
+    path = settings.data_dir / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    async with db.transaction() as session:
+        await recordings.save(session, call_id, Stored(key, len(content), "ab" * 32), "audio/wav")
+        for task in await session.scalars(select(Task).filter_by(call_id=call_id, kind="fetch_recording")):
+            await session.delete(task)
+
+
+async def transcribed(db: Database, call_id: str) -> None:
+    made = Transcription((Turn("agent", "Hello?", 0.0, 0.5),), Digest("They talked", "Interested"), "en", 10.0)
+    async with db.transaction() as session:
+        assert await transcripts.save(session, call_id, made, engine="a test's")
+
+
+# Login
+
+
+async def test_login_and_refresh(client: httpx.AsyncClient, user: User) -> None:
+    login = data_of(
+        await client.post("/api/login", json={"email": user.email, "password": PASSWORD}), "Login successful"
+    )
+    data = data_of(
+        await client.post("/api/refresh_token", params={"refresh_token": login["refresh_token"]}),
+        "Token refreshed successfully",
+    )
+    assert data["refresh_token"] == login["refresh_token"]
+    error_of(await client.post("/api/login", json={"email": user.email, "password": "wrong"}), 400)
+    assert "password" in error_of(await client.post("/api/login", json={"email": user.email}), 422)
+    assert "refresh_token" in error_of(await client.post("/api/refresh_token"), 422)
+    error_of(await client.post("/api/refresh_token", params={"refresh_token": "x"}), 400)
+
+
+# Create
+
+
+async def test_create_answers_with_all_its_keys(client: httpx.AsyncClient, headers: Any, did: Did) -> None:
+    body = order(did, callback_url="https://crm.example.com/hook?a=1", transcript=True, transcript_language="hi")
+    data = data_of(await client.post(CREATE, json=body, headers=headers), CREATED)
+    assert re.fullmatch(r"call_[0-9a-z]{16}", data.pop("call_id"))
+    assert data == {
+        "status": "queued",
+        "did": did.number,
+        "callback_url": "https://crm.example.com/hook?a=1",
+        "transcript": True,
+        "transcript_language": "hi",
+        "warning": "No channels allocated for this DID; call accepted|Client channel pool exhausted; call accepted",
+    }
+
+
+async def test_create_defaults(client: httpx.AsyncClient, db: Database, headers: Any, did: Did) -> None:
+    data = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
+    assert (data["callback_url"], data["transcript"], data["transcript_language"]) == (None, False, None)
+    shown = data_of(
+        await client.get(f"/api/calls/{data['call_id']}/transcript", headers=headers), "Transcript not available yet"
+    )
+    assert shown["transcript_status"] == "disabled"
+
+
+@pytest.mark.parametrize("written", [lambda n: n, lambda n: n[2:], lambda n: f" +{n} "])
+async def test_a_did_matches_with_and_without_its_country(
+    client: httpx.AsyncClient, headers: Any, did: Did, written: Any
+) -> None:
+    answer = await client.post(CREATE, json={**order(did), "did": written(did.number)}, headers=headers)
+    assert data_of(answer, CREATED)["did"] == did.number
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"did": None}, "did"),
+        ({"customer_number": "12"}, "customer_number"),
+        ({"agent_number": "hello"}, "agent_number"),
+        ({"callback_url": "ftp://a.example"}, "callback_url"),
+        ({"callback_url": "crm.example.com"}, "callback_url"),
+        ({"transcript": "perhaps"}, "transcript"),
+        ({"transcript_language": "\0"}, "transcript_language"),
+    ],
+)
+async def test_create_refuses(
+    client: httpx.AsyncClient, headers: Any, did: Did, change: dict[str, Any], said: str
+) -> None:
+    assert said in error_of(await client.post(CREATE, json={**order(did), **change}, headers=headers), 422)
+
+
+async def test_create_refuses_numbers_that_are_not_there_or_not_mine(
+    client: httpx.AsyncClient, db: Database, headers: Any
+) -> None:
+    other = await add_did(db, await new_user(db))
+    expired = await add_did(db, None)
+    nobodys = await add_did(db, None)
+    error_of(await client.post(CREATE, json={**order(None), "did": "910000000000"}, headers=headers), 404)
+    error_of(await client.post(CREATE, json=order(other), headers=headers), 403)
+    error_of(await client.post(CREATE, json=order(nobodys), headers=headers), 403)
+    me = (await client.get("/api/mobile-numbers", headers=headers)).json()["data"]["user_id"]
+    async with db.transaction() as session:
+        values = {"user_id": me, "expired_at": datetime.now(UTC)}
+        await session.execute(update(Did).where(Did.id == expired.id).values(**values))
+    assert "expired" in error_of(await client.post(CREATE, json=order(expired), headers=headers), 409)
+
+
+async def test_voice_agents_are_not_found(client: httpx.AsyncClient, headers: Any) -> None:
+    body = {"customer_number": "919999999999", "agent_number": "AGT_1", "agent_config": {"name": "x"}}
+    answer = await client.post(CREATE, json=body, headers=headers)
+    assert answer.status_code == 404
+    assert list(answer.json()) == ["detail", "request_id"]
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_bearer_is_judged_first(client: httpx.AsyncClient, db: Database) -> None:
+    for method, path in (
+        ("POST", CREATE),
+        ("GET", "/api/calls/recent?limit=x"),
+        ("GET", "/api/calls/nothing/transcript"),
+        ("POST", "/api/calls/nothing/transcript/retry"),
+        ("GET", "/api/mobile-numbers"),
+        ("GET", ALLOCATION),
+        ("PUT", ALLOCATION),
+        ("PATCH", ALLOCATION),
+        ("GET", f"{ALLOCATION}/utilization"),
+        ("POST", "/api/calls/inbound-callback-url"),
+        ("GET", "/api/calls/inbound-callback-url"),
+    ):
+        answer = await client.request(method, path, content=b"{")
+        assert answer.status_code == 401, (method, path, answer.text)
+        assert answer.json() == {"detail": "Could not validate credentials"}
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_developer_takes_the_same_options_and_shows_what_was_sent(
+    client: httpx.AsyncClient, db: Database, headers: Any, did: Did
+) -> None:
+    body = order(did, callback_url="https://crm.example.com/", transcript=False)
+    data = data_of(await client.post("/api/developer/calls/click2call", json=body, headers=headers), CREATED)
+    assert list(data) == ["call_id", "status", "did", "callback_url", "transcript"]
+    bare = order(None, transcript_language=None)
+    data = data_of(await client.post("/api/developer/calls/click2call", json=bare, headers=headers), CREATED)
+    assert list(data) == ["call_id", "status", "transcript_language"]
+    wrong = order(None, callback_url="nowhere")
+    error_of(await client.post("/api/developer/calls/click2call", json=wrong, headers=headers), 400)
+
+
+# Channels
+
+
+async def test_exactly_the_calls_over_the_limit_are_warned(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    did = await add_did(db, user, channels=10, allocated=10)
+    await set_pool(db, user, 20)
+    answers = await asyncio.gather(*(client.post(CREATE, json=order(did), headers=headers) for _ in range(100)))
+    warnings = [data_of(answer, CREATED)["warning"] for answer in answers]
+    over = "Allocated channel limit exceeded for this DID; call accepted"
+    assert warnings.count(None) == 10
+    assert warnings.count(over) == 10
+    assert warnings.count(f"{over}|Client channel pool exhausted; call accepted") == 80
+    shown = data_of(await client.get("/api/mobile-numbers", headers=headers), "Mobile numbers fetched successfully")
+    assert shown["pool_active_channels"] == shown["numbers"][0]["active_channels"] == 100
+
+
+async def test_a_channel_is_free_again_when_its_call_has_ended(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    did = await add_did(db, user, channels=1, allocated=1)
+    await set_pool(db, user, 1)
+    first = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
+    second = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
+    assert first["warning"] is None
+    assert second["warning"] is not None
+    for created in (first, second):
+        await happen(db, created["call_id"], CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC)))
+    assert data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["warning"] is None
+
+
+async def test_numbers_and_allocation(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
+    one, two = await add_did(db, user, channels=5), await add_did(db, user, channels=5)
+    await set_pool(db, user, 6)
+    put = {"allocations": [{"did": one.number[2:], "allocated_channels": 4}]}
+    data = data_of(await client.put(ALLOCATION, json=put, headers=headers), "Channel allocation updated successfully")
+    assert list(data) == [
+        "user_id",
+        "number_type",
+        "count",
+        "pool_total_channels",
+        "pool_active_channels",
+        "pool_available_channels",
+        "numbers",
+    ]
+    patch = {"allocations": [{"phone_number_id": two.id, "allocated_channels": 2}]}
+    data = data_of(
+        await client.patch(ALLOCATION, json=patch, headers=headers), "Channel allocation updated successfully"
+    )
+    assert {row["mobile_number"]: row["allocated_channels"] for row in data["numbers"]} == {
+        one.number: 4,
+        two.number: 2,
+    }
+    assert data == data_of(await client.get(ALLOCATION, headers=headers), "Channel allocation fetched successfully")
+    await client.put(ALLOCATION, json=put, headers=headers)
+    use = data_of(
+        await client.get(f"{ALLOCATION}/utilization", params={"did": two.number}, headers=headers),
+        "Channel utilization fetched successfully",
+    )
+    assert use["numbers"] == [
+        {
+            "phone_number_id": two.id,
+            "did": None,
+            "allocated_channels": 0,
+            "active_channels": 0,
+            "available_channels": 0,
+        }
+    ]
+    foreign = await add_did(db, None)
+    error_of(await client.get(f"{ALLOCATION}/utilization", params={"did": foreign.number}, headers=headers), 404)
+
+
+async def test_allocation_refuses(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
+    mine, foreign = await add_did(db, user, channels=5), await add_did(db, None)
+    await set_pool(db, user, 4)
+    await client.post(CREATE, json=order(mine), headers=headers)
+
+    async def refused(status: int, *items: dict[str, Any]) -> str:
+        return error_of(await client.put(ALLOCATION, json={"allocations": items}, headers=headers), status)
+
+    await refused(422)
+    await refused(422, {"allocated_channels": 1})
+    await refused(422, {"did": mine.number, "phone_number_id": mine.id, "allocated_channels": 1})
+    await refused(
+        422,
+        {"did": mine.number, "allocated_channels": 1},
+        {"phone_number_id": mine.id, "allocated_channels": 1},
+    )
+    await refused(422, {"did": mine.number, "allocated_channels": -1})
+    assert "6" in await refused(422, {"did": mine.number, "allocated_channels": 6})
+    assert "5" in (said := await refused(422, {"did": mine.number, "allocated_channels": 5}))
+    assert "4" in said
+    await refused(422, {"did": mine.number, "allocated_channels": 0})
+    await refused(404, {"did": foreign.number, "allocated_channels": 1})
+
+
+async def test_parallel_allocations_never_exceed_the_pool(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    mine = [await add_did(db, user, channels=10) for _ in range(4)]
+    await set_pool(db, user, 10)
+    answers = await asyncio.gather(
+        *(
+            client.patch(
+                ALLOCATION,
+                json={"allocations": [{"did": mine[n % 4].number, "allocated_channels": 1 + n % 5}]},
+                headers=headers,
+            )
+            for n in range(40)
+        )
+    )
+    accepted = [answer.json()["data"] for answer in answers if answer.status_code == 200]
+    assert accepted
+    for data in accepted:
+        assert sum(row["allocated_channels"] for row in data["numbers"]) <= 10
+
+
+async def test_inbound_configuration(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
+    path = "/api/calls/inbound-callback-url"
+    mine, nobodys = await add_did(db, user), await add_did(db, None)
+    others = await add_did(db, await new_user(db))
+    body = {"phone_number": mine.number, "callback_url": "https://crm.example.com/in", "transcript": True}
+    data = data_of(await client.post(path, json=body, headers=headers), "Inbound callback configuration updated")
+    assert data == {
+        "phone_number_id": mine.id,
+        "phone_number": mine.number,
+        "assigned_user_id": user.id,
+        "callback_url": "https://crm.example.com/in",
+        "transcript": True,
+    }
+    await add_did(db, user)
+    listed = data_of(await client.get(path, headers=headers), "Inbound callback configurations fetched")
+    assert (listed["configured_only"], listed["count"]) == (False, 2)
+    listed = data_of(
+        await client.get(path, params={"configured_only": "true"}, headers=headers),
+        "Inbound callback configurations fetched",
+    )
+    assert [row["phone_number_id"] for row in listed["callbacks"]] == [mine.id]
+    assert listed["callbacks"][0]["assigned_org_id"] is None
+    for status, change in (
+        (404, {"phone_number": "910000000001"}),
+        (409, {"phone_number": nobodys.number}),
+        (403, {"phone_number": others.number}),
+        (422, {"phone_number_id": mine.id}),
+        (422, {"callback_url": "x"}),
+        (422, {"phone_number": None}),
+    ):
+        error_of(await client.post(path, json={**body, **change}, headers=headers), status)
+
+
+# Transcript and recording
+
+
+async def test_transcript_is_masked_and_has_its_recording(
+    client: httpx.AsyncClient, db: Database, migrated: Settings, headers: Any, did: Did
+) -> None:
+    call_id = data_of(await client.post(CREATE, json=order(did, transcript=True), headers=headers), CREATED)["call_id"]
+    path = f"/api/calls/{call_id}/transcript"
+    data = data_of(await client.get(path, headers=headers), "Transcript not available yet")
+    assert data == {
+        "call_id": call_id,
+        "transcript_status": "pending",
+        "customer_number": "xxxxx9999999",
+        "agent_number": "xxxxx8888888",
+        "duration": None,
+        "recording": "pending",
+        "transcript": None,
+    }
+    await talk(db, call_id)
+    data = data_of(await client.get(path, headers=headers), "Transcript not available yet")
+    assert (data["recording"], data["duration"], data["hangup_cause"]) == ("pending", "42", "ANSWER")
+    await store(db, migrated, call_id)
+    await transcribed(db, call_id)
+    data = data_of(await client.get(path, headers=headers), "Transcript found")
+    assert list(data["transcript"]) == [
+        "transcript_id",
+        "summary",
+        "call_outcome",
+        "history",
+        "createdAt",
+        "updatedAt",
+    ]
+    assert data["transcript_status"] == "ready"
+
+    link = httpx.URL(data["recording"])
+    whole = await client.get(link.raw_path.decode())
+    assert (whole.status_code, whole.content) == (200, b"RIFF and so on")
+    assert whole.headers["content-type"] == "audio/wav"
+    assert whole.headers["content-disposition"] == f'attachment; filename="{call_id}.wav"'
+    part = await client.get(link.raw_path.decode(), headers={"Range": "bytes=5-7"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"and", "bytes 5-7/14")
+    tail = await client.get(link.raw_path.decode(), headers={"Range": "bytes=-2"})
+    assert tail.content == b"on"
+    beyond = await client.get(link.raw_path.decode(), headers={"Range": "bytes=99-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */14")
+    head = await client.head(link.raw_path.decode())
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "14", b"")
+
+
+async def test_a_recording_link_opens_nothing_else(
+    client: httpx.AsyncClient, app: Any, db: Database, migrated: Settings, user: User, headers: Any, did: Did
+) -> None:
+    ids = []
+    for _ in range(2):
+        call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
+        await talk(db, call_id)
+        await store(db, migrated, call_id)
+        ids.append(call_id)
+    links = app.state.resources.links
+    later = datetime.now(UTC) + timedelta(seconds=60)
+
+    async def status(url: str) -> int:
+        return (await client.get(httpx.URL(url).raw_path.decode())).status_code
+
+    good = links.make(ids[0], user.id, later)
+    assert await status(good) == 200
+    assert await status(good.replace(ids[0], ids[1])) == 404
+    assert await status(good.replace("expires=", "expires=1")) == 404
+    assert await status(good[:-1] + ("0" if good[-1] != "0" else "1")) == 404
+    assert await status(links.make(ids[0], "USR_00000000", later)) == 404
+    assert await status(links.make(ids[0], user.id, datetime.now(UTC) - timedelta(seconds=1))) == 404
+    assert (await client.get(f"/api/recordings/{ids[0]}", headers=headers)).status_code == 422
+
+
+async def test_other_peoples_calls(client: httpx.AsyncClient, db: Database, headers: Any, did: Did) -> None:
+    call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
+    stranger = await bearer(client, await new_user(db))
+    for path in (f"/api/calls/{call_id}/transcript",):
+        error_of(await client.get(path, headers=stranger), 403)
+        error_of(await client.post(f"{path}/retry", headers=stranger), 403)
+    error_of(await client.get("/api/calls/call_0000000000000000/transcript", headers=headers), 404)
+    error_of(await client.get("/api/calls/x/transcript", headers=headers), 404)
+
+
+async def test_retry(client: httpx.AsyncClient, db: Database, migrated: Settings, headers: Any, did: Did) -> None:
+    async def new(*, transcript: bool = True) -> str:
+        answer = await client.post(CREATE, json=order(did, transcript=transcript), headers=headers)
+        return str(data_of(answer, CREATED)["call_id"])
+
+    async def retry(call_id: str) -> httpx.Response:
+        return await client.post(f"/api/calls/{call_id}/transcript/retry", headers=headers)
+
+    assert "disabled" in error_of(await retry(await new(transcript=False)), 409)
+    call_id = await new()
+    assert "recording" in error_of(await retry(call_id), 409)
+    await talk(db, call_id)
+    await store(db, migrated, call_id)
+    async with db.transaction() as session:
+        await transcripts.fail(session, call_id, "The engine was away")
+        for task in await session.scalars(select(Task).filter_by(call_id=call_id, kind="transcribe")):
+            await session.delete(task)
+    data = data_of(await retry(call_id), "Transcript retry queued")
+    assert list(data) == ["call_id", "transcript_status", "status", "recording"]
+    assert (data["transcript_status"], data["status"]) == ("pending", "Answered")
+    async with db.transaction() as session:
+        assert len(list(await session.scalars(select(Task).filter_by(call_id=call_id, kind="transcribe")))) == 1
+    data_of(await retry(call_id), "Transcript retry queued")
+    async with db.transaction() as session:
+        assert len(list(await session.scalars(select(Task).filter_by(call_id=call_id, kind="transcribe")))) == 1
+        assert await transcripts.start(session, call_id)
+    assert "processed" in error_of(await retry(call_id), 409)
+    await transcribed(db, call_id)
+    assert "ready" in error_of(await retry(call_id), 409)
+
+
+# Recent
+
+
+async def test_recent(client: httpx.AsyncClient, db: Database, migrated: Settings, headers: Any, did: Did) -> None:
+    path = "/api/calls/recent"
+    ids = []
+    for n in range(3):
+        body = order(did, transcript=n > 0, customer_number=f"91999999999{n}")
+        ids.append(data_of(await client.post(CREATE, json=body, headers=headers), CREATED)["call_id"])
+    await talk(db, ids[0])
+    await happen(db, ids[1], CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC)))
+    await store(db, migrated, ids[0])
+
+    async def listed(**params: Any) -> dict[str, Any]:
+        return data_of(await client.get(path, params=params, headers=headers), "Recent call logs fetched")
+
+    data = await listed()
+    assert list(data) == ["total", "page", "limit", "has_more", "filters", "calls"]
+    assert data["filters"] == dict.fromkeys(
+        (
+            "status",
+            "call_type",
+            "transcript_status",
+            "customer_number",
+            "agent_number",
+            "did",
+            "date_from",
+            "date_to",
+        )
+    )
+    assert [call["call_id"] for call in data["calls"]] == ids[::-1]
+    oldest = data["calls"][-1]
+    assert list(oldest) == [
+        "call_id",
+        "status",
+        "customer_number",
+        "agent_number",
+        "did",
+        "duration",
+        "answer_duration",
+        "hangup_cause",
+        "call_type",
+        "transcript_enabled",
+        "transcript_status",
+        "recording",
+        "recording_url",
+        "transcript",
+        "created_at",
+        "updated_at",
+    ]
+    assert (oldest["status"], oldest["duration"], oldest["answer_duration"]) == ("Answered", "42", "30")
+    assert oldest["customer_number"] == "919999999990", "not masked here"
+    assert oldest["transcript_enabled"] is False
+    assert oldest["recording_url"].startswith("http")
+    for params, expected in (
+        ({"status": "answered"}, [0]),
+        ({"status": "NOANSWERED"}, [1]),
+        ({"status": "queued"}, [2]),
+        ({"status": "no such"}, []),
+        ({"transcript_status": "disabled"}, [0]),
+        ({"transcript_status": "pending"}, [2]),
+        ({"call_type": "C2C"}, [2, 1, 0]),
+        ({"call_type": "inbound"}, []),
+        ({"customer_number": "9991"}, [1]),
+        ({"customer_number": "%"}, []),
+        ({"agent_number": "8888"}, [2, 1, 0]),
+        ({"did": did.number[4:]}, [2, 1, 0]),
+        ({"date_from": oldest["created_at"], "date_to": oldest["created_at"][:10]}, [2, 1, 0]),
+        ({"date_to": oldest["created_at"]}, None),
+        ({"date_from": "2999-01-01T00:00:00Z"}, []),
+        ({"date_to": "2001-01-01"}, []),
+        ({"limit": 2, "page": 2}, [0]),
+        ({"limit": 2, "page": 9}, []),
+    ):
+        found = await listed(**params)
+        if expected is not None:
+            assert [ids.index(call["call_id"]) for call in found["calls"]] == expected, params
+        else:
+            assert ids[0] in [call["call_id"] for call in found["calls"]], "inclusive"
+        assert {key: value for key, value in found["filters"].items() if value is not None} == {
+            key: value for key, value in params.items() if key not in ("limit", "page")
+        }
+    assert (await listed(limit=2))["has_more"] is True
+    assert (await listed(limit=3))["has_more"] is False
+    for wrong in ({"limit": 0}, {"limit": 201}, {"page": 0}, {"date_from": "soon"}, {"did": "\0"}, {"limit": "x"}):
+        error_of(await client.get(path, params=wrong, headers=headers), 422)
+
+
+async def test_statuses_are_the_vendors(client: httpx.AsyncClient, db: Database, headers: Any, did: Did) -> None:
+    for status, shown, cause in (
+        (CallStatus.BUSY, "NoAnswered", "BUSY"),
+        (CallStatus.NO_ANSWER, "NoAnswered", "NOANSWER"),
+        (CallStatus.FAILED, "failed", "FAILED"),
+        (CallStatus.TIMED_OUT, "temporaryfailed", "TIMEOUT"),
+        (CallStatus.AFTER_HOURS, "afthrs", "AFTERHOURS"),
+    ):
+        call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
+        async with db.transaction() as session:
+            await session.execute(update(Call).where(Call.id == call_id).values(status="dialing"))
+        await happen(db, call_id, ended(status, recording=False))
+        newest = (await client.get("/api/calls/recent", headers=headers)).json()["data"]["calls"][0]
+        assert (newest["call_id"], newest["status"], newest["hangup_cause"]) == (call_id, shown, cause)
+        assert newest["recording"] is None
