@@ -1,5 +1,7 @@
 """A house to run a worker's tasks in."""
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from app import accounts, calls, providers
 from app.calls import NewCall
 from app.db import Database
 from app.models import User
+from app.outbound import Outbound, parse_networks
 from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints
@@ -18,22 +21,30 @@ from worker.context import Context
 
 
 @pytest.fixture
-def house_with(db: Database, hints: Hints, migrated: Settings, user: User, tmp_path: Path) -> MakeHouse:
+async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path) -> AsyncIterator[Context]:
+    """A worker's, which may reach this machine."""
+    opened = Context(
+        settings=migrated,
+        db=db,
+        hints=hints,
+        provider=Scripted(),
+        storage=FolderStorage(tmp_path),
+        recognizer=Heard(SAID),
+        summarizer=RulesSummarizer(),
+        outbound=Outbound(parse_networks("127.0.0.0/8")),
+        links=providers.links(migrated),
+    )
+    yield opened
+    await opened.outbound.aclose()
+
+
+@pytest.fixture
+def house_with(context: Context, user: User) -> MakeHouse:
     async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
-        async with db.transaction() as session:
+        async with context.db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
-        call_id = (await calls.create_call(db, hints, claims, NewCall(customer, "918888888888"))).id
-        context = Context(
-            settings=migrated,
-            db=db,
-            hints=hints,
-            provider=provider or Scripted(),
-            storage=FolderStorage(tmp_path),
-            recognizer=recognizer or Heard(SAID),
-            summarizer=RulesSummarizer(),
-            outbound=providers.outbound(migrated),
-            links=providers.links(migrated),
-        )
-        return House(context, call_id)
+        created = await calls.create_call(context.db, context.hints, claims, NewCall(customer, "918888888888"))
+        own = replace(context, provider=provider or context.provider, recognizer=recognizer or context.recognizer)
+        return House(own, created.id)
 
     return make

@@ -1,0 +1,344 @@
+"""Reports of calls by other systems, on the shipped application."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import func, select, update
+
+from app import accounts, calls
+from app.db import Database
+from app.main import create_app
+from app.models import Call, Delivery, Did, Recording, Task, Transcript, User
+from app.settings import Settings
+from app.telephony.base import CallEvent, CallStatus
+from tests.answers import data_of, error_of
+from tests.conftest import bearer, client_of, new_user
+from tests.integration.receiver import Receiver, listening
+from tests.integration.test_current_api import CREATE, CREATED, add_did, order
+from worker.context import Context
+from worker.runner import WORK, run_task
+
+LOG = "/api/calls/call-log"
+PROVIDER = {"X-Greeter-Username": "greeter", "X-Greeter-Password": "a provider's"}
+
+
+@pytest.fixture(scope="module")
+async def app(migrated: Settings) -> AsyncIterator[FastAPI]:
+    settings = migrated.model_copy(
+        update={"provider_username": "greeter", "provider_password": _secret("a provider's")}
+    )
+    application = create_app(settings)
+    async with application.router.lifespan_context(application):
+        yield application
+
+
+def _secret(value: str) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(value)
+
+
+@pytest.fixture
+async def call_id(client: httpx.AsyncClient, db: Database, user: User) -> str:
+    """A call of the user's, whose callbacks nobody hears."""
+    did = await add_did(db, user)
+    body = order(did, transcript=True, callback_url="http://127.0.0.1:1/")
+    answer = await client.post(CREATE, json=body, headers=await bearer(client, user))
+    return str(data_of(answer, CREATED)["call_id"])
+
+
+async def report(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    body = {"customer_number": "919999999999", **fields}
+    return data_of(await client.post(LOG, json=body, headers=PROVIDER), "Call log stored")
+
+
+async def row(db: Database, call_id: str) -> Call:
+    async with db.transaction() as session:
+        return await session.get_one(Call, call_id)
+
+
+async def told(db: Database, call_id: str) -> list[str]:
+    async with db.transaction() as session:
+        return list(await session.scalars(select(Delivery.event).filter_by(call_id=call_id).order_by(Delivery.id)))
+
+
+async def transcript(db: Database, call_id: str) -> Transcript:
+    async with db.transaction() as session:
+        return (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+
+
+async def run(context: Context, call_id: str, kind: str) -> None:
+    async with context.db.transaction() as session:
+        due = update(Task).where(Task.call_id == call_id, Task.kind == kind)
+        task_id = await session.scalar(due.values(due_at=func.now() - timedelta(seconds=1)).returning(Task.id))
+    assert task_id is not None, f"there is no {kind} task"
+    await run_task(context, task_id)
+
+
+# Who may
+
+
+async def test_without_credentials(client: httpx.AsyncClient) -> None:
+    assert error_of(await client.post(LOG, content=b"nothing at all"), 401).startswith("Missing auth")
+
+
+async def test_every_way_to_log_in(client: httpx.AsyncClient, db: Database, user: User, call_id: str) -> None:
+    body = {"customer_number": "919999999999", "status": "ringing", "customer_crm_id": call_id}
+    async with db.transaction() as session:
+        key = await accounts.create_api_key(session, user)
+    token = await bearer(client, user)
+    ways: list[dict[str, Any]] = [
+        {"headers": PROVIDER},
+        {"auth": ("greeter", "a provider's")},
+        {"params": {"auth_user": "greeter", "auth_pass": "a provider's"}},
+        {"headers": {"X-API-Key": key}},
+        {"headers": token},
+    ]
+    for way in ways:
+        data_of(await client.post(LOG, json=body, **way), "Call log stored")
+    wrong: list[dict[str, Any]] = [
+        {"headers": {**PROVIDER, "X-Greeter-Password": "x"}},
+        {"auth": ("greeter", "x")},
+        {"auth": ("x", "a provider's")},
+        {"headers": {"Authorization": "Basic !"}},
+        {"params": {"auth_user": "greeter"}},
+        {"headers": {"X-API-Key": "x"}},
+    ]
+    for way in wrong:
+        error_of(await client.post(LOG, json=body, **way), 401)
+    answer = await client.post(LOG, json=body, headers={"Authorization": "Bearer x"})
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Could not validate credentials"})
+
+
+async def test_a_user_reports_their_own_calls_only(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
+    stranger = await new_user(db)
+    body = {"customer_number": "919999999999", "status": "Answered", "customer_crm_id": call_id}
+    error_of(await client.post(LOG, json=body, headers=await bearer(client, stranger)), 403)
+    async with db.transaction() as session:
+        key = await accounts.create_api_key(session, stranger)
+    error_of(await client.post(LOG, json=body, headers={"X-API-Key": key}), 403)
+    assert (await row(db, call_id)).status == "queued"
+    async with db.transaction() as session:
+        assert await accounts.revoke_api_key(session, key[:12])
+    error_of(await client.post(LOG, json=body, headers={"X-API-Key": key}), 401)
+
+
+# What it may look like
+
+
+@pytest.mark.parametrize("kind", ["json", "urlencoded", "multipart"])
+async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Database, call_id: str, kind: str) -> None:
+    fields = {
+        "Customer Number": "+919999999999",
+        "STATUS": "NoAnswered",
+        "agen_number": "918888888888",
+        "Virtual Number": "911140000001",
+        "CustomerCrmId": call_id,
+        "hangup_Cause": "noanswer",
+        "Duration": "00:01:05",
+        "answer duration": "",
+        "unknown": "x",
+    }
+    content: dict[str, Any] = {
+        "json": {"json": fields},
+        "urlencoded": {"data": fields},
+        "multipart": {"files": {key: (None, value) for key, value in fields.items()}},
+    }[kind]
+    data = data_of(await client.post(LOG, headers=PROVIDER, **content), "Call log stored")
+    assert data == {"call_id": call_id, "status": "NoAnswered", "recording": None}
+    call = await row(db, call_id)
+    assert (call.status, call.hangup_cause, call.reported_seconds) == ("no_answer", "NOANSWER", 65)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[1]", "application/json", 400),
+        (b'{"status": NaN}', "application/json", 422),
+        (b"x", "text/plain", 400),
+        (b"x", "multipart/form-data; boundary=a", 400),
+        (b"x", "multipart/form-data", 400),
+        (b"{}", "application/json", 422),
+        (b'{"customer_number": "919999999999"}', "application/json", 422),
+        (b'{"status": "Answered"}', "application/json", 422),
+        (b'{"customer_number": "1", "status": "Answered"}', "application/json", 422),
+        (b'{"customer_number": "919999999999", "status": "Answered"}', "application/json", 422),
+        (b'{"customer_number": "919999999999", "status": "x", "recording": "file:///x"}', "application/json", 422),
+        (b'{"customer_number": "919999999999", "status": "x", "duration": "soon"}', "application/json", 422),
+        (
+            b'{"customer_number": "919999999999", "status": "x", "customer_crm_id": "no\\u0000"}',
+            "application/json",
+            422,
+        ),
+        (b'{"customer_number": "919999999999", "status": "x", "customer_crm_id": "nobody"}', "application/json", 404),
+    ],
+)
+async def test_what_cannot_be_read(client: httpx.AsyncClient, content: bytes, kind: str, status: int) -> None:
+    error_of(await client.post(LOG, content=content, headers={**PROVIDER, "Content-Type": kind}), status)
+
+
+# What comes of it
+
+
+async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
+    assert (await report(client, status="initiated", customer_crm_id=call_id))["status"] == "queued"
+    assert (await report(client, status="Busy", customer_crm_id=call_id))["status"] == "NoAnswered"
+    assert (await report(client, status="Answered", customer_crm_id=call_id, duration=7))["status"] == "NoAnswered"
+    assert await told(db, call_id) == ["call.not_answered", "transcript.failed"]
+    assert (await row(db, call_id)).reported_seconds == 7, "a repeat still fills in what was not known"
+    async with db.transaction() as session:  # and our own provider comes too late
+        answered = CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC))
+        await calls.apply_events(session, call_id, [answered], max_call_seconds=60)
+    assert (await row(db, call_id)).status == "busy"
+
+
+async def test_a_reported_call_is_not_dialled(context: Context, client: httpx.AsyncClient, call_id: str) -> None:
+    await report(client, status="NoAnswered", customer_crm_id=call_id)
+    await run(context, call_id, "dial")
+    provider: Any = context.provider
+    assert provider.orders == []
+
+
+async def test_repeats_at_once_start_one_pipeline(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
+    same = {"status": "Answered", "customer_crm_id": call_id, "recording": "http://127.0.0.1:1/a.wav"}
+    await asyncio.gather(*(report(client, **same) for _ in range(20)))
+    async with db.transaction() as session:
+        tasks = list(await session.scalars(select(Task.kind).filter_by(call_id=call_id, kind="fetch_recording")))
+    assert len(tasks) == 1
+    assert await told(db, call_id) == ["call.answered"]
+
+
+async def test_a_late_report_corrects_a_call_that_timed_out(
+    client: httpx.AsyncClient, db: Database, user: User, call_id: str
+) -> None:
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
+        silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
+        await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
+    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed"]
+    listed = await client.get("/api/calls/recent", headers=await bearer(client, user))
+    assert listed.json()["data"]["calls"][0]["status"] == "temporaryfailed"
+    answered = {"status": "Answered", "customer_crm_id": call_id, "recording": "http://127.0.0.1:1/a.wav"}
+    assert (await report(client, **answered))["status"] == "Answered"
+    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.answered"]
+    assert (await transcript(db, call_id)).status == "pending"
+
+
+async def test_a_recording_is_fetched_from_its_url(
+    context: Context, client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    async with listening(Receiver(files={"/a.wav": b"RIFF"})) as server:
+        url = f"http://127.0.0.1:{server.port}/a.wav"
+        data = await report(client, status="Answered", customer_crm_id=call_id, recording=url)
+        assert data["recording"] == "pending"
+        await run(context, call_id, "fetch_recording")
+    async with db.transaction() as session:
+        stored = await session.get_one(Recording, call_id)
+        kinds = set(await session.scalars(select(Task.kind).filter_by(call_id=call_id)))
+    assert (stored.size_bytes, stored.content_type) == (4, "audio/wav")
+    assert "transcribe" in kinds
+    data = await report(client, status="Answered", customer_crm_id=call_id, recording=url)
+    assert data["recording"].startswith("http://127.0.0.1:8000/api/recordings/")
+
+
+async def test_a_recording_that_never_comes_ends_the_transcript(
+    context: Context, client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    async with listening(Receiver()) as server:
+        url = f"http://127.0.0.1:{server.port}/missing.wav"
+        await report(client, status="Answered", customer_crm_id=call_id, recording=url)
+        for _ in range(len(WORK["fetch_recording"].delays) + 1):  # type: ignore[index]
+            await run(context, call_id, "fetch_recording")
+    made = await transcript(db, call_id)
+    assert made.status == "failed"
+    assert "404" in (made.failure or "")
+    # It is there after all, and reported again.
+    async with listening(Receiver(files={"/late.wav": b"RIFF"})) as server:
+        url = f"http://127.0.0.1:{server.port}/late.wav"
+        await report(client, status="Answered", customer_crm_id=call_id, recording=url)
+        await run(context, call_id, "fetch_recording")
+    assert (await transcript(db, call_id)).status == "pending"
+
+
+# Calls that only reports tell of
+
+
+async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: Database, user: User) -> None:
+    headers = await bearer(client, user)
+    did: Did = await add_did(db, user)
+    config = {"phone_number_id": did.id, "callback_url": "http://127.0.0.1:1/in", "transcript": True}
+    await client.post("/api/calls/inbound-callback-url", json=config, headers=headers)
+    async with listening(Receiver(files={"/in.wav": b"RIFF"})) as server:
+        fields = {
+            "status": "Answered",
+            "did": did.number[2:],
+            "call_type": "inbound",
+            "call_date": "2026-03-05 10:00:00",
+            "duration": "61",
+            "answer_duration": 42,
+            "recording": f"http://127.0.0.1:{server.port}/in.wav",
+        }
+        data = await report(client, **fields)
+        assert (await report(client, **fields))["call_id"] == data["call_id"], "a repeat is no second call"
+        other = await report(client, **{**fields, "call_date": "2026-03-05 11:00:00"})
+        assert other["call_id"] != data["call_id"]
+        call_id = data["call_id"]
+        assert await told(db, call_id) == [], "told only once its recording is stored"
+        await run(context, call_id, "fetch_recording")
+    assert await told(db, call_id) == ["call.answered"]
+    shown = (await client.get("/api/calls/recent?call_type=inbound", headers=headers)).json()["data"]
+    assert shown["total"] == 2
+    mine = next(call for call in shown["calls"] if call["call_id"] == call_id)
+    assert (mine["did"], mine["duration"], mine["answer_duration"]) == (did.number, "61", "42")
+    assert (mine["agent_number"], mine["call_type"], mine["transcript_status"]) == (None, "inbound", "pending")
+    async with db.transaction() as session:
+        body = await session.scalar(select(Delivery.body).filter_by(call_id=call_id))
+    assert json.dumps(body).count("xxxxx") == 1
+    seed = await client.get(f"/api/developer/calls/{call_id}/transcript", headers=headers)
+    assert seed.json()["data"]["transcript_status"] == "pending"
+
+
+async def test_an_inbound_call_that_nobody_took(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    did = await add_did(db, user)
+    async with db.transaction() as session:
+        where = {"inbound_callback_url": "http://127.0.0.1:1/in"}
+        await session.execute(update(Did).where(Did.id == did.id).values(**where))
+    data = await report(client, status="NoAnswered", did=did.number, call_type="inbound")
+    assert await told(db, data["call_id"]) == ["call.not_answered", "transcript.disabled"]
+
+
+async def test_an_inbound_call_without_an_end_times_out(
+    context: Context, client: httpx.AsyncClient, db: Database, user: User
+) -> None:
+    did = await add_did(db, user)
+    data = await report(client, status="ringing", did=did.number, call_type="inbound", call_date="now")
+    assert data["status"] == "queued"
+    await run(context, data["call_id"], "track")
+    assert (await row(db, data["call_id"])).status == "dialing", "its time is not over"
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == data["call_id"]).values(expires_at=func.now()))
+    await run(context, data["call_id"], "track")
+    assert (await row(db, data["call_id"])).status == "timed_out"
+    ended = await report(client, status="Busy", did=did.number, call_type="inbound", call_date="now")
+    assert (ended["call_id"], ended["status"]) == (data["call_id"], "NoAnswered")
+
+
+async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    body = {"customer_number": "919999999999", "status": "Answered", "did": "911234567890"}
+    assert "did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
+    foreign = await add_did(db, await new_user(db))
+    mine = await bearer(client, user)
+    error_of(await client.post(LOG, json={**body, "did": foreign.number}, headers=mine), 403)
+
+
+async def test_without_settings_no_provider_can_log_in(migrated: Settings) -> None:
+    application = create_app(migrated)
+    async with application.router.lifespan_context(application), client_of(application) as client:
+        assert "RINGBACK_PROVIDER_USERNAME" in error_of(await client.post(LOG, json={}, headers=PROVIDER), 401)
