@@ -9,7 +9,7 @@ from pydantic import AnyHttpUrl, SecretStr, ValidationError
 from app.outbound import Outbound, parse_networks
 from app.security import RecordingLinks
 from app.settings import Settings, SettingsError, explain
-from app.storage import FolderStorage
+from app.storage import FolderStorage, S3Storage, Storage
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import TelephonyProvider
 from app.telephony.simulator import Simulator
@@ -73,8 +73,16 @@ def summarizer(settings: Settings) -> Summarizer:
     )
 
 
-def storage(settings: Settings) -> FolderStorage:
+def storage(settings: Settings) -> Storage:
     """Where recordings are kept."""
+    if settings.s3_bucket is not None:
+        return S3Storage(
+            settings.s3_bucket,
+            endpoint=None if settings.s3_endpoint is None else str(settings.s3_endpoint).rstrip("/"),
+            region=settings.s3_region,
+            access_key_id=settings.s3_access_key_id,
+            secret_access_key=_secret(settings.s3_secret_access_key),
+        )
     return FolderStorage(settings.data_dir)
 
 

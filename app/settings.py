@@ -104,6 +104,14 @@ class Settings(BaseSettings):
         description="Networks besides the public Internet that callbacks and fetched recordings may reach, "
         "comma-separated: `10.0.0.0/8`. For development: `127.0.0.0/8,::1/128`",
     )
+    s3_bucket: str | None = Field(None, description="Keep recordings in this bucket; absent: in the data folder")
+    s3_endpoint: AnyHttpUrl | None = Field(None, description="Where the bucket is, if not at AWS")
+    s3_region: str = Field("us-east-1", description="Its region")
+    s3_access_key_id: str | None = Field(None, description="Its key; absent: the machine's own credentials")
+    s3_secret_access_key: SecretStr | None = Field(None, description="That key's secret")
+    retention_days: int | None = Field(
+        None, ge=1, description="Delete recordings, transcripts and callbacks so long after their call; absent: never"
+    )
     recording_link_seconds: int = Field(3600, ge=60, description="Life of a link to a recording")
     provider_username: str | None = Field(None, description="Whoever reports calls to `/api/calls/call-log` may log in")
     provider_password: SecretStr | None = Field(None, description="with this name and password")

@@ -43,7 +43,7 @@ async def run(settings: Settings, queue: Queue) -> None:
 
     context = _open(settings)
     worker_id = uuid4()
-    sweep = Sweep(context.db, context.hints, queue, worker_id)
+    sweep = Sweep(context, queue, worker_id)
     structlog.contextvars.bind_contextvars(worker=f"{queue}-{worker_id.hex[:6]}")
     log.info("worker_started", queue=queue, pid=os.getpid(), provider=context.provider.name)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from app import calls, recordings, tasks
-from app.models import TaskKind
+from app.models import Call, TaskKind
 from app.storage import Stored, TooLarge
 from app.tasks import ClaimedTask
 from app.telephony.base import RecordingUnavailable
@@ -35,6 +35,10 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await recordings.give_up(session, task.call_id, f"There is no usable recording: {error}")
             await tasks.add(session, TaskKind.HANGUP, task.call_id)
         return
+    async with context.db.transaction() as session:
+        if await session.get(Call, task.call_id) is None:  # its user was erased meanwhile
+            await context.storage.delete(stored.key)
+            return
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
         await recordings.save(session, task.call_id, stored, content_type)

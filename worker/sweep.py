@@ -14,11 +14,11 @@ import structlog
 from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 
-from app import tasks
-from app.db import Database
+from app import retention, tasks
 from app.health import WORKER_SILENT_SECONDS
 from app.models import LoginSession, Queue, Worker
-from app.tasks import AddedTask, Hints
+from app.tasks import AddedTask
+from worker.context import Context
 
 log = structlog.get_logger()
 
@@ -30,9 +30,10 @@ _LONGEST_PAUSE_SECONDS = 300
 class Sweep:
     """One worker's sweep over its own queue."""
 
-    def __init__(self, db: Database, hints: Hints, queue: Queue, worker_id: UUID) -> None:
-        self._db = db
-        self._hints = hints
+    def __init__(self, context: Context, queue: Queue, worker_id: UUID) -> None:
+        self._context = context
+        self._db = context.db
+        self._hints = context.hints
         self._queue = queue
         self._worker_id = worker_id
         self._last_cleaning = -float(_CLEANING_SECONDS)
@@ -77,12 +78,17 @@ class Sweep:
             await connection.execute(beating)
 
     async def _clean(self) -> None:
-        """Logins that are over, and workers that are no more."""
+        """Logins that are over, workers that are no more, and what has been kept for long enough."""
         async with self._db.transaction() as session:
             await session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now() - timedelta(days=1)))
             await session.execute(
                 delete(Worker).where(Worker.seen_at < func.now() - timedelta(seconds=100 * WORKER_SILENT_SECONDS))
             )
+
+        days = self._context.settings.retention_days
+        if days is not None and self._queue is Queue.CALLS:
+            deleted = await retention.delete_old(self._db, self._context.storage, days=days)
+            log.info("retention", calls=deleted)
 
     async def leave(self) -> None:
         """This worker stops and is not to be counted any more."""

@@ -50,13 +50,13 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _storable(value: str | None) -> str | None:
-    if value is not None and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+def _storable(value: str) -> str:
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError("has characters that are no valid text")
     return value
 
 
-Text = Annotated[str | None, BeforeValidator(_text), AfterValidator(_storable), Field(max_length=500)]
+Text = Annotated[Annotated[str, Field(max_length=500), AfterValidator(_storable)] | None, BeforeValidator(_text)]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_text)]
 
 

@@ -123,6 +123,27 @@ def set_password(email: Email, password: Password = None) -> None:
     _change(email, changed)
 
 
+@app.command()
+@failures_explained
+def erase(
+    email: Email,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Delete a user with all calls, transcripts and recordings. There is no way back."""
+    from app import providers, retention
+    from app.settings import get_settings
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            user = await find_or_fail(session, email)
+        if not yes:
+            typer.confirm(f"Delete {user.email} with all calls, transcripts and recordings?", abort=True)
+        count = await retention.erase_user(db, providers.storage(get_settings()), user)
+        console.print(f"Erased {user.email} and {count} calls", soft_wrap=True)
+
+    with_database(work)
+
+
 @app.command("set")
 @failures_explained
 def set_(

@@ -145,11 +145,12 @@ async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Databa
         "answer duration": "",
         "unknown": "x",
     }
-    content: dict[str, Any] = {
+    contents: dict[str, dict[str, Any]] = {
         "json": {"json": fields},
         "urlencoded": {"data": fields},
         "multipart": {"files": {key: (None, value) for key, value in fields.items()}},
-    }[kind]
+    }
+    content = contents[kind]
     data = data_of(await client.post(LOG, headers=PROVIDER, **content), "Call log stored")
     assert data == {"call_id": call_id, "status": "NoAnswered", "recording": None}
     call = await row(db, call_id)

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 LEAVES = [
     "app/telephony",
     "app/transcription",
-    "app/storage.py",
+    "app/storage",
+    "app/outbound.py",
     "app/embedded.py",
     "app/lifeline.py",
     "app/numbers.py",

@@ -1,54 +1,16 @@
-"""Where recordings' bytes live: a folder. Keys are made by us, never from user input. A leaf."""
+"""Recordings in a folder."""
 
 import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
+from app.storage.base import StorageError, Stored, TooLarge
+
 _CHUNK_BYTES = 256 * 1024
-
-
-class StorageError(Exception):
-    """The bytes could not be written or read; the text says where."""
-
-
-class TooLarge(StorageError):
-    """More bytes came than a recording may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    key: str
-    size_bytes: int
-    sha256: str
-
-
-class Storage(Protocol):
-    """The port: whole objects under keys."""
-
-    async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
-        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
-
-        Raises `TooLarge` past `max_bytes` and `StorageError` when they cannot be written.
-        """
-        ...
-
-    def local_copy(self, key: str) -> AbstractAsyncContextManager[Path]:
-        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
-        ...
-
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
-        ...
-
-    async def delete(self, key: str) -> None:
-        """Remove it. What is not there is no error. Raises `StorageError` when it cannot be removed."""
-        ...
 
 
 class FolderStorage:

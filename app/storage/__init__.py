@@ -1,0 +1,7 @@
+"""Where recordings' bytes live. Keys are made by us, never from user input. A leaf."""
+
+from app.storage.base import Storage, StorageError, Stored, TooLarge
+from app.storage.folder import FolderStorage
+from app.storage.s3 import S3Storage
+
+__all__ = ["FolderStorage", "S3Storage", "Storage", "StorageError", "Stored", "TooLarge"]

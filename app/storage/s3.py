@@ -1,0 +1,106 @@
+"""Recordings in a bucket of anything that speaks S3."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import S3Store
+
+from app.storage.base import StorageError, Stored, TooLarge
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class S3Storage:
+    """Objects of one bucket. What is recognized or stored passes through a temporary file on the way."""
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint: str | None,
+        region: str,
+        access_key_id: str | None,
+        secret_access_key: str | None,
+    ) -> None:
+        """Without a key, the credentials are those of the machine, as AWS has them."""
+        self._bucket = bucket
+        given: dict[str, Any] = {
+            "endpoint": endpoint,
+            "access_key_id": access_key_id,
+            "secret_access_key": secret_access_key,
+        }
+        self._store = S3Store(
+            bucket,
+            region=region,
+            client_options={"allow_http": True, "timeout": "300s", "connect_timeout": "10s"},
+            retry_config={"max_retries": 2},
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
+        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
+
+        Raises `TooLarge` past `max_bytes` and `StorageError` when the bucket cannot be written.
+        """
+        digest = hashlib.sha256()
+        size = 0
+        with NamedTemporaryFile() as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise TooLarge(f"the recording is larger than {max_bytes} bytes")
+                digest.update(chunk)
+                await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(file.flush)
+            try:
+                await obstore.put_async(self._store, key, Path(file.name))
+            except (BaseError, OSError) as error:
+                raise StorageError(f"cannot write recordings to the bucket {self._bucket}: {error}") from error
+        return Stored(key, size, digest.hexdigest())
+
+    @asynccontextmanager
+    async def local_copy(self, key: str) -> AsyncIterator[Path]:
+        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
+        with NamedTemporaryFile() as file:
+            try:
+                answer = await obstore.get_async(self._store, key)
+                async for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                    await asyncio.to_thread(file.write, bytes(chunk))
+            except (BaseError, OSError) as error:
+                raise self._unreadable(key, error) from error
+            await asyncio.to_thread(file.flush)
+            yield Path(file.name)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        try:
+            answer = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        except (BaseError, OSError) as error:
+            raise self._unreadable(key, error) from error
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+                yield bytes(chunk)
+
+        return chunks()
+
+    async def delete(self, key: str) -> None:
+        """Remove it. What is not there is no error. Raises `StorageError` when it cannot be removed."""
+        try:
+            await obstore.delete_async(self._store, key)
+        except (NotFoundError, FileNotFoundError):
+            return
+        except (BaseError, OSError) as error:
+            raise StorageError(f"cannot delete {key} from the bucket {self._bucket}: {error}") from error
+
+    def _unreadable(self, key: str, error: BaseException) -> StorageError:
+        if isinstance(error, NotFoundError | FileNotFoundError):
+            return StorageError(f"the recording {key} is no longer in the bucket {self._bucket}")
+        return StorageError(f"cannot read the bucket {self._bucket}: {error}")
