@@ -1,13 +1,13 @@
 """Proves that no call is lost and none is dialled twice, whatever dies. Run it as `make chaos`.
 
-Calls are posted to a whole installation with two calls workers and two transcripts workers, while
+Calls are posted to a whole installation with two workers of each kind, while
 
     workers are killed -9 in the middle of their tasks       one is frozen past its lease, and thawed
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
 
 Judged by the books of the telephony system (`bench.worlds`): the simulator's ledger, or the INVITEs that reached the
 telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must be there, its
-people called at most once, and it and its transcript at an end.
+people called at most once, it and its transcript at an end, and its client told of both in order.
 """
 
 import argparse
@@ -24,17 +24,24 @@ from pathlib import Path
 import httpx
 from sqlalchemy import text
 
-from app import accounts
+from app import accounts, callbacks
 from app.call_state import TERMINAL
 from app.db import Database
 from bench.installation import Installation
+from bench.told import Told
 from bench.worlds import WORLDS, Disaster, Seen, World
 
 LEASE_SECONDS = 5.0
 CALLS_WORKERS = ("calls-1", "calls-2")
+CALLBACKS_WORKERS = ("callbacks-1", "callbacks-2")
 TRANSCRIPTS_WORKERS = ("transcripts-1", "transcripts-2")
+OTHER_WORKERS = CALLBACKS_WORKERS + TRANSCRIPTS_WORKERS
 PASSWORD = "chaos and no mercy"
-SETTINGS = {"RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS), "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45"}
+SETTINGS = {
+    "RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS),
+    "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45",
+    "RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8",
+}
 
 
 @dataclass
@@ -73,8 +80,9 @@ class Report:
 
 
 class Chaos:
-    def __init__(self, house: Installation, world: World, db: Database, calls: int, kills: int) -> None:
+    def __init__(self, house: Installation, world: World, told: Told, db: Database, calls: int, kills: int) -> None:
         self._house = house
+        self._told = told
         self._world = world
         self._db = db
         self._calls = calls
@@ -98,8 +106,9 @@ class Chaos:
         # Each disaster takes about ten seconds, each kill two.
         pause = (self._kills * 2.0 + 40.0) / self._calls
         while len(self._report.accepted) < self._calls:
+            order = {**self._world.new_order(), "callback_url": self._told.url}
             try:
-                answer = await client.post("/api/developer/calls/click2call", json=self._world.new_order())
+                answer = await client.post("/api/developer/calls/click2call", json=order)
             except httpx.TransportError:
                 self._report.refused += 1
             else:
@@ -124,7 +133,7 @@ class Chaos:
         self._report.planned = planned = len(disasters)
         every = max(1, self._kills // (planned + 1))
         while self._report.kills_in_a_task < self._kills:
-            await self._kill_one(random.choice(CALLS_WORKERS + (TRANSCRIPTS_WORKERS if random.random() < 0.2 else ())))
+            await self._kill_one(random.choice(CALLS_WORKERS + (OTHER_WORKERS if random.random() < 0.3 else ())))
             if disasters and self._report.kills_in_a_task >= every * (planned + 1 - len(disasters)):
                 await self._have(disasters.pop(0))
             await asyncio.sleep(random.uniform(0.3, 1.5))
@@ -152,9 +161,9 @@ class Chaos:
         self._house.start_worker(name, name.partition("-")[0])
 
     async def _held(self) -> set[str]:
-        """Leases of the calls queue, and dials whose request is out."""
+        """Leases of calls and callbacks, and dials whose request is out."""
         query = (
-            "SELECT lease_token::text FROM tasks WHERE lease_until > now() AND queue = 'calls' UNION ALL "
+            "SELECT lease_token::text FROM tasks WHERE lease_until > now() AND queue <> 'transcripts' UNION ALL "
             "SELECT id FROM calls WHERE status = 'dialing' AND provider_reference IS NULL "
             "AND customer_number <> '15005550007' AND dialed_at > now() - interval '1 second'"
         )
@@ -227,29 +236,34 @@ class Chaos:
             if call.status == "completed" and call.transcript != "ready":
                 report.violations.append(f"{call.call_id} was completed, and its transcript is {call.transcript}")
         report.violations += await self._world.violations(calls)
-        report.more = self._world.figures()
+        report.violations += self._told.violations(calls)
+        report.more = [*self._world.figures(), *self._told.figures()]
 
 
 async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator") -> Report:
     """The whole run in this folder; takes minutes."""
     outside = WORLDS[world](data_dir)
+    told = Told()
     await outside.start()
+    await told.start()
     house = Installation(data_dir, SETTINGS | outside.settings)
     try:
         await asyncio.to_thread(house.start_servers)
         house.start_api()
-        for name in CALLS_WORKERS + TRANSCRIPTS_WORKERS:
+        for name in CALLS_WORKERS + OTHER_WORKERS:
             house.start_worker(name, name.partition("-")[0])
         db = Database(house.database_url, pool_size=3)
         async with db.transaction() as session:
-            await accounts.create_user(session, "chaos@example.com", PASSWORD)
+            user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
+            told.trust(await callbacks.valid_secrets(session, user.id))
         await asyncio.to_thread(house.wait_until_ready)
-        report = await Chaos(house, outside, db, calls, kills).run()
+        report = await Chaos(house, outside, told, db, calls, kills).run()
         await db.dispose()
         return report
     finally:
         await asyncio.to_thread(house.stop)
         await outside.stop()
+        await told.stop()
 
 
 def main() -> None:

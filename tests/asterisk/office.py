@@ -93,6 +93,7 @@ class Office:
         for name in workers:
             house.start_worker(name, "calls")
         house.start_worker("transcripts", "transcripts")
+        house.start_worker("callbacks", "callbacks")
         self.db = Database(house.database_url)
         async with self.db.transaction() as session:
             await accounts.create_user(session, "caller@example.com", PASSWORD)
