@@ -98,12 +98,19 @@ def password(instance: Instance) -> str:
     return found[1]
 
 
+@pytest.fixture(scope="session")
+def token(instance: Instance, password: str) -> str:
+    """Of one login, before a test that guesses passwords has this address throttled."""
+    login = {"email": "demo@ringback.local", "password": password}
+    answer = httpx.post(f"{instance.base_url}/api/developer/login", json=login, timeout=30)
+    return str(answer.json()["data"]["access_token"])
+
+
 @pytest.fixture
-def api(instance: Instance, password: str) -> Iterator[httpx.Client]:
+def api(instance: Instance, token: str) -> Iterator[httpx.Client]:
     """A client that has logged in as the first user."""
     with httpx.Client(base_url=f"{instance.base_url}/api/developer", timeout=30) as client:
-        answer = client.post("/login", json={"email": "demo@ringback.local", "password": password})
-        client.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
+        client.headers["Authorization"] = f"Bearer {token}"
         yield client
 
 

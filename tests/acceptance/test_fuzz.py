@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import Instance, place
 
-DOCUMENTED = {200, 400, 401, 403, 404, 405, 413, 429, 503}
+DOCUMENTED = {200, 400, 401, 403, 404, 405, 413, 422, 429, 503}
 
 
 def test_schemathesis_finds_nothing(api: httpx.Client, instance: Instance) -> None:

@@ -73,7 +73,7 @@ def test_a_dead_worker_is_named_and_started_again(tmp_path: Path) -> None:
     running = start(tmp_path)
     servers = servers_of(running)
     workers = [pid for pid in processes_of(running) if pid not in servers and "worker" in command_of(pid)]
-    assert len(workers) == 2
+    assert len(workers) == 3
 
     def named() -> bool:
         return "no live calls worker" in str(httpx.get(f"{running.base_url}/readyz").json()["missing"])

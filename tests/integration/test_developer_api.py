@@ -178,7 +178,7 @@ async def test_create_commits_the_call_with_its_event_transcript_and_task(
     client: httpx.AsyncClient, db: Database, user: User
 ) -> None:
     headers = await bearer(client, user)
-    sent = {"customer_number": " +919999999999 ", "agent_number": "8888888888", "did": "1", "unknown": {"x": [1]}}
+    sent = {"customer_number": " +919999999999 ", "agent_number": "8888888888", "unknown": {"x": [1]}}
     data = data_of(await client.post(CREATE, json=sent, headers=headers), "Click2Call request created")
     assert list(data) == ["call_id", "status"]
     assert data["status"] == "queued"

@@ -71,7 +71,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                if httpx.post(f"http://127.0.0.1:{filer}/buckets/ringback/", timeout=5).status_code < 300:
+                if httpx.post(f"http://127.0.0.1:{filer}/buckets/ringback/", timeout=5).status_code in (200, 201, 409):
                     httpx.get(f"http://127.0.0.1:{s3}/", timeout=5)
                     break
             except httpx.HTTPError:
