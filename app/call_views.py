@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
@@ -150,11 +150,16 @@ async def recent(
     counting = select(func.count()).select_from(Call).where(*conditions)
     if filters.transcript_status is not None:
         counting = counting.join(Transcript, Transcript.call_id == Call.id)
-    page = _VIEW.where(*conditions).order_by(Call.created_at.desc(), Call.id.desc()).limit(limit).offset(offset)
     async with db.statement() as connection:
         total = (await connection.execute(counting)).scalar_one()
-        rows = await connection.execute(page)
+        rows = await connection.execute(page(user_id, filters, limit=limit, offset=offset))
         return total, [_view(row) for row in rows]
+
+
+def page(user_id: str, filters: Filters, *, limit: int, offset: int) -> Select[*tuple[Any, ...]]:
+    """The statement of one page, newest first."""
+    narrowed = _VIEW.where(*_conditions(user_id, filters))
+    return narrowed.order_by(Call.created_at.desc(), Call.id.desc()).limit(limit).offset(offset)
 
 
 def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:

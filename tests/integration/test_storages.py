@@ -62,6 +62,8 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "-s3",
             f"-s3.port={s3}",
             f"-s3.config={config}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
         ],
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -81,7 +83,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{s3}"
     finally:
-        process.terminate()
+        process.kill()  # it keeps nothing that anybody wants
         process.wait(PATIENCE_SECONDS)
         log.close()
 
