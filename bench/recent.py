@@ -29,7 +29,7 @@ INSERT INTO users (id, email, password_hash)
     SELECT 'USR_' || lpad(to_hex(n), 8, '0'), n || '@example.com', '' FROM generate_series(1, :users) n;
 INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_at, dialed_at, answered_at, ended_at)
     SELECT 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(to_hex(1 + n % :users), 8, '0'),
-           '9199' || lpad((n * 7919 % 100000000)::text, 8, '0'), '918888888888',
+           '9199' || lpad((n::bigint * 7919 % 100000000)::text, 8, '0'), '918888888888',
            (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n % 5],
            now() - n * interval '20 seconds', now() - n * interval '20 seconds',
            CASE WHEN n % 5 < 2 THEN now() - n * interval '20 seconds' + interval '10 seconds' END,

@@ -86,7 +86,8 @@ def start(
 
 @pytest.fixture(scope="session")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    running = start(tmp_path_factory.mktemp("up"), demo=True)
+    reaching_us = {"RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8"}
+    running = start(tmp_path_factory.mktemp("up"), demo=True, settings=reaching_us)
     yield running
     running.stop()
 

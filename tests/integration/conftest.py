@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints
 from app.transcription.outcome import RulesSummarizer
+from tests.integration.command import Ringback
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
 from worker.context import Context
 
@@ -48,3 +49,8 @@ def house_with(context: Context, user: User) -> MakeHouse:
         return House(own, created.id)
 
     return make
+
+
+@pytest.fixture
+def ringback(migrated: Settings, tmp_path: Path) -> Ringback:
+    return Ringback(migrated, tmp_path)
