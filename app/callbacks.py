@@ -13,7 +13,7 @@ import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -268,7 +268,7 @@ async def new_secret(session: AsyncSession, user_id: str, *, overlap: timedelta 
     await session.execute(
         update(WebhookSecret)
         .where(WebhookSecret.user_id == user_id, WebhookSecret.expires_at.is_(None))
-        .values(expires_at=datetime.now(UTC) + overlap)
+        .values(expires_at=func.now() + overlap)
     )
     secret = _new_secret()
     session.add(WebhookSecret(user_id=user_id, secret=secret))

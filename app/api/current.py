@@ -237,7 +237,6 @@ def _recent_call(call: CallView, links: RecordingLinks, settings: Settings) -> R
 
 
 def _filters(asked: RecentFilters) -> Filters:
-    _, from_instant = None, _instant("date_from", asked.date_from)
     for name, text in asked:
         if text is not None and "\0" in text:
             raise ValidationFailed(f"{name}: must not contain NUL")
@@ -248,7 +247,7 @@ def _filters(asked: RecentFilters) -> Filters:
         customer_number=asked.customer_number,
         agent_number=asked.agent_number,
         did=asked.did,
-        from_instant=from_instant,
+        from_instant=_instant("date_from", asked.date_from),
         before_instant=_instant("date_to", asked.date_to, after=True),
     )
 
