@@ -14,7 +14,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 
 from app import accounts, reports, tasks, vendor
 from app.api.current import recording_link
-from app.api.deps import Resources, is_json, media_type, read_raw_body, resources
+from app.api.deps import Resources, is_json, media_type, read_raw_body, resources, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
 from app.api.schemas import CallbackUrl, Number, errors
 from app.errors import InvalidRequest, MissingAuth, ValidationFailed
@@ -105,12 +105,9 @@ class CallLogData(BaseModel):
 
 
 def _documented() -> dict[str, Any]:
-    schema = CallLogRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = schema_of(CallLogRequest)
     kinds = ("application/json", "application/x-www-form-urlencoded", "multipart/form-data")
-    return {
-        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}},
-        "security": [{"_AccessToken": []}, {"CallLogKey": []}, {"CallLogBasic": []}],
-    }
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}
 
 
 @router.post(
@@ -124,7 +121,8 @@ def _documented() -> dict[str, Any]:
     openapi_extra=_documented(),
 )
 async def call_log(request: Request) -> Response:
-    """For telephony providers and partners. The first end that is reported counts; a repeat only fills in what was not
+    """For telephony providers and partners, who log in by `X-Greeter-Username` and `X-Greeter-Password`, Basic,
+    `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token; with the last two they report their own calls only. The first end that is reported counts; a repeat only fills in what was not
     known, and a late report replaces `temporaryfailed`."""
     house = resources(request)
     user_id = await _reporter(request, house)

@@ -129,7 +129,24 @@ async def _limited_body(request: Request) -> bytes:
     return bytes(body)
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What `read_body` takes, whole: FastAPI does not see these models, so a reference would lead nowhere."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return inlined(parts[node["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in node.items()}
+
+    whole: dict[str, Any] = inlined(schema)
+    return whole
+
+
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """What `read_body` takes, for the OpenAPI document."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    """A request's body, for the OpenAPI document."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}

@@ -1,12 +1,17 @@
 """The arrows of the architecture: who may import whom."""
 
 import ast
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app import providers
+from app.main import create_app
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 LEAVES = [
@@ -71,3 +76,16 @@ def test_nobody_asks_which_adapter_it_is() -> None:
                 continue
             literals = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
             assert not literals & set(providers.TELEPHONY), path
+
+
+def test_every_reference_of_the_openapi_document_leads_somewhere() -> None:
+    settings = Settings(
+        database_url="postgresql+asyncpg://nobody@127.0.0.1/nothing",
+        redis_url="redis://127.0.0.1",
+        secret_key=SecretStr("0123456789abcdef0123456789abcdef"),
+    )
+    document = create_app(settings).openapi()
+    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)))
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references
+    assert references <= known
