@@ -122,8 +122,9 @@ def _documented() -> dict[str, Any]:
 )
 async def call_log(request: Request) -> Response:
     """For telephony providers and partners, who log in by `X-Greeter-Username` and `X-Greeter-Password`, Basic,
-    `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token; with the last two they report their own calls only. The first end that is reported counts; a repeat only fills in what was not
-    known, and a late report replaces `temporaryfailed`."""
+    `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token; with the last two they report their own calls only. The
+    first end that is reported counts; a repeat only fills in what was not known, and a late report replaces
+    `temporaryfailed`."""
     house = resources(request)
     user_id = await _reporter(request, house)
     fields = await _fields(request)
