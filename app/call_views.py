@@ -157,9 +157,13 @@ async def recent(
 
 
 def page(user_id: str, filters: Filters, *, limit: int, offset: int) -> Select[*tuple[Any, ...]]:
-    """The statement of one page, newest first."""
-    narrowed = _VIEW.where(*_conditions(user_id, filters))
-    return narrowed.order_by(Call.created_at.desc(), Call.id.desc()).limit(limit).offset(offset)
+    """The statement of one page, newest first. Which calls are on it is found in the index; only these are read."""
+    newest = (Call.created_at.desc(), Call.id.desc())
+    on_it = select(Call.id).where(*_conditions(user_id, filters)).order_by(*newest).limit(limit).offset(offset)
+    if filters.transcript_status is not None:
+        on_it = on_it.join(Transcript, Transcript.call_id == Call.id)
+    chosen = on_it.subquery()
+    return _VIEW.join(chosen, chosen.c.id == Call.id).order_by(*newest)
 
 
 def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:

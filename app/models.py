@@ -176,7 +176,14 @@ class Call(Base):
     __table_args__ = (
         _one_of("status", CallStatus),
         _one_of("call_type", CallType),
-        Index("ix_calls_user_newest", "user_id", text("created_at DESC"), text("id DESC")),
+        # What a list of calls is narrowed by is in the index, so that no other call's row is read for it.
+        Index(
+            "ix_calls_user_newest",
+            "user_id",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
+        ),
         Index("uq_calls_report_key", "report_key", unique=True, postgresql_where=text("report_key IS NOT NULL")),
         # The channels in use, by number and by user.
         Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL AND did_id IS NOT NULL")),
@@ -239,10 +246,13 @@ class Recording(Base):
 
 class Transcript(Base):
     __tablename__ = "transcripts"
-    __table_args__ = (_one_of("status", TranscriptStatus),)
+    __table_args__ = (
+        _one_of("status", TranscriptStatus),
+        Index("uq_transcripts_call_id", "call_id", unique=True, postgresql_include=["status"]),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="24 lower-case hex digits")
-    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), unique=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
     status: Mapped[str] = mapped_column(server_default=TranscriptStatus.PENDING)
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     summary: Mapped[str | None]

@@ -30,14 +30,14 @@ INSERT INTO users (id, email, password_hash)
 INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_at, dialed_at, answered_at, ended_at)
     SELECT 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(to_hex(1 + n % :users), 8, '0'),
            '9199' || lpad((n::bigint * 7919 % 100000000)::text, 8, '0'), '918888888888',
-           (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n % 5],
+           (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n / :users % 5],
            now() - n * interval '20 seconds', now() - n * interval '20 seconds',
-           CASE WHEN n % 5 < 2 THEN now() - n * interval '20 seconds' + interval '10 seconds' END,
+           CASE WHEN n / :users % 5 < 2 THEN now() - n * interval '20 seconds' + interval '10 seconds' END,
            now() - n * interval '20 seconds' + interval '60 seconds'
     FROM generate_series(1, :calls) n;
 INSERT INTO transcripts (id, call_id, status, summary, outcome, history)
     SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'),
-           CASE WHEN n % 5 < 2 THEN 'ready' ELSE 'failed' END, 'They talked', 'Interested',
+           CASE WHEN n / :users % 5 < 2 THEN 'ready' ELSE 'failed' END, 'They talked', 'Interested',
            jsonb_build_array(jsonb_build_object('role', 'agent', 'content', repeat('hello ', 40), 'start', 0, 'end', 5))
     FROM generate_series(1, :calls) n;
 """

@@ -140,6 +140,15 @@ def upgrade() -> None:
     op.add_column("transcripts", sa.Column("round", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("users", sa.Column("pool_channels", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("users", sa.Column("compat_callbacks", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.drop_index("ix_calls_user_newest", table_name="calls")
+    op.create_index(
+        "ix_calls_user_newest",
+        "calls",
+        ["user_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+        postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
+    )
+    op.drop_constraint(op.f("uq_transcripts_call_id"), "transcripts")
+    op.create_index("uq_transcripts_call_id", "transcripts", ["call_id"], unique=True, postgresql_include=["status"])
     # Whoever was there before gets what a new user gets: 32 random bytes.
     op.execute(
         "INSERT INTO webhook_secrets (user_id, secret) SELECT id, 'whsec_' || encode("
@@ -153,6 +162,14 @@ def downgrade() -> None:
     op.execute("DELETE FROM tasks WHERE queue = 'callbacks'")
     op.execute("DELETE FROM workers WHERE queue = 'callbacks'")
     _allow(_BEFORE)
+    op.drop_index("uq_transcripts_call_id", table_name="transcripts")
+    op.create_unique_constraint(op.f("uq_transcripts_call_id"), "transcripts", ["call_id"])
+    op.drop_index("ix_calls_user_newest", table_name="calls")
+    op.create_index(
+        "ix_calls_user_newest",
+        "calls",
+        ["user_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
+    )
     op.alter_column("calls", "agent_number", nullable=False)
     op.drop_constraint(op.f("ck_calls_call_type"), "calls")
     op.drop_column("users", "compat_callbacks")
