@@ -96,7 +96,7 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
     async with tasks.transaction(db, hints) as session:
         reserved = await dids.reserve(session, claims.user_id, order.did)
         created, task = await _create(session, claims, order, reserved)
-        session.info.setdefault("added_tasks", []).append(task)
+        tasks.hint_after_commit(session, task)
     return created
 
 

@@ -6,7 +6,6 @@ and no bytes stay behind that nobody knows of.
 
 from datetime import timedelta
 
-import structlog
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,8 +14,6 @@ from app.db import Database
 from app.errors import Conflict
 from app.models import Call, Delivery, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus, User
 from app.storage import Storage
-
-log = structlog.get_logger()
 
 _AT_ONCE = 200
 _FORGOTTEN = "The transcript was deleted: this server keeps them for {days} days"
@@ -100,7 +97,6 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
         erased = await session.execute(delete(Call).where(Call.user_id == user.id).returning(Call.id))
         count = len(erased.all())
         await session.execute(delete(User).where(User.id == user.id))
-    log.info("user_erased", user_id=user.id, calls=count)
     return count
 
 

@@ -92,7 +92,12 @@ async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: flo
     )
     if task_id is None:
         return
-    session.info.setdefault("added_tasks", []).append(AddedTask(task_id, queue, delay))
+    hint_after_commit(session, AddedTask(task_id, queue, delay))
+
+
+def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
+    """Have `transaction` tell arq of it."""
+    session.info.setdefault("added_tasks", []).append(task)
 
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
@@ -138,7 +143,7 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
     queue = await session.scalar(giving_back)
     if queue is None:
         raise LeaseLost(f"task {task.id} was taken over")
-    session.info.setdefault("added_tasks", []).append(AddedTask(task.id, Queue(queue), delay, task.attempts))
+    hint_after_commit(session, AddedTask(task.id, Queue(queue), delay, task.attempts))
 
 
 async def overdue(db: Database, queue: Queue, *, limit: int) -> list[AddedTask]:
@@ -169,7 +174,7 @@ async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> No
         .returning(Task.id, Task.attempts)
     )
     for row in await session.execute(hastening):
-        session.info.setdefault("added_tasks", []).append(AddedTask(row.id, QUEUE_OF[kind], 0.0, row.attempts))
+        hint_after_commit(session, AddedTask(row.id, QUEUE_OF[kind], 0.0, row.attempts))
         return
     await add(session, kind, call_id)
 
