@@ -173,7 +173,7 @@ def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
     if filters.call_type is not None:
         narrowing.append(Call.call_type == filters.call_type)
     if filters.transcript_status is not None:
-        narrowing.append(Transcript.status == filters.transcript_status)
+        narrowing += [Transcript.user_id == user_id, Transcript.status == filters.transcript_status]
     for column, part in (
         (Call.customer_number, filters.customer_number),
         (Call.agent_number, filters.agent_number),

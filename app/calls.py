@@ -71,11 +71,12 @@ WITH caller AS (
     SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
            CAST(:callback_url AS text), CAST(:language AS text)
     FROM caller WHERE is_active
-    RETURNING id
+    RETURNING id, user_id
 ), event AS (
     INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
 ), transcript AS (
-    INSERT INTO transcripts (id, call_id, status) SELECT :transcript_id, id, CAST(:transcript_status AS text) FROM call
+    INSERT INTO transcripts (id, call_id, user_id, status)
+    SELECT :transcript_id, id, user_id, CAST(:transcript_status AS text) FROM call
 ), task AS (
     INSERT INTO tasks (kind, queue, call_id) SELECT 'dial', 'calls', id FROM call RETURNING id
 )

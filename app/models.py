@@ -248,11 +248,15 @@ class Transcript(Base):
     __tablename__ = "transcripts"
     __table_args__ = (
         _one_of("status", TranscriptStatus),
-        Index("uq_transcripts_call_id", "call_id", unique=True, postgresql_include=["status"]),
+        # A list of calls narrowed by their transcripts is counted without a look into either table.
+        Index("ix_transcripts_user_status", "user_id", "status", postgresql_include=["call_id"]),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="24 lower-case hex digits")
-    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), unique=True)
+    user_id: Mapped[str] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), doc="The call's, which never changes"
+    )
     status: Mapped[str] = mapped_column(server_default=TranscriptStatus.PENDING)
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     summary: Mapped[str | None]

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import call_views, calls, dids, tasks, transcripts, vendor
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
-from app.models import Call, CallType, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallType, Recording, Task, TaskKind, Transcript, TranscriptStatus
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 
@@ -119,7 +119,7 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
     call_id = await session.scalar(adding)
     if call_id is not None:
         wanted = did is not None and did.inbound_transcript and inbound
-        await _add_rest(session, call_id, did, transcript=wanted, settings=settings)
+        await _add_rest(session, call_id, owner_id, transcript=wanted, settings=settings)
     call = await session.scalar(
         select(Call).where(Call.report_key == key).with_for_update().execution_options(populate_existing=True)
     )
@@ -128,12 +128,13 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
 
 
 async def _add_rest(
-    session: AsyncSession, call_id: str, did: Did | None, *, transcript: bool, settings: Settings
+    session: AsyncSession, call_id: str, owner_id: str, *, transcript: bool, settings: Settings
 ) -> None:
     session.add(
         Transcript(
             id=transcripts.new_transcript_id(),
             call_id=call_id,
+            user_id=owner_id,
             status=TranscriptStatus.PENDING if transcript else TranscriptStatus.DISABLED,
         )
     )

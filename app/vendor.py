@@ -128,13 +128,32 @@ def transcript_of(call: CallView) -> Transcript | None:
     """The transcript, once there is one."""
     if call.transcript_status != TranscriptStatus.READY:
         return None
+    return show_transcript(
+        call.transcript_id,
+        call.summary,
+        call.outcome,
+        call.history,
+        call.transcript_created_at,
+        call.transcript_updated_at,
+    )
+
+
+def show_transcript(
+    transcript_id: str,
+    summary: str | None,
+    outcome: str | None,
+    history: list[dict[str, Any]] | None,
+    created_at: datetime,
+    updated_at: datetime,
+) -> Transcript:
+    """A transcript that is ready, as both dialects have it."""
     return Transcript(
-        transcript_id=call.transcript_id,
-        summary=call.summary or "",
-        call_outcome=call.outcome or "",
-        history=[Turn(**turn) for turn in call.history or ()],
-        created_at=call.transcript_created_at,
-        updated_at=call.transcript_updated_at,
+        transcript_id=transcript_id,
+        summary=summary or "",
+        call_outcome=outcome or "",
+        history=[Turn(**turn) for turn in history or ()],
+        created_at=created_at,
+        updated_at=updated_at,
     )
 
 

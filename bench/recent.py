@@ -35,8 +35,8 @@ INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_a
            CASE WHEN n / :users % 5 < 2 THEN now() - n * interval '20 seconds' + interval '10 seconds' END,
            now() - n * interval '20 seconds' + interval '60 seconds'
     FROM generate_series(1, :calls) n;
-INSERT INTO transcripts (id, call_id, status, summary, outcome, history)
-    SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'),
+INSERT INTO transcripts (id, call_id, user_id, status, summary, outcome, history)
+    SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(to_hex(1 + n % :users), 8, '0'),
            CASE WHEN n / :users % 5 < 2 THEN 'ready' ELSE 'failed' END, 'They talked', 'Interested',
            jsonb_build_array(jsonb_build_object('role', 'agent', 'content', repeat('hello ', 40), 'start', 0, 'end', 5))
     FROM generate_series(1, :calls) n;

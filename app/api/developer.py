@@ -12,7 +12,7 @@ from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, errors
 from app.errors import InvalidRequest
 from app.models import TranscriptStatus
-from app.vendor import Transcript, Turn
+from app.vendor import Transcript, show_transcript
 
 router = APIRouter(prefix="/api/developer", tags=["developer"])
 router.include_router(login_router(invalid=400))
@@ -95,19 +95,12 @@ async def get_transcript(request: Request, call_id: str, claims: Bearer) -> Resp
     await check_call_id(house, claims, call_id)
     view = await transcripts.read(house.db, claims, call_id)
     if view.status is TranscriptStatus.READY:
-        return success("Transcript found", ReadyTranscript(call_id=call_id, transcript=_transcript(view)))
+        return success("Transcript found", ReadyTranscript(call_id=call_id, transcript=_shown(view)))
     if view.status in (TranscriptStatus.FAILED, TranscriptStatus.DISABLED):
         reason = view.failure or "No transcript was asked for"
         return success("Transcript processing failed", FailedTranscript(call_id=call_id, error=reason))
     return success("Transcript not available yet", PendingTranscript(call_id=call_id))
 
 
-def _transcript(view: transcripts.TranscriptView) -> Transcript:
-    return Transcript(
-        transcript_id=view.id,
-        summary=view.summary or "",
-        call_outcome=view.outcome or "",
-        history=[Turn(**turn) for turn in view.history or ()],
-        created_at=view.created_at,
-        updated_at=view.updated_at,
-    )
+def _shown(view: transcripts.TranscriptView) -> Transcript:
+    return show_transcript(view.id, view.summary, view.outcome, view.history, view.created_at, view.updated_at)

@@ -97,7 +97,7 @@ async def create(
     session.add(call)
     await session.flush()
     session.add(CallEventRow(call_id=call.id, key="queued", status="queued", happened_at=func.now()))
-    session.add(Transcript(id=new_transcript_id(), call_id=call.id))
+    session.add(Transcript(id=new_transcript_id(), call_id=call.id, user_id=call.user_id))
     task = Task(kind="dial", queue="calls", call_id=call.id)
     session.add(task)
     await session.commit()

@@ -147,8 +147,13 @@ def upgrade() -> None:
         ["user_id", sa.literal_column("created_at DESC"), sa.literal_column("id DESC")],
         postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
     )
-    op.drop_constraint(op.f("uq_transcripts_call_id"), "transcripts")
-    op.create_index("uq_transcripts_call_id", "transcripts", ["call_id"], unique=True, postgresql_include=["status"])
+    op.add_column("transcripts", sa.Column("user_id", sa.Text(), nullable=True))
+    op.execute("UPDATE transcripts SET user_id = calls.user_id FROM calls WHERE calls.id = transcripts.call_id")
+    op.alter_column("transcripts", "user_id", nullable=False)
+    op.create_foreign_key(
+        op.f("fk_transcripts_user_id_users"), "transcripts", "users", ["user_id"], ["id"], ondelete="CASCADE"
+    )
+    op.create_index("ix_transcripts_user_status", "transcripts", ["user_id", "status"], postgresql_include=["call_id"])
     # Whoever was there before gets what a new user gets: 32 random bytes.
     op.execute(
         "INSERT INTO webhook_secrets (user_id, secret) SELECT id, 'whsec_' || encode("
@@ -162,8 +167,8 @@ def downgrade() -> None:
     op.execute("DELETE FROM tasks WHERE queue = 'callbacks'")
     op.execute("DELETE FROM workers WHERE queue = 'callbacks'")
     _allow(_BEFORE)
-    op.drop_index("uq_transcripts_call_id", table_name="transcripts")
-    op.create_unique_constraint(op.f("uq_transcripts_call_id"), "transcripts", ["call_id"])
+    op.drop_index("ix_transcripts_user_status", table_name="transcripts")
+    op.drop_column("transcripts", "user_id")
     op.drop_index("ix_calls_user_newest", table_name="calls")
     op.create_index(
         "ix_calls_user_newest",
