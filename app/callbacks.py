@@ -28,8 +28,8 @@ from app.security import RecordingLinks
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
 """How long to wait after each attempt that failed; then it is given up. As Standard Webhooks recommends."""
 
-_LINK_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
-"""A link in a callback must still work when the last attempt arrives."""
+_LINK_SECONDS = 1.2 * len(SCHEDULE_SECONDS) * max(SCHEDULE_SECONDS) + 86400
+"""A link in a callback still works for a day after the last attempt, however often its receiver asked for patience."""
 
 STORED = "stored"
 """Stands in a body for the link to the recording, which is made when it is sent; always the same for one message."""

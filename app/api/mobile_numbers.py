@@ -1,6 +1,6 @@
 """The newest dialect, `/api`: rented numbers, their channels, and where calls that come in on them are told of."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
@@ -33,21 +33,21 @@ class AllocatedNumber(MobileNumber):
     available_channels: int
 
 
-class MobileNumbers(BaseModel):
+class Pool(BaseModel):
+    """A user's channels, and how many numbers are listed with them."""
+
     user_id: str = Field(examples=["USR_0A1B2C3D"])
     number_type: Literal["c2c"] = "c2c"
     count: int
     pool_total_channels: int
     pool_active_channels: int
+
+
+class MobileNumbers(Pool):
     numbers: list[MobileNumber]
 
 
-class Allocation(BaseModel):
-    user_id: str = Field(examples=["USR_0A1B2C3D"])
-    number_type: Literal["c2c"] = "c2c"
-    count: int
-    pool_total_channels: int
-    pool_active_channels: int
+class Allocation(Pool):
     pool_available_channels: int
     numbers: list[AllocatedNumber]
 
@@ -76,12 +76,7 @@ class Utilization(BaseModel):
     available_channels: int
 
 
-class UtilizationData(BaseModel):
-    user_id: str = Field(examples=["USR_0A1B2C3D"])
-    number_type: Literal["c2c"] = "c2c"
-    count: int
-    pool_total_channels: int
-    pool_active_channels: int
+class UtilizationData(Pool):
     pool_available_channels: int
     numbers: list[Utilization]
 
@@ -137,13 +132,8 @@ class InboundConfigurations(BaseModel):
 async def list_numbers(request: Request, claims: LoggedIn) -> Response:
     """With the channels of each, and of your pool. Active channels are those of live calls."""
     channels = await _channels(request, claims)
-    data = MobileNumbers(
-        user_id=claims.user_id,
-        count=len(channels.dids),
-        pool_total_channels=channels.pool_total,
-        pool_active_channels=channels.pool_active,
-        numbers=[MobileNumber(**_shown(did)) for did in channels.dids],
-    )
+    shown = [MobileNumber(**_shown(did)) for did in channels.dids]
+    data = MobileNumbers(**_pool(claims, channels, len(shown)), numbers=shown)
     return success("Mobile numbers fetched successfully", data)
 
 
@@ -197,21 +187,17 @@ async def get_utilization(request: Request, claims: LoggedIn, did: Annotated[str
         found = [one for one in found if dids.is_same(one.number, did)]
         if not found:
             raise NoSuchNumber
+    shown = [
+        Utilization(
+            phone_number_id=one.id,
+            allocated_channels=one.allocated,
+            active_channels=one.active,
+            available_channels=one.available,
+        )
+        for one in found
+    ]
     data = UtilizationData(
-        user_id=claims.user_id,
-        count=len(found),
-        pool_total_channels=channels.pool_total,
-        pool_active_channels=channels.pool_active,
-        pool_available_channels=channels.pool_available,
-        numbers=[
-            Utilization(
-                phone_number_id=one.id,
-                allocated_channels=one.allocated,
-                active_channels=one.active,
-                available_channels=one.available,
-            )
-            for one in found
-        ],
+        **_pool(claims, channels, len(shown)), pool_available_channels=channels.pool_available, numbers=shown
     )
     return success("Channel utilization fetched successfully", data)
 
@@ -274,17 +260,22 @@ async def _allocate(request: Request, claims: Claims, *, replace: bool) -> Respo
 
 
 def _allocation(claims: Claims, channels: Channels) -> Allocation:
+    shown = [AllocatedNumber(**_shown(did), available_channels=did.available) for did in channels.dids]
     return Allocation(
-        user_id=claims.user_id,
-        count=len(channels.dids),
-        pool_total_channels=channels.pool_total,
-        pool_active_channels=channels.pool_active,
-        pool_available_channels=channels.pool_available,
-        numbers=[AllocatedNumber(**_shown(did), available_channels=did.available) for did in channels.dids],
+        **_pool(claims, channels, len(shown)), pool_available_channels=channels.pool_available, numbers=shown
     )
 
 
-def _shown(did: DidView) -> dict[str, object]:
+def _pool(claims: Claims, channels: Channels, count: int) -> dict[str, Any]:
+    return {
+        "user_id": claims.user_id,
+        "count": count,
+        "pool_total_channels": channels.pool_total,
+        "pool_active_channels": channels.pool_active,
+    }
+
+
+def _shown(did: DidView) -> dict[str, Any]:
     return {
         "phone_number_id": did.id,
         "mobile_number": did.number,
