@@ -37,7 +37,8 @@ from bench.installation import Installation, free_port, processes
 EMAIL, PASSWORD = "bench@example.com", "a benchmark's password"
 NAIVE_EMAIL = "naive@example.com"
 CONNECTIONS, STORMERS = 16, 32
-ORDER = json.dumps({"customer_number": "919999999999", "agent_number": "918888888888"})
+PEOPLE = {"customer_number": "919999999999", "agent_number": "918888888888"}
+ORDER = json.dumps({**PEOPLE, "callback_url": "https://crm.example.com/hooks/calls"})  # the naive server ignores it
 
 
 @dataclass(frozen=True)
