@@ -33,6 +33,8 @@ class CallView:
     ended_at: datetime | None
     reported_seconds: int | None
     reported_talk_seconds: int | None
+    recording_url: str | None
+    """Where a report says that it is."""
     transcript_id: str
     transcript_status: TranscriptStatus
     transcript_failure: str | None
@@ -85,6 +87,7 @@ _VIEW = (
         Call.ended_at,
         Call.reported_seconds,
         Call.reported_talk_seconds,
+        Call.recording_url,
         Transcript.id.label("transcript_id"),
         Transcript.status.label("transcript_status"),
         Transcript.failure.label("transcript_failure"),

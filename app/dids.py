@@ -141,7 +141,7 @@ async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share],
         _check_share(mine[did_id], channels, active.get(did_id, 0))
     total = sum(wanted.get(did.id, did.allocated_channels) for did in mine.values())
     if total > pool:
-        raise ValidationFailed(f"Allocated channels would be {total}, but the pool has {pool}")
+        raise ValidationFailed(f"Total allocated channels ({total}) exceed the shared pool ({pool}).")
     for did_id, channels in wanted.items():
         mine[did_id].allocated_channels = channels
     await session.flush()

@@ -85,7 +85,7 @@ class SessionEnded(RingbackError):
 class MissingAuth(RingbackError):
     status = 401
     code = "missing_auth"
-    message = "Missing auth: send X-Greeter-Username and X-Greeter-Password, Basic, X-API-Key or a Bearer token"
+    message = "Missing auth. Use X-Greeter-Username/X-Greeter-Password, Authorization Basic/Bearer, or X-API-Key"
 
 
 class NotYours(RingbackError):

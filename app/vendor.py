@@ -45,7 +45,7 @@ MESSAGE: dict[str, str] = {
     "call.failed": "Call failed",
     "call.temporaryfailed": "No report of the call yet",
     "call.completed": "Call completed",
-    "transcript.ready": "Transcript found",
+    "transcript.ready": "Transcript ready",
     "transcript.failed": "Transcript processing failed",
     "transcript.disabled": "Transcript is disabled for this call",
 }

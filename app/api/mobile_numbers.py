@@ -84,7 +84,7 @@ class UtilizationData(Pool):
 class InboundRequest(BaseModel):
     phone_number_id: str | None = Field(None, examples=["PN_0123456789"])
     phone_number: schemas.Did | None = None
-    callback_url: CallbackUrl | None
+    callback_url: CallbackUrl | None = None
     transcript: bool = False
 
     @model_validator(mode="after")
@@ -113,7 +113,7 @@ class InboundConfiguration(BaseModel):
     transcript: bool
     status: Literal["active", "expired"]
     provider_name: None = None
-    metadata_type: None = None
+    metadata_type: Literal["c2c"] = "c2c"
 
 
 class InboundConfigurations(BaseModel):
