@@ -206,6 +206,15 @@ class Chaos:
                 return
             await asyncio.sleep(0.5)
 
+    async def _undelivered(self) -> list[str]:
+        """Callbacks that nobody has taken, and why."""
+        query = "SELECT event, call_id, attempts, last_answer FROM deliveries WHERE status <> 'delivered'"
+        async with self._db.statement() as connection:
+            rows = (await connection.execute(text(query))).all()
+        return [
+            f"{event} of {call_id} was not delivered, in {tries} tries: {said}" for event, call_id, tries, said in rows
+        ]
+
     async def _everything(self) -> list[Seen]:
         query = (
             "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status "
@@ -237,6 +246,7 @@ class Chaos:
                 report.violations.append(f"{call.call_id} was completed, and its transcript is {call.transcript}")
         report.violations += await self._world.violations(calls)
         report.violations += self._told.violations(calls)
+        report.violations += await self._undelivered()
         report.more = [*self._world.figures(), *self._told.figures()]
 
 
