@@ -1,24 +1,28 @@
 """Requests to addresses that clients named: callbacks, and recordings to fetch. A leaf.
 
 What a client names must not reach into this machine or its network. So every address that a name has is checked, and
-the connection goes to a checked one; nothing is kept between two requests that could be another by then; redirects are
-not followed, and no proxy of the environment is asked.
+once more the one that a socket is about to be opened to, however it was written; nothing is kept between two requests
+that could be another by then; redirects are not followed, and no proxy of the environment is asked.
 """
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _SHOWN_BYTES = 300
+_LOOKUPS_AT_ONCE = 128
 _STALLED_SECONDS = 60.0
 _LONGEST_DOWNLOAD_SECONDS = 3600.0
 
@@ -40,8 +44,8 @@ class OutboundError(Exception):
     """The request could not be made, or not to its end; the text tells a person why."""
 
 
-class AddressRefused(OutboundError):
-    """This is no address that a client may name."""
+class AddressRefused(OutboundError, OSError):
+    """This is no address that a client may name. An OSError, as aiohttp hands on no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,6 @@ class Outbound:
         headers: dict[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            self._check_literal(url)
             async with self._client().request(
                 method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
@@ -124,17 +127,9 @@ class Outbound:
             refused = _refusal(error)
             raise refused or OutboundError(str(error) or type(error).__name__) from error
 
-    def _check_literal(self, url: str) -> None:
-        """An address written as such, for which no resolver is asked."""
-        host = urlsplit(url).hostname or ""
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return
-        self.check(address)
-
-    def check(self, address: Address) -> None:
-        """Raises `AddressRefused` for an address that no client may name."""
+    def check(self, host: str) -> None:
+        """Of an address as a resolver or a socket has it. Raises `AddressRefused` if no client may name it."""
+        address = ip_address(host.partition("%")[0])
         if is_public(address) or any(address.version == net.version and address in net for net in self._allowed):
             return
         raise AddressRefused(
@@ -144,12 +139,26 @@ class Outbound:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                resolver=_CheckedResolver(self), use_dns_cache=False, force_close=True, limit=0
+                resolver=_CheckedResolver(self),
+                socket_factory=self._open_socket,
+                use_dns_cache=False,
+                force_close=True,
+                limit=0,
             )
             self._session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},
+                auto_decompress=False,
+                trust_env=False,
             )
         return self._session
+
+    def _open_socket(self, info: AddrInfoType) -> socket.socket:
+        """To an address that a name has, or that was written as one, for which no resolver is asked."""
+        family, kind, protocol, _, (host, *_) = info
+        self.check(str(host))
+        return socket.socket(family, kind, protocol)
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -157,40 +166,34 @@ class Outbound:
             await self._session.close()
 
 
-class _Refused(OSError):
-    """As an OSError, which aiohttp hands on."""
-
-    def __init__(self, error: AddressRefused) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class _CheckedResolver(AbstractResolver):
-    """What a name resolves to is what is connected to; one address that is refused refuses the name."""
+    """One address that is refused refuses the name. With threads of its own: a name whose servers are silent holds one
+    for half a minute, and the event loop's few are for everything else too."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
-        self._resolver = aiohttp.ThreadedResolver()
+        self._threads = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        for result in found:
-            try:
-                self._outbound.check(ip_address(result["host"].partition("%")[0]))
-            except AddressRefused as error:
-                raise _Refused(error) from error
-        return found
+        looking = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, looking)
+        for *_, address in found:
+            self._outbound.check(str(address[0]))
+        return [
+            ResolveResult(
+                hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, protocol, _, address in found
+        ]
 
     async def close(self) -> None:
-        await self._resolver.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _refusal(error: BaseException | None) -> AddressRefused | None:
     """The refusal behind what aiohttp made of it."""
-    while error is not None:
-        if isinstance(error, _Refused):
-            return error.error
+    while error is not None and not isinstance(error, AddressRefused):
         error = error.__cause__ or getattr(error, "os_error", None)
-    return None
+    return error

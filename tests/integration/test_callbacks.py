@@ -304,7 +304,10 @@ async def test_redirects_are_not_followed(context: Context, user: User) -> None:
     assert target.heard == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "127.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "[::1]", "[::ffff:127.0.0.1]", "127.1", "１２７.0.0.1"],
+)
 async def test_this_machine_is_not_reached_unless_allowed(context: Context, user: User, host: str) -> None:
     guarded = replace(context, outbound=Outbound())
     async with listening(Receiver()) as receiver:
