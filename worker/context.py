@@ -10,6 +10,7 @@ from app.storage import Storage
 from app.tasks import Hints
 from app.telephony.base import TelephonyProvider
 from app.transcription.base import Recognizer, Summarizer
+from worker.receivers import Receivers
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +24,4 @@ class Context:
     summarizer: Summarizer
     outbound: Outbound
     links: RecordingLinks
+    receivers: Receivers

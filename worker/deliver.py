@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,11 +23,6 @@ log = structlog.get_logger()
 
 _JITTER = 0.2
 _GONE = 410
-_BUSY_SECONDS = 1.0
-"""A receiver that has as many of our requests as it may have is come back to after about this long."""
-
-_under_way: Counter[str] = Counter()
-"""Requests of this process by receiver: one that is slow or dead must not take all our hands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +37,11 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         message = await callbacks.next_message(session, task.call_id, context.links)
     outcome = None
+    turned_away = 0.0
     if message is not None and message.due_in <= 0:
-        receiver = urlsplit(message.url).netloc
-        if _under_way[receiver] < context.settings.callback_receiver_concurrency:
-            _under_way[receiver] += 1
-            try:
-                outcome = await _send(context, message)
-            finally:
-                _under_way[receiver] -= 1
-                if not _under_way[receiver]:
-                    del _under_way[receiver]
+        turned_away = context.receivers.wait(_receiver(message))
+        if not turned_away:
+            outcome = await _send(context, message)
     async with tasks.transaction(context.db, context.hints) as session:
         # In this order: whoever adds a callback has the lock, and may be waiting for this task to be gone.
         await callbacks.lock(session, task.call_id)
@@ -61,10 +50,13 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await _note(session, message, outcome)
         following = await callbacks.next_message(session, task.call_id, context.links)
         if following is not None:
-            wait = max(0.0, following.due_in)
-            if wait == 0 and outcome is None and message is not None:
-                wait = random.uniform(0.5, 1.5) * _BUSY_SECONDS
-            await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=wait)
+            await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=max(following.due_in, turned_away))
+
+
+def _receiver(message: Message) -> str:
+    """Who answers for this message."""
+    parts = urlsplit(message.url)
+    return f"{parts.hostname}:{parts.port}"
 
 
 async def _send(context: Context, message: Message) -> _Outcome:
@@ -78,9 +70,10 @@ async def _send(context: Context, message: Message) -> _Outcome:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": " ".join(signatures),
     }
+    timeout = context.settings.callback_timeout_seconds
     try:
-        answer = await context.outbound.post(
-            message.url, body.encode(), headers, timeout=context.settings.callback_timeout_seconds
+        answer = await context.receivers.send(
+            _receiver(message), lambda: context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
         )
     except OutboundError as error:
         return _Outcome(False, False, 0.0, str(error))

@@ -22,6 +22,7 @@ from app.settings import Settings
 from app.tasks import Hints, arq_pool, arq_queue
 from worker.context import Context
 from worker.listener import Listener
+from worker.receivers import Receivers
 from worker.runner import run_task
 from worker.sweep import Sweep
 
@@ -152,6 +153,7 @@ def _open(settings: Settings) -> Context:
         summarizer=providers.summarizer(settings),
         outbound=providers.outbound(settings),
         links=providers.links(settings),
+        receivers=Receivers(settings.callback_concurrency, each=settings.callback_receiver_concurrency),
     )
 
 

@@ -19,6 +19,7 @@ from app.transcription.outcome import RulesSummarizer
 from tests.integration.command import Ringback
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
 from worker.context import Context
+from worker.receivers import Receivers
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         summarizer=RulesSummarizer(),
         outbound=Outbound(parse_networks("127.0.0.0/8")),
         links=providers.links(migrated),
+        receivers=Receivers(migrated.callback_concurrency, each=migrated.callback_receiver_concurrency),
     )
     yield opened
     await opened.outbound.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -242,6 +243,35 @@ async def test_a_slow_receiver_delays_no_other(context: Context, user: User) -> 
         await sending
         await send_all(context, *held)
         assert sorted(events(slow)) == ["call.not_answered"] * 30 + ["transcript.failed"] * 30
+
+
+async def test_many_dead_receivers_delay_no_other(context: Context, user: User) -> None:
+    """Together they have more callbacks than a worker has hands."""
+    free = asyncio.Event()
+
+    async def never(request: web.Request, n: int) -> web.StreamResponse:
+        await free.wait()
+        return web.Response()
+
+    hands = context.settings.callback_concurrency
+    each = context.settings.callback_receiver_concurrency
+    patient = replace(context, settings=context.settings.model_copy(update={"callback_timeout_seconds": 600}))
+    async with AsyncExitStack() as stack:
+        dead = [await stack.enter_async_context(listening(Receiver(answer=never))) for _ in range(hands // each + 2)]
+        quick = await stack.enter_async_context(listening(Receiver()))
+        stack.callback(free.set)
+        held = [await new_call(context, user, receiver.url) for receiver in dead for _ in range(each)]
+        other = await new_call(context, user, quick.url)
+        assert len(held) > hands
+        for call_id in (*held, other):
+            await end(context, call_id, CallStatus.BUSY)
+        sending = asyncio.create_task(send_due(patient, *held, other, at_once=hands))
+        async with asyncio.timeout(120):  # not how long it takes, but that it is not as long as the dead are waited for
+            while not quick.heard:
+                await asyncio.sleep(0.01)
+        assert not sending.done()
+        free.set()
+        await sending
 
 
 async def test_the_schedule(context: Context, user: User) -> None:
