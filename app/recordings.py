@@ -1,6 +1,8 @@
 """A call's recording: stored once, then transcribed."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -19,13 +21,22 @@ _ENDINGS = {
     "audio/mpeg": ".mp3",
     "audio/ogg": ".ogg",
     "audio/flac": ".flac",
+    "audio/mp4": ".m4a",
 }
+_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac", ".m4a": "audio/mp4"}
+
+
+def audio_type(said: str, url: str) -> str:
+    """Of a recording that a server handed out: what it said, if that is audio, else what the URL's name says. So it is
+    never a page, whatever somebody names as a recording."""
+    if said.startswith("audio/"):
+        return said
+    return _TYPES.get(PurePosixPath(urlsplit(url).path).suffix.lower(), "application/octet-stream")
 
 
 def storage_key(call_id: str, content_type: str) -> str:
     """Where this call's recording goes: spread over folders, so that none holds a million files."""
-    ending = _ENDINGS.get(content_type.partition(";")[0].strip().lower(), "")
-    return f"recordings/{call_id[-2:]}/{call_id}{ending}"
+    return f"recordings/{call_id[-2:]}/{call_id}{_ENDINGS.get(content_type, '')}"
 
 
 async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:

@@ -27,7 +27,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
             stored = await _store(context, task.call_id, content_type, recording.chunks)
         else:
             async with context.outbound.download(url) as download:
-                content_type = download.content_type
+                content_type = recordings.audio_type(download.content_type, url)
                 stored = await _store(context, task.call_id, content_type, download.chunks)
     except (RecordingUnavailable, TooLarge) as error:
         async with tasks.transaction(context.db, context.hints) as session:

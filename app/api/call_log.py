@@ -115,7 +115,7 @@ def _documented() -> dict[str, Any]:
     summary="Report a call",
     response_model=Envelope[CallLogData],
     responses={
-        **errors(400, 403, 404, 413, 422),
+        **errors(400, 403, 404, 413, 422, 429),
         401: {"model": ErrorEnvelope, "description": "Missing or wrong credentials"},
     },
     openapi_extra=_documented(),
@@ -143,7 +143,10 @@ async def call_log(request: Request) -> Response:
 
 
 async def _reporter(request: Request, house: Resources) -> str | None:
-    """Who reports: a user by token or key; None: the telephony provider. Raises `MissingAuth`, `InvalidToken`."""
+    """Who reports: a user by token or key; None: the telephony provider.
+
+    Raises `MissingAuth`, `InvalidToken`, `InactiveUser`, `TooManyAttempts`.
+    """
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         claims = house.tokens.read_access(credentials.strip())
@@ -156,10 +159,14 @@ async def _reporter(request: Request, house: Resources) -> str | None:
         raise MissingAuth
     settings = house.settings
     name, password = given
+    address = request.client.host if request.client else None
+    account = f"call-log {name}"  # and no user's e-mail
+    await house.throttle.check(account, address)
     if settings.provider_username is None or settings.provider_password is None:
         raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_PROVIDER_USERNAME and _PASSWORD")
     right = (_alike(name, settings.provider_username), _alike(password, settings.provider_password.get_secret_value()))
     if not all(right):
+        await house.throttle.record_failure(account, address)
         raise MissingAuth("Invalid auth credentials")
     return None
 

@@ -44,7 +44,9 @@ async def download(
     if stored is None or not house.links.allows(call_id, stored.owner_id, expires, signature):
         raise NoSuchRecording
     size = stored.size_bytes
-    part = _part(request.headers.get("Range"), size)
+    etag = f'"{stored.sha256[:32]}"'
+    unchanged = request.headers.get("If-Range", etag) == etag
+    part = _part(request.headers.get("Range") if unchanged else None, size)
     if part is None:
         return failure(416, f"The recording has {size} bytes", {"Content-Range": f"bytes */{size}"})
     start, end = part
@@ -54,7 +56,7 @@ async def download(
         "Content-Disposition": f'attachment; filename="{stored.file_name}"',
         "Cache-Control": "private, no-store",
         "X-Content-Type-Options": "nosniff",
-        "ETag": f'"{stored.sha256[:32]}"',
+        "ETag": etag,
     }
     partial = (start, end) != (0, size)
     if partial:

@@ -5,18 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app import accounts, calls, providers
 from app.calls import NewCall
 from app.db import Database
-from app.models import User
+from app.models import Did, User
 from app.outbound import Outbound, parse_networks
 from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints
 from app.transcription.outcome import RulesSummarizer
+from tests.conftest import bearer
 from tests.integration.command import Ringback
+from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
 from worker.context import Context
 from worker.receivers import Receivers
@@ -39,6 +42,16 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
     )
     yield opened
     await opened.outbound.aclose()
+
+
+@pytest.fixture
+async def headers(client: httpx.AsyncClient, user: User) -> dict[str, str]:
+    return await bearer(client, user)
+
+
+@pytest.fixture
+async def did(db: Database, user: User) -> Did:
+    return await add_did(db, user)
 
 
 @pytest.fixture

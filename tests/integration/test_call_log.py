@@ -19,8 +19,8 @@ from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.answers import data_of, error_of
 from tests.conftest import bearer, client_of, new_user
+from tests.integration.current import CREATE, CREATED, add_did, order
 from tests.integration.receiver import Receiver, listening
-from tests.integration.test_current_api import CREATE, CREATED, add_did, order
 from worker.context import Context
 from worker.runner import WORK, run_task
 
@@ -114,6 +114,15 @@ async def test_every_way_to_log_in(client: httpx.AsyncClient, db: Database, user
         error_of(await client.post(LOG, json=body, **way), 401)
     answer = await client.post(LOG, json=body, headers={"Authorization": "Bearer x"})
     assert (answer.status_code, answer.json()) == (401, {"detail": "Could not validate credentials"})
+
+
+async def test_guessing_the_providers_password_is_slowed_down(client: httpx.AsyncClient) -> None:
+    for n in range(5):
+        error_of(await client.post(LOG, json={}, auth=("guess", str(n))), 401)
+    answer = await client.post(LOG, json={}, auth=("guess", "another"))
+    assert int(answer.headers["retry-after"]) > 0
+    error_of(answer, 429)
+    error_of(await client.post(LOG, json={}, headers=PROVIDER), 422)  # another name is not refused for it
 
 
 async def test_a_user_reports_their_own_calls_only(client: httpx.AsyncClient, db: Database, call_id: str) -> None:

@@ -1,6 +1,5 @@
-"""The newest dialect, key for key, on the shipped application."""
+"""The newest dialect, key for key, on the shipped application: calls."""
 
-import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,82 +8,25 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
-from app import calls, dids, recordings, transcripts
+from app import transcripts
 from app.db import Database
 from app.models import Call, Did, Task, User
 from app.settings import Settings
-from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
-from app.transcription.base import Digest, Transcription, Turn
 from tests.answers import data_of, error_of
 from tests.conftest import PASSWORD, bearer, new_user
-
-CREATE = "/api/calls/click2call"
-ALLOCATION = "/api/mobile-numbers/channel-allocation"
-CREATED = "Click2Call request created"
-numbers = iter(range(10**9))
-
-
-async def add_did(db: Database, user: User | None, *, channels: int = 10, allocated: int = 0) -> Did:
-    async with db.transaction() as session:
-        did = await dids.add(session, f"9170{next(numbers):08d}", owner=user, max_channels=channels)
-        did.allocated_channels = allocated
-        return did
-
-
-async def set_pool(db: Database, user: User, channels: int) -> None:
-    async with db.transaction() as session:
-        await session.execute(update(User).where(User.id == user.id).values(pool_channels=channels))
-
-
-@pytest.fixture
-async def headers(client: httpx.AsyncClient, user: User) -> dict[str, str]:
-    return await bearer(client, user)
-
-
-@pytest.fixture
-async def did(db: Database, user: User) -> Did:
-    return await add_did(db, user)
-
-
-def order(did: Did | None, **more: Any) -> dict[str, Any]:
-    body = {"customer_number": "919999999999", "agent_number": "918888888888", **more}
-    return body if did is None else {"did": did.number, **body}
-
-
-async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
-    async with db.transaction() as session:
-        await calls.apply_events(session, call_id, events, max_call_seconds=60)
-
-
-def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> CallEvent:
-    return CallEvent("ended", status, datetime.now(UTC), has_recording=recording)
-
-
-async def talk(db: Database, call_id: str, *, recording: bool = True) -> None:
-    async with db.transaction() as session:
-        began = datetime.now(UTC) - timedelta(seconds=42)
-        await session.execute(update(Call).where(Call.id == call_id).values(status="ringing", dialed_at=began))
-    answered = CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC) - timedelta(seconds=30))
-    await happen(db, call_id, answered, ended(recording=recording))
-
-
-async def store(db: Database, settings: Settings, call_id: str, content: bytes = b"RIFF and so on") -> None:
-    key = recordings.storage_key(call_id, "audio/wav")
-    path = settings.data_dir / key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    async with db.transaction() as session:
-        await recordings.save(session, call_id, Stored(key, len(content), "ab" * 32), "audio/wav")
-        for task in await session.scalars(select(Task).filter_by(call_id=call_id, kind="fetch_recording")):
-            await session.delete(task)
-
-
-async def transcribed(db: Database, call_id: str) -> None:
-    made = Transcription((Turn("agent", "Hello?", 0.0, 0.5),), Digest("They talked", "Interested"), "en", 10.0)
-    async with db.transaction() as session:
-        assert await transcripts.save(session, call_id, made, engine="a test's")
-
+from tests.integration.current import (
+    ALLOCATION,
+    CREATE,
+    CREATED,
+    add_did,
+    ended,
+    happen,
+    order,
+    store,
+    talk,
+    transcribed,
+)
 
 # Login
 
@@ -213,157 +155,6 @@ async def test_developer_takes_the_same_options_and_shows_what_was_sent(
     error_of(await client.post("/api/developer/calls/click2call", json=wrong, headers=headers), 400)
 
 
-# Channels
-
-
-async def test_exactly_the_calls_over_the_limit_are_warned(
-    client: httpx.AsyncClient, db: Database, user: User, headers: Any
-) -> None:
-    did = await add_did(db, user, channels=10, allocated=10)
-    await set_pool(db, user, 20)
-    answers = await asyncio.gather(*(client.post(CREATE, json=order(did), headers=headers) for _ in range(100)))
-    warnings = [data_of(answer, CREATED)["warning"] for answer in answers]
-    over = "Allocated channel limit exceeded for this DID; call accepted"
-    assert warnings.count(None) == 10
-    assert warnings.count(over) == 10
-    assert warnings.count(f"{over}|Client channel pool exhausted; call accepted") == 80
-    shown = data_of(await client.get("/api/mobile-numbers", headers=headers), "Mobile numbers fetched successfully")
-    assert shown["pool_active_channels"] == shown["numbers"][0]["active_channels"] == 100
-
-
-async def test_a_channel_is_free_again_when_its_call_has_ended(
-    client: httpx.AsyncClient, db: Database, user: User, headers: Any
-) -> None:
-    did = await add_did(db, user, channels=1, allocated=1)
-    await set_pool(db, user, 1)
-    first = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
-    second = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
-    assert first["warning"] is None
-    assert second["warning"] is not None
-    for created in (first, second):
-        await happen(db, created["call_id"], CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC)))
-    assert data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["warning"] is None
-
-
-async def test_numbers_and_allocation(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
-    one, two = await add_did(db, user, channels=5), await add_did(db, user, channels=5)
-    await set_pool(db, user, 6)
-    put = {"allocations": [{"did": one.number[2:], "allocated_channels": 4}]}
-    data = data_of(await client.put(ALLOCATION, json=put, headers=headers), "Channel allocation updated successfully")
-    assert list(data) == [
-        "user_id",
-        "number_type",
-        "count",
-        "pool_total_channels",
-        "pool_active_channels",
-        "pool_available_channels",
-        "numbers",
-    ]
-    patch = {"allocations": [{"phone_number_id": two.id, "allocated_channels": 2}]}
-    data = data_of(
-        await client.patch(ALLOCATION, json=patch, headers=headers), "Channel allocation updated successfully"
-    )
-    assert {row["mobile_number"]: row["allocated_channels"] for row in data["numbers"]} == {
-        one.number: 4,
-        two.number: 2,
-    }
-    assert data == data_of(await client.get(ALLOCATION, headers=headers), "Channel allocation fetched successfully")
-    await client.put(ALLOCATION, json=put, headers=headers)
-    use = data_of(
-        await client.get(f"{ALLOCATION}/utilization", params={"did": two.number}, headers=headers),
-        "Channel utilization fetched successfully",
-    )
-    assert use["numbers"] == [
-        {
-            "phone_number_id": two.id,
-            "did": None,
-            "allocated_channels": 0,
-            "active_channels": 0,
-            "available_channels": 0,
-        }
-    ]
-    foreign = await add_did(db, None)
-    error_of(await client.get(f"{ALLOCATION}/utilization", params={"did": foreign.number}, headers=headers), 404)
-
-
-async def test_allocation_refuses(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
-    mine, foreign = await add_did(db, user, channels=5), await add_did(db, None)
-    await set_pool(db, user, 4)
-    await client.post(CREATE, json=order(mine), headers=headers)
-
-    async def refused(status: int, *items: dict[str, Any]) -> str:
-        return error_of(await client.put(ALLOCATION, json={"allocations": items}, headers=headers), status)
-
-    await refused(422)
-    await refused(422, {"allocated_channels": 1})
-    await refused(422, {"did": mine.number, "phone_number_id": mine.id, "allocated_channels": 1})
-    await refused(
-        422,
-        {"did": mine.number, "allocated_channels": 1},
-        {"phone_number_id": mine.id, "allocated_channels": 1},
-    )
-    await refused(422, {"did": mine.number, "allocated_channels": -1})
-    assert "6" in await refused(422, {"did": mine.number, "allocated_channels": 6})
-    assert "5" in (said := await refused(422, {"did": mine.number, "allocated_channels": 5}))
-    assert "4" in said
-    await refused(422, {"did": mine.number, "allocated_channels": 0})
-    await refused(404, {"did": foreign.number, "allocated_channels": 1})
-
-
-async def test_parallel_allocations_never_exceed_the_pool(
-    client: httpx.AsyncClient, db: Database, user: User, headers: Any
-) -> None:
-    mine = [await add_did(db, user, channels=10) for _ in range(4)]
-    await set_pool(db, user, 10)
-    answers = await asyncio.gather(
-        *(
-            client.patch(
-                ALLOCATION,
-                json={"allocations": [{"did": mine[n % 4].number, "allocated_channels": 1 + n % 5}]},
-                headers=headers,
-            )
-            for n in range(40)
-        )
-    )
-    accepted = [answer.json()["data"] for answer in answers if answer.status_code == 200]
-    assert accepted
-    for data in accepted:
-        assert sum(row["allocated_channels"] for row in data["numbers"]) <= 10
-
-
-async def test_inbound_configuration(client: httpx.AsyncClient, db: Database, user: User, headers: Any) -> None:
-    path = "/api/calls/inbound-callback-url"
-    mine, nobodys = await add_did(db, user), await add_did(db, None)
-    others = await add_did(db, await new_user(db))
-    body = {"phone_number": mine.number, "callback_url": "https://crm.example.com/in", "transcript": True}
-    data = data_of(await client.post(path, json=body, headers=headers), "Inbound callback configuration updated")
-    assert data == {
-        "phone_number_id": mine.id,
-        "phone_number": mine.number,
-        "assigned_user_id": user.id,
-        "callback_url": "https://crm.example.com/in",
-        "transcript": True,
-    }
-    await add_did(db, user)
-    listed = data_of(await client.get(path, headers=headers), "Inbound callback configurations fetched")
-    assert (listed["configured_only"], listed["count"]) == (False, 2)
-    listed = data_of(
-        await client.get(path, params={"configured_only": "true"}, headers=headers),
-        "Inbound callback configurations fetched",
-    )
-    assert [row["phone_number_id"] for row in listed["callbacks"]] == [mine.id]
-    assert listed["callbacks"][0]["assigned_org_id"] is None
-    for status, change in (
-        (404, {"phone_number": "910000000001"}),
-        (409, {"phone_number": nobodys.number}),
-        (403, {"phone_number": others.number}),
-        (422, {"phone_number_id": mine.id}),
-        (422, {"callback_url": "x"}),
-        (422, {"phone_number": None}),
-    ):
-        error_of(await client.post(path, json={**body, **change}, headers=headers), status)
-
-
 # Transcript and recording
 
 
@@ -407,6 +198,9 @@ async def test_transcript_is_masked_and_has_its_recording(
     assert (part.status_code, part.content, part.headers["content-range"]) == (206, b"and", "bytes 5-7/14")
     tail = await client.get(link.raw_path.decode(), headers={"Range": "bytes=-2"})
     assert tail.content == b"on"
+    for etag, expected in ((whole.headers["etag"], 206), ('"another"', 200)):
+        since = {"Range": "bytes=4-7", "If-Range": etag}
+        assert (await client.get(link.raw_path.decode(), headers=since)).status_code == expected
     beyond = await client.get(link.raw_path.decode(), headers={"Range": "bytes=99-"})
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */14")
     head = await client.head(link.raw_path.decode())
