@@ -83,14 +83,11 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
     async with db.transaction() as session:
         await accounts.set_active(session, await session.get_one(User, user.id), active=False)
     async with db.transaction() as session:
+        await _lock_all(session, user)
         await _refuse_if_busy(session, user)
-        keys = await session.execute(
-            select(Recording.storage_key).join(Call, Call.id == Recording.call_id).where(Call.user_id == user.id)
-        )
-        storage_keys = [row.storage_key for row in keys]
-    for key in storage_keys:
-        await storage.delete(key)
-    async with db.transaction() as session:
+        stored = select(Recording.storage_key).join(Call, Call.id == Recording.call_id).where(Call.user_id == user.id)
+        for key in await session.scalars(stored):
+            await storage.delete(key)
         for did in await session.scalars(select(Did).where(Did.user_id == user.id)):
             await dids.assign(session, did, None)
         await session.flush()
@@ -98,6 +95,12 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
         count = len(erased.all())
         await session.execute(delete(User).where(User.id == user.id))
     return count
+
+
+async def _lock_all(session: AsyncSession, user: User) -> None:
+    """Until the transaction ends no worker writes for a call of the user, and no report adds one."""
+    await session.execute(select(Call.id).where(Call.user_id == user.id).order_by(Call.id).with_for_update())
+    await session.execute(select(User.id).where(User.id == user.id).with_for_update())
 
 
 async def _refuse_if_busy(session: AsyncSession, user: User) -> None:

@@ -1,5 +1,6 @@
 """What is deleted is gone everywhere, and what is not due stays."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Table, func, select, text, update
 
-from app import accounts, dids, recordings, retention, tasks
+from app import accounts, callbacks, dids, recordings, retention, tasks
 from app.errors import Conflict
-from app.models import Base, Call, Delivery, Recording, Task, Transcript, User
+from app.models import Base, Call, Delivery, Recording, Task, TaskKind, Transcript, User
 from app.storage import FolderStorage
 from app.telephony.base import CallStatus
 from tests.integration.test_callbacks import end, new_call, save_transcript
@@ -108,6 +109,30 @@ async def test_a_user_is_erased_with_nothing_left(context: Context, user: User, 
             )
             == 0
         )
+
+
+async def test_what_comes_in_while_a_user_is_erased_is_not_left_behind(
+    context: Context, user: User, tmp_path: Path
+) -> None:
+    """Such as a late report with a recording: either it is erased too, or the erasing waits for it and says so."""
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    call_id = await finished(own, user)
+    async with own.db.transaction() as session:
+        await callbacks.lock(session, call_id)
+        erasing = asyncio.create_task(retention.erase_user(own.db, own.storage, user))
+        while not await _is_waiting(own):
+            await asyncio.sleep(0.01)
+        await tasks.add(session, TaskKind.FETCH_RECORDING, call_id)
+    with pytest.raises(Conflict, match=call_id):
+        await erasing
+    assert len(files(tmp_path / "own")) == 1
+
+
+async def _is_waiting(context: Context) -> bool:
+    """Whether somebody waits for a lock on a call."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM calls%'"
+    async with context.db.statement() as connection:
+        return bool((await connection.execute(text(waiting))).scalar_one())
 
 
 async def test_a_user_with_a_live_call_is_shut_out_but_not_erased(context: Context, user: User) -> None:

@@ -103,6 +103,7 @@ async def test_it_survives_a_restart_and_keeps_a_ledger(tmp_path: Path) -> None:
     await after.place(order())
     (ledger,) = tmp_path.rglob("*.jsonl")
     assert ledger.read_text().count('"place"') == 2, "a second order is a second line: it would have been dialled"
+    assert order().customer_number not in ledger.read_text(), "it outlives users who are erased"
 
 
 async def test_hangup_cuts_it_short(tmp_path: Path) -> None:
