@@ -214,7 +214,7 @@ async def _end(session: AsyncSession, message: Message, status: DeliveryStatus, 
 async def find_deliveries(
     session: AsyncSession,
     *,
-    limit: int,
+    limit: int | None = None,
     user_id: str | None = None,
     call_id: str | None = None,
     status: str | None = None,

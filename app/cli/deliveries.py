@@ -11,6 +11,8 @@ from app.cli.common import console, fail, failures_explained, with_database, wit
 from app.cli.users import find_or_fail
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.db import Database
     from app.models import Delivery
     from app.tasks import Hints
@@ -87,24 +89,39 @@ def show(message_id: MessageId) -> None:
 
 @app.command()
 @failures_explained
-def replay(message_id: MessageId) -> None:
-    """Send a callback again: the same message, on a schedule that begins anew."""
+def replay(
+    message_id: Annotated[
+        str | None, typer.Argument(help="The callback's webhook-id: msg_…", show_default=False)
+    ] = None,
+    failed_of: Annotated[
+        str | None, typer.Option(metavar="EMAIL", help="All of this user's that were given up", show_default=False)
+    ] = None,
+) -> None:
+    """Send callbacks again: the same messages, on a schedule that begins anew."""
     from app import callbacks, tasks
 
+    if (message_id is None) == (failed_of is None):
+        fail("Say which: ringback deliveries replay ID, or --failed-of EMAIL")
+
     async def work(db: "Database", hints: "Hints") -> None:
-        async with tasks.transaction(db, hints) as session:
-            await callbacks.replay(session, await _find_or_fail(session, message_id))
-        console.print(f"{message_id} is sent again")
+        async with db.transaction() as session:
+            if failed_of is not None:
+                user = await find_or_fail(session, failed_of)
+                chosen = await callbacks.find_deliveries(session, user_id=user.id, status="failed")
+            else:
+                chosen = [await _find_or_fail(session, message_id or "")]
+        for delivery in reversed(chosen):  # the oldest first, as they were to be told
+            async with tasks.transaction(db, hints) as session:
+                await callbacks.replay(session, delivery)
+        what = message_id or ("1 callback" if len(chosen) == 1 else f"{len(chosen)} callbacks")
+        console.print(f"{what} to be sent again")
 
     with_hints(work)
 
 
-async def _find_or_fail(session: object, message_id: str) -> "Delivery":
-    from sqlalchemy.ext.asyncio import AsyncSession
-
+async def _find_or_fail(session: "AsyncSession", message_id: str) -> "Delivery":
     from app import callbacks
 
-    assert isinstance(session, AsyncSession)
     delivery = await callbacks.find_delivery(session, message_id) if message_id.isascii() else None
     if delivery is None:
         fail(f"There is no callback {message_id}. `ringback deliveries list` shows the newest")

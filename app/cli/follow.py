@@ -11,7 +11,7 @@ from app.db import Database
 from app.models import CallEventRow, Transcript, TranscriptStatus
 
 _LOOK_SECONDS = 0.2
-_GOOD = {"completed", "ready"}
+_GOOD = {"completed", "ready", "delivered"}
 _BAD = {"failed", "timed_out", "busy", "no_answer", "canceled"}
 
 

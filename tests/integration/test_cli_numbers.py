@@ -3,10 +3,12 @@
 import secrets
 from datetime import UTC, datetime
 
+from sqlalchemy import update
+
 from app import accounts, calls, dids
 from app.calls import NewCall
 from app.db import Database
-from app.models import User
+from app.models import Delivery, User
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus
 from tests.integration.command import Ringback
@@ -78,6 +80,12 @@ async def test_deliveries(ringback: Ringback, db: Database, hints: Hints, user: 
     assert "http://127.0.0.1:1/hook" in shown
     assert "xxxxx9999999" in shown
     assert "sent again" in ringback("deliveries", "replay", name).check()
+    assert "0 callbacks" in ringback("deliveries", "replay", "--failed-of", user.email).check()
+    async with db.transaction() as session:
+        await session.execute(update(Delivery).where(Delivery.call_id == call_id).values(status="failed"))
+    assert "2 callbacks" in ringback("deliveries", "replay", "--failed-of", user.email).check()
+    assert ringback("deliveries", "list", "--call", call_id, "--status", "pending").check().count(call_id) == 2
+    assert "--failed-of" in ringback("deliveries", "replay").refused()
     assert "deliveries list" in ringback("deliveries", "show", "msg_0").refused()
     assert "No callbacks" in ringback("deliveries", "list", "--call", "call_0").check()
 
