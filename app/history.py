@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import Call, CallEventRow, Recording, Task, Transcript, User
+from app.models import Call, CallEventRow, Delivery, Recording, Task, Transcript, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class CallStory:
     transcript: Transcript
     recording: Recording | None
     open_tasks: list[Task]
+    callbacks: list[Delivery]
 
 
 async def recent_calls(session: AsyncSession, *, limit: int, user: User | None = None) -> list[CallLine]:
@@ -60,6 +61,7 @@ async def story_of(session: AsyncSession, call_id: str) -> CallStory | None:
     user = await session.get_one(User, call.user_id)
     recording = await session.get(Recording, call_id)
     open_tasks = await session.scalars(select(Task).where(Task.call_id == call_id).order_by(Task.id))
+    callbacks = await session.scalars(select(Delivery).where(Delivery.call_id == call_id).order_by(Delivery.id))
     return CallStory(
         call=call,
         email=user.email,
@@ -67,4 +69,5 @@ async def story_of(session: AsyncSession, call_id: str) -> CallStory | None:
         transcript=await transcript_of(session, call_id),
         recording=recording,
         open_tasks=list(open_tasks),
+        callbacks=list(callbacks),
     )

@@ -132,9 +132,7 @@ class Outbound:
         address = ip_address(host.partition("%")[0])
         if is_public(address) or any(address.version == net.version and address in net for net in self._allowed):
             return
-        raise AddressRefused(
-            f"{address} is not an address of the public Internet. If it is meant, RINGBACK_OUTBOUND_NETWORKS allows it"
-        )
+        raise AddressRefused(f"{address} is not a public address. RINGBACK_OUTBOUND_NETWORKS can allow it")
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from app import numbers
 from app.cli.common import console, fail, failures_explained, with_database, with_hints
+from app.cli.deliveries import table_of
 from app.cli.users import find_or_fail
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
     facts.add_row("agent", _shown(call.agent_number, plain))
     facts.add_row("status", coloured(call.status))
     for name, value in (
+        ("shown number", call.did and _shown(call.did, plain)),
         ("hangup cause", call.hangup_cause),
         ("ended by", call.ended_by),
         ("failure", call.failure),
@@ -169,6 +171,9 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
         )
     console.print()
     print_transcript(story.transcript, console)
+    if story.callbacks:
+        console.print("\nCallbacks")
+        Console(highlight=False, markup=False, width=max(console.width, 190)).print(table_of(story.callbacks))
 
 
 def _since(start: datetime, at: datetime) -> str:

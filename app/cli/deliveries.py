@@ -1,6 +1,7 @@
 """`ringback deliveries`: what clients were told by callbacks, and whether they heard it."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Callbacks: list them, show one, send one again.", no_args_is_help=True)
 
+_SHOWN_ANSWER = 80
+
 MessageId = Annotated[str, typer.Argument(help="The callback's webhook-id: msg_…", show_default=False)]
 
 
@@ -32,7 +35,6 @@ def list_(
 ) -> None:
     """List the newest callbacks."""
     from app import callbacks
-    from app.cli.follow import coloured
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
@@ -40,24 +42,31 @@ def list_(
             found = await callbacks.find_deliveries(
                 session, limit=limit, user_id=None if owner is None else owner.id, call_id=call, status=status
             )
-        table = Table(box=None)
-        for name in ("created (UTC)", "id", "call", "event", "status", "tries", "next (UTC)", "last answer"):
-            table.add_column(name, no_wrap=True)
-        for delivery in found:
-            table.add_row(
-                f"{delivery.created_at:%m-%d %H:%M:%S}",
-                delivery.message_id,
-                delivery.call_id,
-                delivery.event,
-                coloured(delivery.status),
-                str(delivery.attempts),
-                _next(delivery),
-                (delivery.last_answer or "")[:60],
-            )
-        wide = Console(highlight=False, markup=False, width=max(console.width, 170))
-        wide.print(table if found else "No callbacks. A call has some if it was ordered with a callback_url")
+        wide = Console(highlight=False, markup=False, width=max(console.width, 190))
+        wide.print(table_of(found) if found else "No callbacks. A call has some if it was ordered with a callback_url")
 
     with_database(work)
+
+
+def table_of(found: "Sequence[Delivery]") -> Table:
+    """Callbacks, one a line."""
+    from app.cli.follow import coloured
+
+    table = Table(box=None)
+    for name in ("created (UTC)", "id", "call", "event", "status", "tries", "next (UTC)", "last answer"):
+        table.add_column(name, no_wrap=True)
+    for delivery in found:
+        table.add_row(
+            f"{delivery.created_at:%m-%d %H:%M:%S}",
+            delivery.message_id,
+            delivery.call_id,
+            delivery.event,
+            coloured(delivery.status),
+            str(delivery.attempts),
+            _next(delivery),
+            (delivery.last_answer or "")[:_SHOWN_ANSWER],
+        )
+    return table
 
 
 @app.command()

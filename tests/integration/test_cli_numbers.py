@@ -86,6 +86,7 @@ async def test_deliveries(ringback: Ringback, db: Database, hints: Hints, user: 
     assert "2 callbacks" in ringback("deliveries", "replay", "--failed-of", user.email).check()
     assert ringback("deliveries", "list", "--call", call_id, "--status", "pending").check().count(call_id) == 2
     assert "--failed-of" in ringback("deliveries", "replay").refused()
+    assert name in ringback("calls", "show", call_id).check()
     assert "deliveries list" in ringback("deliveries", "show", "msg_0").refused()
     assert "No callbacks" in ringback("deliveries", "list", "--call", "call_0").check()
 
