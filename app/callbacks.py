@@ -41,23 +41,31 @@ async def lock(session: AsyncSession, call_id: str) -> None:
 
 
 async def tell_end(session: AsyncSession, call_id: str) -> None:
-    """Tell how the call ended, and, if no transcript was asked for, that none will come."""
+    """Tell how the call ended. Of an inbound call this waits for its recording: `tell_recording`."""
     call = await _told_of(session, call_id)
-    if call is None:
+    if call is None or (call.call_type == CallType.INBOUND and call.recording_pending):
         return
     event = vendor.EVENT[call.status]
     await _tell(session, call, event)
     if event in ("call.answered", "call.not_answered") and await _is_compatible(session, call.user_id):
         await _tell(session, call, "call.completed")
-    if call.transcript_status == TranscriptStatus.DISABLED:
-        await _tell(session, call, "transcript.disabled")
+    await _tell_disabled(session, call)
 
 
 async def tell_recording(session: AsyncSession, call_id: str) -> None:
-    """The call's recording is stored, or there will be none: the end of an inbound call is told only now."""
-    call_type = await session.scalar(select(Call.call_type).where(Call.id == call_id))
-    if call_type == CallType.INBOUND:
+    """The call's recording is stored, or there will be none."""
+    call = await _told_of(session, call_id)
+    if call is None:
+        return
+    if call.call_type == CallType.INBOUND:
         await tell_end(session, call_id)
+    await _tell_disabled(session, call)
+
+
+async def _tell_disabled(session: AsyncSession, call: CallView) -> None:
+    """That there will be no transcript, if none was asked for. Nothing follows it, so it waits for the recording."""
+    if call.transcript_status == TranscriptStatus.DISABLED and not call.recording_pending:
+        await _tell(session, call, "transcript.disabled")
 
 
 async def tell_transcript(session: AsyncSession, call_id: str) -> None:

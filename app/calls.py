@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import call_state, callbacks, dids, tasks, transcripts
 from app.db import Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
-from app.models import Call, CallEventRow, CallType, Queue, Task, TaskKind, TranscriptStatus
+from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptStatus
 from app.security import Claims
 from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
 
@@ -156,7 +156,7 @@ async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
                 Call.customer_dialed_at,
                 Call.expires_at,
                 being_hung_up.label("being_hung_up"),
-                Call.report_key.is_not(None).label("only_reported"),
+                Call.only_reported,
                 func.now().label("now"),
             ).where(Call.id == call_id)
         )
@@ -295,7 +295,7 @@ async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
-    if call.status == CallStatus.TIMED_OUT:  # it is corrected, and so may its transcript be
+    if call.status == CallStatus.TIMED_OUT and event.has_recording:  # it is corrected, and so may its transcript be
         await transcripts.ask_again(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
@@ -329,8 +329,7 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     # waiting in the queue again.
     await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording:
-        await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)
-    if not (event.has_recording and call.call_type == CallType.INBOUND):  # whose end is told with its recording
-        await callbacks.tell_end(session, call.id)
+        await tasks.hasten_call(session, TaskKind.FETCH_RECORDING, call.id)
+    await callbacks.tell_end(session, call.id)
     if not event.has_recording:
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from app import providers
 from app.api import call_log, current, developer, health, mobile_numbers, recordings
 from app.api.deps import Resources
+from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
 from app.api.request_log import RequestLog
 from app.db import Database
@@ -53,10 +55,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("ringback"),
         summary="The developer click-to-call API on your own machine",
         lifespan=lifespan,
+        openapi_tags=TAGS,
         redirect_slashes=False,
     )
     for part in (developer, current, mobile_numbers, call_log, recordings, health):
         app.include_router(part.router)
     app.add_middleware(RequestLog)
     install_error_handlers(app)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

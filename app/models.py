@@ -184,7 +184,14 @@ class Call(Base):
             text("id DESC"),
             postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
         ),
-        Index("uq_calls_report_key", "report_key", unique=True, postgresql_where=text("report_key IS NOT NULL")),
+        # Which call a report is of.
+        Index(
+            "ix_calls_reported",
+            "user_id",
+            "customer_number",
+            text("created_at DESC"),
+            postgresql_where=text("only_reported"),
+        ),
         # The channels in use, by number and by user.
         Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL AND did_id IS NOT NULL")),
     )
@@ -198,7 +205,10 @@ class Call(Base):
     language: Mapped[str | None] = mapped_column(doc="Asked for; None: the server's default")
     callback_url: Mapped[str | None]
     call_type: Mapped[str] = mapped_column(server_default=CallType.CLICK_TO_CALL)
-    report_key: Mapped[str | None] = mapped_column(doc="Unique, of a call that only reports told us of")
+    only_reported: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), doc="Our provider never had it: another system tells of it"
+    )
+    reported_date: Mapped[str | None] = mapped_column(doc="As its report says it, which tells one call from another")
     reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="The call's length, by a report")
     reported_talk_seconds: Mapped[int | None] = mapped_column(Integer, doc="From its answer, by a report")
     recording_url: Mapped[str | None] = mapped_column(doc="Where a report says that the recording is")

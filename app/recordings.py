@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks, transcripts
-from app.models import Call, Recording, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, Recording, Task, TaskKind, Transcript, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -60,8 +60,11 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
 
 
 async def give_up(session: AsyncSession, call_id: str, reason: str) -> None:
-    """There will be no recording, and so no transcript."""
+    """There will be no recording, and so no transcript; unless another is looked for meanwhile, of which a late report
+    told."""
     await callbacks.lock(session, call_id)
+    if await session.scalar(select(Task.id).filter_by(call_id=call_id, kind=TaskKind.FETCH_RECORDING).limit(1)):
+        return
     await callbacks.tell_recording(session, call_id)
     await transcripts.fail(session, call_id, reason)
 

@@ -5,20 +5,26 @@ such as an inbound one. Its first end counts; later reports only fill in what wa
 goes through `calls.apply_events`, as everything does.
 """
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_views, calls, dids, tasks, transcripts, vendor
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
-from app.models import Call, CallType, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallType, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
+
+_REPEATED = timedelta(minutes=10)
+"""So long after its end a report without a date can be a repeat; later, it is of another call."""
+
+_LATE = timedelta(hours=1)
+"""So long after a call timed out, a report without a date can be what it waited for."""
+
+_LONGEST_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,14 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     call.reported_talk_seconds = report.talk_seconds if report.talk_seconds is not None else call.reported_talk_seconds
     call.recording_url = report.recording_url or call.recording_url
     call.agent_number = call.agent_number or report.agent_number
+    call.did = call.did or report.did
     await session.flush()
 
     status = vendor.reported_status(report.status)
+    cause = report.hangup_cause and report.hangup_cause.upper()
     ended_before = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
     if status is not None and not ended_before:
         talked = call.answered_at is not None  # our provider saw it, and may have recorded it
-        cause = report.hangup_cause and report.hangup_cause.upper()
         end = CallEvent(
             f"reported:{status}",
             status,
@@ -68,8 +75,10 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
             has_recording=call.recording_url is not None or talked,
         )
         await calls.apply_events(session, call.id, [end], max_call_seconds=settings.max_call_seconds, by_report=True)
-    elif ended_before and report.recording_url:
-        await _fetch_late(session, call)
+    elif ended_before:
+        call.hangup_cause = cause or call.hangup_cause
+        if report.recording_url:
+            await _fetch_late(session, call)
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
@@ -86,67 +95,88 @@ async def _find(session: AsyncSession, user_id: str | None, report: Report) -> C
 
 
 async def _find_or_add(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
-    """The call that only reports tell of: the one that looks the same, or a new one."""
+    """The call that only reports tell of: the one that is known already, or a new one."""
     did = None if report.did is None else await dids.find(session, number=report.did)
     if did is not None and user_id is not None and did.user_id != user_id:
         raise NotYourNumber
     owner_id = user_id or (None if did is None else did.user_id)
     if owner_id is None:
         raise ValidationFailed(
-            "customer_crm_id or did: the id of a call of this server, or a number of one of its users, is required"
+            "customer_crm_id or did: the id of a call of this server is required, or a number of one of its users"
+            if did is None
+            else "did: this number is nobody's. `ringback dids assign` gives it to a user"
         )
-    key = _key(owner_id, report)
-    inbound = (report.call_type or "inbound").casefold() == CallType.INBOUND
-    adding = (
-        insert(Call)
-        .values(
-            id=calls.new_call_id(),
-            user_id=owner_id,
-            customer_number=report.customer_number,
-            agent_number=report.agent_number,
-            did=did.number if did else report.did,
-            did_id=did.id if did else None,
-            call_type=CallType.INBOUND if inbound else CallType.CLICK_TO_CALL,
-            callback_url=did.inbound_callback_url if did and inbound else None,
-            report_key=key,
-            status=CallStatus.DIALING,
-            dialed_at=func.now(),
-            expires_at=func.now() + timedelta(seconds=settings.answer_timeout_seconds),
-        )
-        .on_conflict_do_nothing(index_elements=["report_key"], index_where=Call.report_key.is_not(None))
-        .returning(Call.id)
-    )
-    call_id = await session.scalar(adding)
-    if call_id is not None:
-        wanted = did is not None and did.inbound_transcript and inbound
-        await _add_rest(session, call_id, owner_id, transcript=wanted, settings=settings)
-    call = await session.scalar(
-        select(Call).where(Call.report_key == key).with_for_update().execution_options(populate_existing=True)
-    )
-    assert call is not None
-    return call
+    number = did.number if did is not None else report.did
+    # Whoever reports of this number and customer at the same time waits here, and then finds what we add.
+    told = "\n".join((owner_id, number or "", report.customer_number))
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(told, 0))))
+    known = await _known(session, owner_id, number, report)
+    return known or await _add(session, owner_id, did, number, report, settings)
 
 
-async def _add_rest(
-    session: AsyncSession, call_id: str, owner_id: str, *, transcript: bool, settings: Settings
-) -> None:
+async def _known(session: AsyncSession, owner_id: str, number: str | None, report: Report) -> Call | None:
+    """The call of an earlier report. Its date tells one from another; reports without a date are of the newest call
+    that they can be of."""
+    query = (
+        select(Call)
+        .where(
+            Call.user_id == owner_id,
+            Call.customer_number == report.customer_number,
+            Call.did.is_not_distinct_from(number),
+            Call.reported_date.is_not_distinct_from(report.call_date),
+            Call.only_reported,
+        )
+        .order_by(Call.created_at.desc())
+        .limit(1)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if report.call_date is None:
+        query = query.where(Call.created_at > func.now() - _LONGEST_LIFE)
+    call = (await session.scalars(query)).one_or_none()
+    now = datetime.now(UTC)
+    if call is None or report.call_date is not None or call.ended_at is None:
+        return call
+    if call.status == CallStatus.TIMED_OUT:
+        return call if now - call.ended_at < _LATE else None
+    other = report.recording_url is not None and call.recording_url not in (None, report.recording_url)
+    return call if now - call.ended_at < _REPEATED and not other else None
+
+
+async def _add(
+    session: AsyncSession, owner_id: str, did: Did | None, number: str | None, report: Report, settings: Settings
+) -> Call:
+    inbound = (report.call_type or CallType.INBOUND).casefold() == CallType.INBOUND
+    now = datetime.now(UTC)
+    call = Call(
+        id=calls.new_call_id(),
+        user_id=owner_id,
+        customer_number=report.customer_number,
+        agent_number=report.agent_number,
+        did=number,
+        did_id=did.id if did else None,
+        call_type=CallType.INBOUND if inbound else CallType.CLICK_TO_CALL,
+        callback_url=did.inbound_callback_url if did and inbound else None,
+        only_reported=True,
+        reported_date=report.call_date,
+        status=CallStatus.DIALING,
+        dialed_at=now,
+        expires_at=now + timedelta(seconds=settings.answer_timeout_seconds),
+    )
+    session.add(call)
+    await session.flush()
+    wanted = did is not None and did.inbound_transcript and inbound
     session.add(
         Transcript(
             id=transcripts.new_transcript_id(),
-            call_id=call_id,
+            call_id=call.id,
             user_id=owner_id,
-            status=TranscriptStatus.PENDING if transcript else TranscriptStatus.DISABLED,
+            status=TranscriptStatus.PENDING if wanted else TranscriptStatus.DISABLED,
         )
     )
     await session.flush()
-    await tasks.add(session, TaskKind.TRACK, call_id, delay=settings.answer_timeout_seconds)
-
-
-def _key(owner_id: str, report: Report) -> str:
-    """The same for reports of one call. With its date it is sure; without one, the recording tells calls apart."""
-    when = report.call_date or report.recording_url or f"{report.agent_number} {report.seconds}"
-    told = "\n".join((owner_id, report.did or "", report.customer_number, when))
-    return hashlib.sha256(told.encode()).hexdigest()
+    await tasks.add(session, TaskKind.TRACK, call.id, delay=settings.answer_timeout_seconds)
+    return call
 
 
 async def _fetch_late(session: AsyncSession, call: Call) -> None:

@@ -118,8 +118,16 @@ async def save(session: AsyncSession, call_id: str, made: Transcription, *, engi
 
 
 async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
-    """There will be none, and `reason` tells a person why; False if it had come to an end already."""
-    return await _write(session, call_id, status=TranscriptStatus.FAILED, failure=reason)
+    """There will be none, and `reason` tells a person why; False if it had come to an end already. One that had failed
+    has the new reason then, which is known better; that it failed is not told again."""
+    failed = await _write(session, call_id, status=TranscriptStatus.FAILED, failure=reason)
+    if not failed:
+        await session.execute(
+            update(Transcript)
+            .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.FAILED)
+            .values(failure=reason, updated_at=func.now())
+        )
+    return failed
 
 
 async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:

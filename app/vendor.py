@@ -4,7 +4,7 @@ and the callbacks share. Pure."""
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from app import numbers
 from app.call_views import CallView
@@ -63,7 +63,7 @@ _CAUSE: dict[CallStatus, str] = {
 _REPORTED: dict[str, CallStatus] = {
     **dict.fromkeys(("answered", "answer", "completed", "complete", "connected", "success"), _S.COMPLETED),
     **dict.fromkeys(("noanswered", "noanswer", "notanswered", "unanswered", "missed"), _S.NO_ANSWER),
-    "busy": _S.BUSY,
+    **dict.fromkeys(("busy", "userbusy"), _S.BUSY),
     **dict.fromkeys(("cancel", "canceled", "cancelled"), _S.CANCELED),
     **dict.fromkeys(("failed", "failure", "congestion", "chanunavail", "rejected"), _S.FAILED),
     **dict.fromkeys(("afthrs", "afterhours"), _S.AFTER_HOURS),
@@ -85,13 +85,17 @@ RecordingField = Annotated[
 SecondsText = Annotated[str | None, Field(description="Seconds, as digits", examples=["42"])]
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Turn(BaseModel):
     """One speaker's say; seconds count from the answer."""
 
-    role: Role
-    content: str
-    start: float
-    end: float
+    role: Role = Field(examples=["customer"])
+    content: str = Field(examples=["Please call me back tomorrow."])
+    start: float = Field(examples=[4.76])
+    end: float = Field(examples=[8.76])
 
 
 class Transcript(BaseModel):
@@ -115,13 +119,13 @@ class CallTranscript(BaseModel):
     duration: SecondsText
     recording: RecordingField
     transcript: Transcript | None
-    hangup_cause: str | None = Field(None, description="Once known", examples=["ANSWER"])
-    error: str | None = Field(None, description="Why there is no transcript, if it failed")
-
-    @model_serializer(mode="wrap")
-    def _leave_out(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = usual(self)
-        return {key: value for key, value in shown.items() if value is not None or key not in ("hangup_cause", "error")}
+    hangup_cause: str | None = Field(None, description="Once known", examples=["ANSWER"], exclude_if=_is_none)
+    error: str | None = Field(
+        None,
+        description="Why there is no transcript, if it failed",
+        examples=["The call was not answered"],
+        exclude_if=_is_none,
+    )
 
 
 def transcript_of(call: CallView) -> Transcript | None:

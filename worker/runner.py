@@ -11,8 +11,11 @@ import structlog
 from app import calls, recordings, tasks, transcripts
 from app.db import is_unreachable
 from app.models import TaskKind
+from app.outbound import OutboundError
+from app.storage import StorageError
 from app.tasks import ClaimedTask, LeaseLost
-from app.telephony.base import CallEvent, CallStatus
+from app.telephony.base import CallEvent, CallStatus, ProviderError
+from app.transcription.base import TranscriptionError
 from worker import connect, deliver, dial, hangup, recording, track, transcript
 from worker.context import Context
 
@@ -50,6 +53,12 @@ async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> No
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=60)
+
+
+_FOR_PEOPLE = (ProviderError, StorageError, OutboundError, TranscriptionError)
+"""Errors whose texts pollers and receivers of callbacks may read; what others say is for the log."""
+
+_UNEXPECTED = "Something went wrong on the server, again and again. Its log has more under the call's id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,8 @@ async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error
     log.warning("task_failed", error=repr(error), exc_info=not unreachable)
     try:
         if task.attempts > len(work.delays):
-            await work.give_up(context, task, str(error) or repr(error))
+            told = str(error) if isinstance(error, _FOR_PEOPLE) else _UNEXPECTED
+            await work.give_up(context, task, told)
         else:
             async with tasks.transaction(context.db, context.hints) as session:
                 await tasks.retry_later(session, task, delay=work.delays[task.attempts - 1], error=repr(error))

@@ -8,69 +8,75 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from app import accounts, reports, tasks, vendor
 from app.api.deps import Resources, is_json, media_type, read_raw_body, resources, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
-from app.api.schemas import CallbackUrl, Number, errors
+from app.api.schemas import CallbackUrl, Number, StorableText, errors
 from app.errors import InvalidRequest, MissingAuth, ValidationFailed
 from app.reports import Report
 
 router = APIRouter(prefix="/api", tags=["current"])
 
 
-def _blank_is_none(value: Any) -> Any:
-    return None if value is None or (isinstance(value, str) and not value.strip()) else value
+_NOTHING = {"", "-", "null", "none", "nil", "na", "n/a"}
+"""What systems write where they have nothing to say."""
 
 
-def _seconds(value: str | None) -> str | None:
-    """Kept as text until here, because JSON numbers, digits and `00:01:05` are all seen."""
-    if value is None:
-        return None
-    parts = value.strip().split(":")
-    if len(parts) > 3 or not all(
-        part.partition(".")[0].isascii() and part.partition(".")[0].isdigit() for part in parts
-    ):
-        raise ValueError("must be seconds, or hours:minutes:seconds")
-    seconds = 0
-    for part in parts:
-        seconds = seconds * 60 + int(part.partition(".")[0][:9])
-    if seconds >= 2**31:
-        raise ValueError("is too long")
-    return str(seconds)
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().casefold() in _NOTHING)
+
+
+def _or_none(value: Any) -> Any:
+    return None if _is_nothing(value) else value
 
 
 def _text(value: Any) -> Any:
-    value = _blank_is_none(value)
+    value = _or_none(value)
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _storable(value: str) -> str:
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("has characters that are no valid text")
-    return value
+def _seconds(value: str | None) -> int | None:
+    """Kept as text until here, because JSON numbers, digits, decimals and `00:01:05` are all seen."""
+    if value is None:
+        return None
+    parts = [part.partition(".")[0] for part in value.strip().split(":")]
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError("must be seconds, or hours:minutes:seconds")
+    if any(len(part) > 9 for part in parts):
+        raise ValueError("is too long")
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + int(part)
+    if seconds >= 2**31:
+        raise ValueError("is too long")
+    return seconds
 
 
-Text = Annotated[Annotated[str, Field(max_length=500), AfterValidator(_storable)] | None, BeforeValidator(_text)]
+Text = Annotated[Annotated[StorableText, Field(max_length=500)] | None, BeforeValidator(_text)]
 OptionalNumber = Annotated[Number | None, BeforeValidator(_text)]
+Duration = Annotated[
+    int | None,
+    BeforeValidator(_seconds),
+    BeforeValidator(_text),
+    Field(description="Seconds, or hours:minutes:seconds", examples=[61]),
+]
 
 
 class CallLogRequest(BaseModel):
     """Names are read without regard to case, blanks and underscores."""
 
     customer_number: Annotated[Number, BeforeValidator(_text)]
-    status: Annotated[
-        str, BeforeValidator(_text), AfterValidator(_storable), Field(max_length=100, examples=["Answered"])
-    ]
-    recording: Annotated[CallbackUrl | None, BeforeValidator(_blank_is_none)] = None
+    status: Annotated[StorableText, BeforeValidator(_text), Field(max_length=100, examples=["Answered"])]
+    recording: Annotated[CallbackUrl | None, BeforeValidator(_or_none)] = None
     agent_number: OptionalNumber = None
     did: OptionalNumber = None
     call_date: Text = None
-    duration: Annotated[Text, AfterValidator(_seconds)] = None
-    answer_duration: Annotated[Text, AfterValidator(_seconds)] = None
+    duration: Duration = None
+    answer_duration: Duration = None
     call_type: Text = None
     customer_crm_id: Annotated[Text, Field(description="The `call_id` of a call of this server")] = None
     hangup_cause: Text = None
@@ -85,8 +91,8 @@ class CallLogRequest(BaseModel):
             did=self.did,
             call_type=self.call_type,
             call_date=self.call_date,
-            seconds=None if self.duration is None else int(self.duration),
-            talk_seconds=None if self.answer_duration is None else int(self.answer_duration),
+            seconds=self.duration,
+            talk_seconds=self.answer_duration,
             hangup_cause=self.hangup_cause,
             recording_url=self.recording,
         )
@@ -206,11 +212,16 @@ async def _fields(request: Request) -> dict[str, Any]:
         raise InvalidRequest("The body cannot be read") from error
     if not isinstance(sent, dict):
         raise InvalidRequest("The body is not an object")
-    return {name: value for key, value in sent.items() if (name := _field(key)) is not None}
+    fields: dict[str, Any] = {}
+    for key, value in sent.items():
+        name = _field(str(key))
+        if name is not None and not (name in fields and _is_nothing(value)):  # a blank alias hides nothing
+            fields[name] = value
+    return fields
 
 
-def _field(key: object) -> str | None:
-    plain = str(key).casefold().replace("_", "").replace(" ", "")
+def _field(key: str) -> str | None:
+    plain = key.casefold().replace("_", "").replace(" ", "")
     return _ALIASES.get(plain) or _FIELDS.get(plain)
 
 

@@ -4,13 +4,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from app import call_views, calls, numbers, transcripts, vendor
 from app.api.deps import LoggedIn, check_call_id, json_body, read_body, resources
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
-from app.api.schemas import CallOptions, Number, errors
+from app.api.schemas import CallOptions, Number, Switch, errors
 from app.call_views import CallView, Filters
 from app.errors import NoSuchAgent, ValidationFailed
 from app.models import TranscriptStatus
@@ -33,8 +33,15 @@ class CurrentClick2CallRequest(CallOptions):
     agent_number: Annotated[
         str, AfterValidator(_agent), Field(description="A number, or a voice agent: AGT_…", examples=["918888888888"])
     ]
-    transcript: bool = Field(False, description="Whether a transcript is made")
+    transcript: Switch = Field(False, description="Whether a transcript is made")
     agent_config: dict[str, Any] | None = Field(None, description="For voice agents only")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignored_of_voice_agents(cls, sent: Any) -> Any:
+        if isinstance(sent, dict) and str(sent.get("agent_number")).startswith(_VOICE_AGENT):
+            return {key: value for key, value in sent.items() if key not in ("did", "transcript_language")}
+        return sent
 
     @model_validator(mode="after")
     def _has_did(self) -> "CurrentClick2CallRequest":
@@ -80,17 +87,24 @@ class RecentCall(BaseModel):
     updated_at: Instant
 
 
-class RecentFilters(BaseModel):
-    """As they were asked for."""
+def _blank_is_unset(value: Any) -> Any:
+    return None if value == "" else value
 
-    status: str | None = None
-    call_type: str | None = None
-    transcript_status: str | None = None
-    customer_number: str | None = None
-    agent_number: str | None = None
-    did: str | None = None
-    date_from: str | None = None
-    date_to: str | None = None
+
+Part = Annotated[str | None, BeforeValidator(_blank_is_unset)]
+
+
+class RecentFilters(BaseModel):
+    """As they were asked for; what was left blank is unset."""
+
+    status: Part = Field(None, description="Whatever its case", examples=["Answered"])
+    call_type: Part = Field(None, examples=["C2C"])
+    transcript_status: Part = Field(None, examples=["ready"])
+    customer_number: Part = Field(None, description="A part of it", examples=["99999"])
+    agent_number: Part = Field(None, description="A part of it", examples=["88888"])
+    did: Part = Field(None, description="A part of it", examples=["1140000001"])
+    date_from: Part = Field(None, description="A day or an instant", examples=["2026-03-05"])
+    date_to: Part = Field(None, description="A day or an instant, inclusive", examples=["2026-03-05T10:00:00Z"])
 
 
 class RecentData(BaseModel):
@@ -244,24 +258,38 @@ def _filters(asked: RecentFilters) -> Filters:
         statuses=None if asked.status is None else vendor.statuses_shown_as(asked.status),
         call_type=asked.call_type,
         transcript_status=asked.transcript_status,
-        customer_number=asked.customer_number,
-        agent_number=asked.agent_number,
-        did=asked.did,
+        customer_number=_digits(asked.customer_number),
+        agent_number=_digits(asked.agent_number),
+        did=_digits(asked.did),
         from_instant=_instant("date_from", asked.date_from),
         before_instant=_instant("date_to", asked.date_to, after=True),
     )
 
 
+def _digits(part: str | None) -> str | None:
+    """Numbers are stored without their plus, which a URL also makes a blank of."""
+    return part and part.lstrip("+ ")
+
+
 def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | None:
-    """The instant, or where `after`, the first one after the day or second that the text names."""
+    """The instant, or where `after`, the first one after the day or second that the text names; None: no limit."""
     if text is None:
         return None
     try:
-        if len(text) == len("2026-03-05"):
-            day = datetime.combine(date.fromisoformat(text), time.min, UTC)
-            return day + timedelta(days=1) if after else day
-        at = datetime.fromisoformat(text)
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-        return at.replace(microsecond=0) + timedelta(seconds=1) if after else at
+        at, unit = _read(text)
     except (ValueError, OverflowError):
         raise ValidationFailed(f"{name}: must be an ISO 8601 date or instant, as 2026-03-05T10:00:00Z") from None
+    try:
+        return at + unit if after else at
+    except OverflowError:  # 9999-12-31, as some write for ever
+        return None
+
+
+def _read(text: str) -> tuple[datetime, timedelta]:
+    """The beginning of the day or second, and how long it is."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time.min, UTC), timedelta(days=1)
+    except ValueError:
+        at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)  # an offset's plus, unescaped
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return at.replace(microsecond=0), timedelta(seconds=1)

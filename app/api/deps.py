@@ -55,7 +55,14 @@ class _AccessToken(HTTPBearer):
 
 Bearer = Annotated[
     Claims,
-    Depends(_AccessToken(bearerFormat="JWT", description="The `access_token` of a login", auto_error=False)),
+    Depends(
+        _AccessToken(
+            scheme_name="bearer",
+            bearerFormat="JWT",
+            description="The `access_token` of a login",
+            auto_error=False,
+        )
+    ),
 ]
 
 

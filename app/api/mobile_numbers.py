@@ -9,7 +9,7 @@ from app import dids
 from app.api import schemas
 from app.api.deps import LoggedIn, json_body, read_body, resources
 from app.api.envelope import Envelope, success
-from app.api.schemas import CallbackUrl, errors
+from app.api.schemas import CallbackUrl, StorableText, Switch, errors
 from app.dids import Channels, DidView, Share
 from app.errors import NoSuchNumber
 from app.models import Did
@@ -65,7 +65,14 @@ class AllocationItem(BaseModel):
 
 
 class AllocationRequest(BaseModel):
+    """The list alone is taken too."""
+
     allocations: list[AllocationItem] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrapped(cls, sent: Any) -> Any:
+        return {"allocations": sent} if isinstance(sent, list) else sent
 
 
 class Utilization(BaseModel):
@@ -82,10 +89,10 @@ class UtilizationData(Pool):
 
 
 class InboundRequest(BaseModel):
-    phone_number_id: str | None = Field(None, examples=["PN_0123456789"])
+    phone_number_id: StorableText | None = Field(None, examples=["PN_0123456789"])
     phone_number: schemas.Did | None = None
     callback_url: CallbackUrl | None = None
-    transcript: bool = False
+    transcript: Switch = False
 
     @model_validator(mode="after")
     def _names_one(self) -> "InboundRequest":

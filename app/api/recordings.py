@@ -24,7 +24,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
     summary="Download a recording",
     response_class=Response,
     responses={
-        **errors(404),
+        **errors(404, 422),
         200: {"content": {"audio/wav": {}}, "description": "The recording: agent left, customer right"},
         206: {"content": {"audio/wav": {}}, "description": "The part that was asked for"},
         416: {"model": ErrorEnvelope, "description": "There is no such part"},

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.networks import HttpUrl
 
 from app import numbers
@@ -44,6 +44,21 @@ def _check_url(url: str) -> str:
         raise ValueError("must be an http or https URL") from None
     return url
 
+
+def _check_storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("has characters that are no valid text")
+    return text
+
+
+def _none_is_false(value: Any) -> Any:
+    return False if value is None else value
+
+
+StorableText = Annotated[str, AfterValidator(_check_storable)]
+"""What PostgreSQL can keep and compare."""
+
+Switch = Annotated[bool, BeforeValidator(_none_is_false)]
 
 Number = Annotated[
     str,

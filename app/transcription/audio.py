@@ -21,8 +21,9 @@ def load(path: Path) -> Audio:
     try:
         audio = _decode(path)
     except (FFmpegError, OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error  # their own text names a path of this machine
         raise TranscriptionError(
-            f"The recording cannot be decoded ({error}). Check that the telephony provider's file is whole"
+            f"The recording cannot be decoded ({why}). Check that the telephony provider's file is whole"
         ) from error
     if audio.duration == 0:
         raise TranscriptionError("The recording is empty")

@@ -152,6 +152,9 @@ async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Databa
         "hangup_Cause": "noanswer",
         "Duration": "00:01:05",
         "answer duration": "",
+        "Agent Number": "",
+        "did": "-",
+        "recording": "null",
         "unknown": "x",
     }
     contents: dict[str, dict[str, Any]] = {
@@ -164,6 +167,7 @@ async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Databa
     assert data == {"call_id": call_id, "status": "NoAnswered", "recording": None}
     call = await row(db, call_id)
     assert (call.status, call.hangup_cause, call.reported_seconds) == ("no_answer", "NOANSWER", 65)
+    assert (call.agent_number, call.recording_url) == ("918888888888", None)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,7 @@ async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Databa
         (b'{"customer_number": "919999999999", "status": "Answered"}', "application/json", 422),
         (b'{"customer_number": "919999999999", "status": "x", "recording": "file:///x"}', "application/json", 422),
         (b'{"customer_number": "919999999999", "status": "x", "duration": "soon"}', "application/json", 422),
+        (b'{"customer_number": "919999999999", "status": "x", "duration": 9999999999}', "application/json", 422),
         (
             b'{"customer_number": "919999999999", "status": "x", "customer_crm_id": "no\\u0000"}',
             "application/json",
@@ -202,7 +207,9 @@ async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, cal
     assert (await report(client, status="Busy", customer_crm_id=call_id))["status"] == "NoAnswered"
     assert (await report(client, status="Answered", customer_crm_id=call_id, duration=7))["status"] == "NoAnswered"
     assert await told(db, call_id) == ["call.not_answered", "transcript.failed"]
-    assert (await row(db, call_id)).reported_seconds == 7, "a repeat still fills in what was not known"
+    assert await report(client, status="Busy", customer_crm_id=call_id, hangup_cause="cancel")
+    call = await row(db, call_id)
+    assert (call.reported_seconds, call.hangup_cause) == (7, "CANCEL"), "a repeat still updates the row"
     async with db.transaction() as session:  # and our own provider comes too late
         answered = CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC))
         await calls.apply_events(session, call_id, [answered], max_call_seconds=60)
@@ -239,6 +246,19 @@ async def test_a_late_report_corrects_a_call_that_timed_out(
     assert (await report(client, **answered))["status"] == "Answered"
     assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.answered"]
     assert (await transcript(db, call_id)).status == "pending"
+
+
+async def test_a_late_report_that_brings_no_recording_fails_no_transcript_twice(
+    client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
+        silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
+        await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
+    await report(client, status="Busy", customer_crm_id=call_id)
+    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.not_answered"]
+    made = await transcript(db, call_id)
+    assert (made.status, made.failure) == ("failed", "The call was not answered: the line was busy")
 
 
 async def test_a_recording_is_fetched_from_its_url(
@@ -297,6 +317,7 @@ async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: 
         }
         data = await report(client, **fields)
         assert (await report(client, **fields))["call_id"] == data["call_id"], "a repeat is no second call"
+        assert (await report(client, **{**fields, "did": did.number}))["call_id"] == data["call_id"], "nor with its 91"
         other = await report(client, **{**fields, "call_date": "2026-03-05 11:00:00"})
         assert other["call_id"] != data["call_id"]
         call_id = data["call_id"]
@@ -313,6 +334,44 @@ async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: 
     assert json.dumps(body).count("xxxxx") == 1
     seed = await client.get(f"/api/developer/calls/{call_id}/transcript", headers=headers)
     assert seed.json()["data"]["transcript_status"] == "pending"
+
+
+async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    did = await add_did(db, user)
+
+    async def told_of(**fields: Any) -> str:
+        return str((await report(client, did=did.number, call_type="inbound", **fields))["call_id"])
+
+    async def age(call_id: str, **by: float) -> None:
+        async with db.transaction() as session:
+            ended = {"ended_at": Call.ended_at - timedelta(**by)}
+            await session.execute(update(Call).where(Call.id == call_id).values(**ended))
+
+    first = await told_of(status="ringing")
+    assert await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/a.wav") == first, "it was live"
+    assert await told_of(status="Answered", duration=60) == first, "a repeat"
+    second = await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/b.wav")
+    assert second != first, "another recording is of another call"
+    await age(second, minutes=11)
+    third = await told_of(status="NoAnswered")
+    assert third not in (first, second), "a customer who calls again later is not a repeat"
+    repeats = await asyncio.gather(*(told_of(status="NoAnswered") for _ in range(10)))
+    assert set(repeats) == {third}
+    other = await report(client, customer_number="918888888888", did=did.number, status="NoAnswered")
+    assert other["call_id"] != third
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == third).values(status="timed_out"))
+    await age(third, minutes=30)
+    assert await told_of(status="NoAnswered") == third, "a late report of a call that timed out"
+
+
+async def test_a_new_call_by_many_reports_at_once_is_one(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    did = await add_did(db, user)
+    for more in ({}, {"call_date": "2026-03-05 10:00:00"}):
+        fields = {"did": did.number, "call_type": "inbound", "status": "Answered", **more}
+        assert (
+            len({told["call_id"] for told in await asyncio.gather(*(report(client, **fields) for _ in range(20)))}) == 1
+        )
 
 
 async def test_an_inbound_call_that_nobody_took(client: httpx.AsyncClient, db: Database, user: User) -> None:
@@ -342,7 +401,10 @@ async def test_an_inbound_call_without_an_end_times_out(
 
 async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Database, user: User) -> None:
     body = {"customer_number": "919999999999", "status": "Answered", "did": "911234567890"}
-    assert "did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
+    assert "customer_crm_id or did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
+    nobodys = await add_did(db, None)
+    told = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
+    assert "dids assign" in told
     foreign = await add_did(db, await new_user(db))
     mine = await bearer(client, user)
     error_of(await client.post(LOG, json={**body, "did": foreign.number}, headers=mine), 403)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from standardwebhooks.webhooks import Webhook
 
 from app import accounts, callbacks, calls, recordings, tasks, transcripts
@@ -165,6 +165,26 @@ async def test_every_end_is_told(context: Context, user: User, status: CallStatu
         await end(context, other, status)
         await send_all(context, other)
         assert events(receiver) == [told, "transcript.disabled"]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_that_no_transcript_comes_is_told_with_the_recording(context: Context, user: User, stored: bool) -> None:
+    """Nothing else would bring its link to a client that wants no transcript."""
+    async with listening(Receiver()) as receiver:
+        call_id = await new_call(context, user, receiver.url, transcript=False)
+        await end(context, call_id, CallStatus.COMPLETED, recording=True)
+        await send_all(context, call_id)
+        assert events(receiver) == ["call.answered"]
+        async with tasks.transaction(context.db, context.hints) as session:
+            await session.execute(delete(Task).where(Task.call_id == call_id, Task.kind == "fetch_recording"))
+            if not stored:
+                await recordings.give_up(session, call_id, "It is gone")
+        if stored:
+            await save_recording(context, call_id)
+        await send_all(context, call_id)
+    assert events(receiver) == ["call.answered", "transcript.disabled"]
+    recording = json.loads(receiver.heard[1].body)["data"]["recording"]
+    assert (recording or "").startswith("http://127.0.0.1:8000/api/recordings/") is stored
 
 
 async def test_no_url_no_callbacks(context: Context, user: User) -> None:

@@ -64,7 +64,8 @@ async def test_create_answers_with_all_its_keys(client: httpx.AsyncClient, heade
 
 
 async def test_create_defaults(client: httpx.AsyncClient, db: Database, headers: Any, did: Did) -> None:
-    data = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)
+    body = order(did, callback_url=None, transcript=None, transcript_language=None)
+    data = data_of(await client.post(CREATE, json=body, headers=headers), CREATED)
     assert (data["callback_url"], data["transcript"], data["transcript_language"]) == (None, False, None)
     shown = data_of(
         await client.get(f"/api/calls/{data['call_id']}/transcript", headers=headers), "Transcript not available yet"
@@ -120,6 +121,8 @@ async def test_voice_agents_are_not_found(client: httpx.AsyncClient, headers: An
     assert answer.status_code == 404
     assert list(answer.json()) == ["detail", "request_id"]
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    ignored = {"did": "", "transcript_language": 1}
+    assert (await client.post(CREATE, json={**body, **ignored}, headers=headers)).status_code == 404
 
 
 async def test_bearer_is_judged_first(client: httpx.AsyncClient, db: Database) -> None:
@@ -344,6 +347,10 @@ async def test_recent(client: httpx.AsyncClient, db: Database, migrated: Setting
         ({"date_to": oldest["created_at"]}, None),
         ({"date_from": "2999-01-01T00:00:00Z"}, []),
         ({"date_to": "2001-01-01"}, []),
+        ({"date_to": "9999-12-31"}, [2, 1, 0]),
+        ({"date_to": oldest["created_at"][:10].replace("-", "")}, [2, 1, 0]),
+        ({"date_from": "2001-01-01T05:30:00 05:30"}, [2, 1, 0]),
+        ({"customer_number": "+919999999991"}, [1]),
         ({"limit": 2, "page": 2}, [0]),
         ({"limit": 2, "page": 9}, []),
     ):
@@ -355,6 +362,8 @@ async def test_recent(client: httpx.AsyncClient, db: Database, migrated: Setting
         assert {key: value for key, value in found["filters"].items() if value is not None} == {
             key: value for key, value in params.items() if key not in ("limit", "page")
         }
+    blank = await listed(status="", date_from="", did="")
+    assert (blank["total"], set(blank["filters"].values())) == (3, {None})
     assert (await listed(limit=2))["has_more"] is True
     assert (await listed(limit=3))["has_more"] is False
     for wrong in ({"limit": 0}, {"limit": 201}, {"page": 0}, {"date_from": "soon"}, {"did": "\0"}, {"limit": "x"}):

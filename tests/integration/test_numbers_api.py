@@ -114,6 +114,9 @@ async def test_allocation_refuses(client: httpx.AsyncClient, db: Database, user:
     assert "4" in said
     await refused(422, {"did": mine.number, "allocated_channels": 0})
     await refused(404, {"did": foreign.number, "allocated_channels": 1})
+    error_of(await client.put(ALLOCATION, json=[], headers=headers), 422)
+    bare = [{"did": mine.number, "allocated_channels": 1}]
+    data_of(await client.put(ALLOCATION, json=bare, headers=headers), "Channel allocation updated successfully")
 
 
 async def test_parallel_allocations_never_exceed_the_pool(
@@ -166,5 +169,7 @@ async def test_inbound_configuration(client: httpx.AsyncClient, db: Database, us
         (422, {"phone_number_id": mine.id}),
         (422, {"callback_url": "x"}),
         (422, {"phone_number": None}),
+        (422, {"phone_number": None, "phone_number_id": "\0"}),
+        (404, {"phone_number": None, "phone_number_id": "PN_0"}),
     ):
         error_of(await client.post(path, json={**body, **change}, headers=headers), status)
