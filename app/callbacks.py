@@ -5,7 +5,7 @@ that was not is not. One `deliver` task at a time for each call sends its rows i
 said yes or the schedule is over. A message's id and content stay as they are over all attempts; receivers drop what
 they have seen.
 
-Whoever writes here holds the lock of the call's row: that is what makes the order one, and lets the task know that
+Whoever writes here has the call's lock (`app.tasks`): that is what makes the order one, and lets the task know that
 nothing was added behind its back.
 """
 
@@ -13,7 +13,7 @@ import base64
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -28,16 +28,14 @@ from app.security import RecordingLinks
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
 """How long to wait after each attempt that failed; then it is given up. As Standard Webhooks recommends."""
 
+_LONGEST_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
+"""How long the schedule lasts at most, but for what a receiver asks with Retry-After."""
+
 _LINK_SECONDS = 1.2 * len(SCHEDULE_SECONDS) * max(SCHEDULE_SECONDS) + 86400
 """A link in a callback still works for a day after the last attempt, however often its receiver asked for patience."""
 
 STORED = "stored"
 """Stands in a body for the link to the recording, which is made when it is sent; always the same for one message."""
-
-
-async def lock(session: AsyncSession, call_id: str) -> None:
-    """Be the only one who writes for this call, until the transaction ends."""
-    await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
 
 
 async def tell_end(session: AsyncSession, call_id: str) -> None:
@@ -142,6 +140,9 @@ class Message:
     url: str
     body: dict[str, Any]
     attempts: int
+    began_at: datetime
+    is_over: bool
+    """The time of its schedule is over, however often it was tried."""
     secrets: Sequence[str]
     due_in: float
     """Seconds; not above 0: now."""
@@ -150,7 +151,10 @@ class Message:
 async def next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
     """The oldest callback of the call that is still to be delivered."""
     due_in = func.extract("epoch", Delivery.next_attempt_at - func.now()).label("due_in")
-    query = select(Delivery, due_in).where(Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING)
+    is_over = (Delivery.began_at < func.now() - timedelta(seconds=_LONGEST_SECONDS)).label("is_over")
+    query = select(Delivery, due_in, is_over).where(
+        Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING
+    )
     row = (await session.execute(query.order_by(Delivery.id).limit(1))).one_or_none()
     if row is None:
         return None
@@ -162,6 +166,8 @@ async def next_message(session: AsyncSession, call_id: str, links: RecordingLink
         delivery.url,
         _with_links(delivery, links),
         delivery.attempts,
+        delivery.began_at,
+        bool(row.is_over),
         await valid_secrets(session, delivery.user_id),
         float(row.due_in),
     )
@@ -174,6 +180,13 @@ def _with_links(delivery: Delivery, links: RecordingLinks) -> dict[str, Any]:
             expires_at = delivery.created_at + timedelta(seconds=_LINK_SECONDS)
             data[key] = links.make(delivery.call_id, delivery.user_id, expires_at)
     return {**delivery.body, "data": data}
+
+
+async def is_as_it_was(session: AsyncSession, message: Message) -> bool:
+    """Whether nobody had it replayed meanwhile: then what became of an earlier attempt is no longer of interest."""
+    query = select(Delivery.attempts, Delivery.began_at).where(Delivery.id == message.id)
+    row = (await session.execute(query)).one_or_none()
+    return row is not None and (row.attempts, row.began_at) == (message.attempts, message.began_at)
 
 
 async def delivered(session: AsyncSession, message: Message, answer: str) -> None:
@@ -246,11 +259,13 @@ async def find_delivery(session: AsyncSession, message_id: str) -> Delivery | No
 
 async def replay(session: AsyncSession, delivery: Delivery) -> None:
     """Send it again, as the same message, on a schedule that begins anew."""
-    await lock(session, delivery.call_id)
+    await tasks.lock_call(session, delivery.call_id)
     await session.execute(
         update(Delivery)
         .where(Delivery.id == delivery.id)
-        .values(status=DeliveryStatus.PENDING, attempts=0, next_attempt_at=func.now(), ended_at=None)
+        .values(
+            status=DeliveryStatus.PENDING, attempts=0, began_at=func.now(), next_attempt_at=func.now(), ended_at=None
+        )
     )
     await tasks.hasten_call(session, TaskKind.DELIVER, delivery.call_id)
 

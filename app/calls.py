@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import call_state, callbacks, dids, tasks, transcripts
+from app import call_state, callbacks, dids, recordings, tasks, transcripts
 from app.db import Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
 from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptStatus
@@ -329,7 +329,7 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     # waiting in the queue again.
     await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording:
-        await tasks.hasten_call(session, TaskKind.FETCH_RECORDING, call.id)
+        await recordings.expect(session, call.id)
     await callbacks.tell_end(session, call.id)
     if not event.has_recording:
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])

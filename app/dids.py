@@ -124,7 +124,8 @@ async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share],
     Raises `ValidationFailed` for what cannot be, `NoSuchNumber` for a number that is not the user's.
     """
     pool = await _lock_pool(session, user_id)
-    mine = {did.id: did for did in await session.scalars(select(Did).where(Did.user_id == user_id))}
+    locked = select(Did).where(Did.user_id == user_id).order_by(Did.id).with_for_update()
+    mine = {did.id: did for did in await session.scalars(locked)}
     by_key = {did.key: did for did in mine.values()}
     active = await _count_active(session, user_id)
     wanted: dict[str, int] = {}
@@ -167,10 +168,15 @@ def is_same(number: str, asked: str) -> bool:
         return False
 
 
-async def find(session: AsyncSession, *, number: str | None = None, phone_number_id: str | None = None) -> Did | None:
-    """The number, whoever's it is, by its digits (with or without 91) or by its id."""
-    condition = Did.id == phone_number_id if number is None else Did.key == numbers.did_key(number)
-    return (await session.scalars(select(Did).where(condition))).one_or_none()
+async def find(
+    session: AsyncSession, *, number: str | None = None, phone_number_id: str | None = None, to_change: bool = False
+) -> Did | None:
+    """The number, whoever's it is, by its digits (with or without 91) or by its id. `to_change`: nobody else changes it
+    until the transaction ends."""
+    query = select(Did).where(Did.id == phone_number_id if number is None else Did.key == numbers.did_key(number))
+    if to_change:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return (await session.scalars(query)).one_or_none()
 
 
 async def add(session: AsyncSession, number: str, *, owner: User | None, max_channels: int) -> Did:
@@ -191,6 +197,18 @@ async def add(session: AsyncSession, number: str, *, owner: User | None, max_cha
         raise AlreadyExists(f"There is a number {number} already") from error
     await session.refresh(did)
     return did
+
+
+async def set_pool(session: AsyncSession, user: User, channels: int) -> None:
+    """How many channels the user has to divide. Raises `Conflict` below what is divided already."""
+    await _lock_pool(session, user.id)
+    allocated = await session.scalar(select(func.sum(Did.allocated_channels)).where(Did.user_id == user.id)) or 0
+    if channels < allocated:
+        raise Conflict(
+            f"{allocated} channels are allocated to numbers of {user.email}, who has to free some first "
+            "(PATCH /api/mobile-numbers/channel-allocation)"
+        )
+    user.pool_channels = channels
 
 
 async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:

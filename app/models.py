@@ -271,7 +271,7 @@ class Transcript(Base):
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     summary: Mapped[str | None]
     outcome: Mapped[str | None]
-    history: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB, doc="Turns in time order")
+    history: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True), doc="Turns in time order")
     language: Mapped[str | None]
     engine: Mapped[str | None] = mapped_column(doc="What recognized and summarized it")
     round: Mapped[int] = mapped_column(Integer, server_default=text("0"), doc="How often it was asked for again")
@@ -303,6 +303,9 @@ class Delivery(Base):
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_answer: Mapped[str | None] = mapped_column(doc="For a person: the receiver's status, or why there is none")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    began_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), doc="When its schedule began: as it was written, or replayed"
+    )
     ended_at: Mapped[datetime | None]
 
 
@@ -314,8 +317,15 @@ class Task(Base):
         _one_of("kind", TaskKind),
         _one_of("queue", Queue),
         Index("ix_tasks_queue_due", "queue", "due_at"),
-        # Callbacks of a call go out one after another, so there is one of these at a time.
-        Index("uq_tasks_deliver", "call_id", unique=True, postgresql_where=text("kind = 'deliver'")),
+        Index("ix_tasks_call", "call_id"),
+        # Of these a call has one at a time; so its callbacks go out one after another, and nothing is fetched twice.
+        Index(
+            "uq_tasks_one",
+            "call_id",
+            "kind",
+            unique=True,
+            postgresql_where=text("kind IN ('track', 'fetch_recording', 'transcribe', 'deliver')"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import aiohttp
 from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -43,9 +44,20 @@ _PUBLIC_IPV6 = IPv6Network("2000::/3")
 class OutboundError(Exception):
     """The request could not be made, or not to its end; the text tells a person why."""
 
+    no_answer = True
+    """Whether nobody answered, or not in time."""
+
 
 class AddressRefused(OutboundError, OSError):
     """This is no address that a client may name. An OSError, as aiohttp hands on no other."""
+
+    no_answer = False
+
+
+class NotThere(OutboundError):
+    """It answered, but there is nothing to be had."""
+
+    no_answer = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,14 @@ class Download:
 def parse_networks(networks: str) -> list[Network]:
     """Of a comma-separated list. Raises ValueError."""
     return [ip_network(part.strip()) for part in networks.split(",") if part.strip()]
+
+
+def host_of(url: str) -> str:
+    """Who answers for this URL, with the port, as requests read it. Raises ValueError if nobody can."""
+    host = URL(url).host_port_subcomponent
+    if not host:
+        raise ValueError("it names no host")
+    return host
 
 
 def is_public(address: Address) -> bool:
@@ -104,7 +124,7 @@ class Outbound:
         )
         async with self._request("GET", url, timeout) as response:
             if response.status != 200:
-                raise OutboundError(f"it answered {response.status}")
+                raise NotThere(f"it answered {response.status}")
             yield Download(response.content_type, response.content.iter_chunked(64 * 1024))
 
     @asynccontextmanager

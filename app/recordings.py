@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,21 +27,38 @@ _TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac
 
 
 def audio_type(said: str, url: str) -> str:
-    """Of a recording that a server handed out: what it said, if that is audio, else what the URL's name says. So it is
-    never a page, whatever somebody names as a recording."""
-    if said.startswith("audio/"):
+    """Of a recording that a server handed out: what it said, if that is audio that we know, else what the URL's name
+    says. So it is never a page, whatever somebody names as a recording."""
+    if said in _ENDINGS:
         return said
     return _TYPES.get(PurePosixPath(urlsplit(url).path).suffix.lower(), "application/octet-stream")
 
 
 def storage_key(call_id: str, content_type: str) -> str:
     """Where this call's recording goes: spread over folders, so that none holds a million files."""
-    return f"recordings/{call_id[-2:]}/{call_id}{_ENDINGS.get(content_type, '')}"
+    return _place(call_id) + _ENDINGS.get(content_type, "")
+
+
+def storage_keys(call_id: str) -> list[str]:
+    """Wherever this call's recording may have gone."""
+    return [_place(call_id) + ending for ending in ("", *sorted(set(_ENDINGS.values())))]
+
+
+def _place(call_id: str) -> str:
+    return f"recordings/{call_id[-2:]}/{call_id}"
+
+
+async def expect(session: AsyncSession, call_id: str) -> None:
+    """There is a recording of the call: it is owed, and then its transcript. One that is stored already stays."""
+    if await find(session, call_id) is None:
+        await tasks.hasten_call(session, TaskKind.FETCH_RECORDING, call_id)
+    elif await _wants_transcript(session, call_id):
+        await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
 
 async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
     """The recording is stored; its transcript is owed from now on, if one was asked for."""
-    await callbacks.lock(session, call_id)
+    await tasks.lock_call(session, call_id)
     values = {
         "storage_key": stored.key,
         "content_type": content_type,
@@ -54,19 +71,33 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
         .on_conflict_do_update(index_elements=["call_id"], set_=values)
     )
     await callbacks.tell_recording(session, call_id)
-    status = await session.scalar(select(Transcript.status).where(Transcript.call_id == call_id))
-    if status != TranscriptStatus.DISABLED:
+    if await _wants_transcript(session, call_id):
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
 
-async def give_up(session: AsyncSession, call_id: str, reason: str) -> None:
-    """There will be no recording, and so no transcript; unless another is looked for meanwhile, of which a late report
-    told."""
-    await callbacks.lock(session, call_id)
-    if await session.scalar(select(Task.id).filter_by(call_id=call_id, kind=TaskKind.FETCH_RECORDING).limit(1)):
+async def give_up(session: AsyncSession, call_id: str, reason: str, *, tried: str | None) -> None:
+    """There will be no recording, and so no transcript; unless a report has meanwhile named another place than the one
+    that was tried."""
+    await tasks.lock_call(session, call_id)
+    if await find(session, call_id) is not None:
+        return
+    if await session.scalar(select(Call.recording_url).where(Call.id == call_id)) != tried:
+        await tasks.add(session, TaskKind.FETCH_RECORDING, call_id)
         return
     await callbacks.tell_recording(session, call_id)
     await transcripts.fail(session, call_id, reason)
+
+
+async def is_wanted(session: AsyncSession, call_id: str) -> bool:
+    """Whether the call has, or is still to get, a recording."""
+    owed = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING)
+    stored = exists().where(Recording.call_id == Call.id)
+    return bool(await session.scalar(select(or_(owed, stored)).where(Call.id == call_id)))
+
+
+async def _wants_transcript(session: AsyncSession, call_id: str) -> bool:
+    status = await session.scalar(select(Transcript.status).where(Transcript.call_id == call_id))
+    return status in (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
 
 
 @dataclass(frozen=True, slots=True)

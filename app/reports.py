@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_views, calls, dids, tasks, transcripts, vendor
+from app import call_views, calls, dids, recordings, tasks, transcripts, vendor
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
-from app.models import Call, CallType, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallType, Did, TaskKind, Transcript, TranscriptStatus, User
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 
@@ -77,8 +77,9 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
         await calls.apply_events(session, call.id, [end], max_call_seconds=settings.max_call_seconds, by_report=True)
     elif ended_before:
         call.hangup_cause = cause or call.hangup_cause
-        if report.recording_url:
-            await _fetch_late(session, call)
+        if report.recording_url and not await recordings.is_wanted(session, call.id):  # the end was told without it
+            await transcripts.ask_again(session, call.id)
+            await recordings.expect(session, call.id)
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
@@ -106,6 +107,9 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
             if did is None
             else "did: this number is nobody's. `ringback dids assign` gives it to a user"
         )
+    owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
+    if await session.scalar(owner) is None:  # they were being erased, which we waited for
+        raise ValidationFailed("did: this number is nobody's any more")
     number = did.number if did is not None else report.did
     # Whoever reports of this number and customer at the same time waits here, and then finds what we add.
     told = "\n".join((owner_id, number or "", report.customer_number))
@@ -177,12 +181,3 @@ async def _add(
     await session.flush()
     await tasks.add(session, TaskKind.TRACK, call.id, delay=settings.answer_timeout_seconds)
     return call
-
-
-async def _fetch_late(session: AsyncSession, call: Call) -> None:
-    """The call's end was told without its recording, which a later report brings."""
-    stored = await session.scalar(select(Recording.call_id).where(Recording.call_id == call.id))
-    owed = await session.scalar(select(Task.id).filter_by(call_id=call.id, kind=TaskKind.FETCH_RECORDING).limit(1))
-    if stored is None and owed is None:
-        await transcripts.ask_again(session, call.id)
-        await tasks.add(session, TaskKind.FETCH_RECORDING, call.id)

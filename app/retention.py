@@ -1,38 +1,47 @@
 """Deleting what is no longer to be kept: after so many days, or because its user is to be forgotten.
 
-Bytes go before the rows that know of them. So whatever dies in between, the next run finds the row and does it again,
-and no bytes stay behind that nobody knows of.
+Bytes go before the rows that know of them, under the call's lock. So whatever dies in between, the next run finds the
+row and does it again, and no bytes stay behind that nobody knows of.
 """
 
 from datetime import timedelta
 
+import structlog
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts, callbacks, dids
+from app import accounts, dids, recordings, tasks
 from app.db import Database
 from app.errors import Conflict
 from app.models import Call, Delivery, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus, User
-from app.storage import Storage
+from app.storage import Storage, StorageError
+
+log = structlog.get_logger()
 
 _AT_ONCE = 200
 _FORGOTTEN = "The transcript was deleted: this server keeps them for {days} days"
 
 
 async def delete_old(db: Database, storage: Storage, *, days: int) -> int:
-    """Recordings, transcripts and callbacks of calls that ended so many days ago. The calls themselves stay. Returns
-    of how many calls something was deleted."""
-    total = 0
+    """Recordings, transcripts and callbacks of calls that ended so many days ago. The calls themselves stay, and so do
+    those for which there is still something to do. Returns of how many calls something was deleted.
+
+    A recording that cannot be deleted is logged, and keeps no other from being deleted.
+    """
+    total, last = 0, ""
     while True:
         async with db.transaction() as session:
-            old = list(await session.scalars(select(Call.id).where(*_holds_something_old(days)).limit(_AT_ONCE)))
-        for call_id in old:
-            await _delete_bytes(db, storage, call_id)
-            async with db.transaction() as session:
-                await _delete_rows(session, call_id, days)
-        total += len(old)
-        if len(old) < _AT_ONCE:
+            some = select(Call.id).where(*_holds_something_old(days), Call.id > last).order_by(Call.id).limit(_AT_ONCE)
+            old = list(await session.scalars(some))
+        if not old:
             return total
+        for call_id in old:
+            try:
+                async with db.transaction() as session:
+                    total += await _delete_of(session, storage, call_id, days)
+            except StorageError as error:
+                log.error("not_deleted", call_id=call_id, error=str(error))
+        last = old[-1]
 
 
 def _holds_something_old(days: int) -> tuple[ColumnElement[bool], ...]:
@@ -44,25 +53,22 @@ def _holds_something_old(days: int) -> tuple[ColumnElement[bool], ...]:
             exists().where(Transcript.call_id == Call.id, Transcript.history.is_not(None)),
             exists().where(Delivery.call_id == Call.id),
         ),
-        ~exists().where(Task.call_id == Call.id, Task.kind.in_((TaskKind.FETCH_RECORDING, TaskKind.TRANSCRIBE))),
+        ~exists().where(Task.call_id == Call.id),
     )
 
 
-async def _delete_bytes(db: Database, storage: Storage, call_id: str) -> None:
-    async with db.transaction() as session:
-        key = await session.scalar(select(Recording.storage_key).where(Recording.call_id == call_id))
-    if key is not None:
-        await storage.delete(key)
-
-
-async def _delete_rows(session: AsyncSession, call_id: str, days: int) -> None:
-    await callbacks.lock(session, call_id)
+async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days: int) -> bool:
+    await tasks.lock_call(session, call_id)
+    if await session.scalar(select(Call.id).where(Call.id == call_id, *_holds_something_old(days))) is None:
+        return False  # something came between
+    if await recordings.find(session, call_id) is not None:
+        await storage.delete(recordings.storage_keys(call_id))
     await session.execute(delete(Recording).where(Recording.call_id == call_id))
     await session.execute(delete(Delivery).where(Delivery.call_id == call_id))
     await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
     await session.execute(
         update(Transcript)
-        .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.READY)
+        .where(Transcript.call_id == call_id, Transcript.history.is_not(None))
         .values(
             status=TranscriptStatus.FAILED,
             failure=_FORGOTTEN.format(days=days),
@@ -72,6 +78,7 @@ async def _delete_rows(session: AsyncSession, call_id: str, days: int) -> None:
             updated_at=func.now(),
         )
     )
+    return True
 
 
 async def erase_user(db: Database, storage: Storage, user: User) -> int:
@@ -85,9 +92,9 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
     async with db.transaction() as session:
         await _lock_all(session, user)
         await _refuse_if_busy(session, user)
-        stored = select(Recording.storage_key).join(Call, Call.id == Recording.call_id).where(Call.user_id == user.id)
-        for key in await session.scalars(stored):
-            await storage.delete(key)
+        ids = await session.scalars(select(Call.id).where(Call.user_id == user.id))
+        # Also where no recording is known: a worker that died may have left one half done.
+        await storage.delete([key for call_id in ids for key in recordings.storage_keys(call_id)])
         for did in await session.scalars(select(Did).where(Did.user_id == user.id)):
             await dids.assign(session, did, None)
         await session.flush()

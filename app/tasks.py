@@ -9,6 +9,9 @@ A task exists if and only if the change that caused it was committed. Its life:
 
 A worker that dies, or is frozen past its lease, loses the task to another; what the first one then tries to write is
 rolled back with its `finish`. A hint that is lost costs seconds: the sweep hints again what is overdue.
+
+Whoever writes for a call, its tasks included, locks the call's row first (`lock_call`; `finish` does it). So what was
+looked at under the lock stays so until the commit, and no two transactions wait for each other.
 """
 
 import asyncio
@@ -32,7 +35,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
-from app.models import Queue, Task, TaskKind
+from app.models import Call, Queue, Task, TaskKind
 
 log = structlog.get_logger()
 
@@ -80,19 +83,27 @@ class ClaimedTask:
     lease_token: UUID
 
 
-async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: float = 0.0) -> None:
-    """Owe the call this work, due in `delay` seconds, if and when the session commits. Of `deliver` a call has one."""
+async def lock_call(session: AsyncSession, call_id: str) -> None:
+    """Be the only one who writes for this call, until the transaction ends."""
+    await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
+
+
+async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: float = 0.0, attempts: int = 0) -> None:
+    """Owe the call this work, due in `delay` seconds, if and when the session commits.
+
+    Of most kinds a call has one task at a time; where there is one already, this does nothing.
+    """
     queue = QUEUE_OF[kind]
     due_at = func.now() + timedelta(seconds=delay)
     task_id = await session.scalar(
         insert(Task)
-        .values(kind=kind, queue=queue, call_id=call_id, due_at=due_at)
+        .values(kind=kind, queue=queue, call_id=call_id, due_at=due_at, attempts=attempts)
         .on_conflict_do_nothing()
         .returning(Task.id)
     )
     if task_id is None:
         return
-    hint_after_commit(session, AddedTask(task_id, queue, delay))
+    hint_after_commit(session, AddedTask(task_id, queue, delay, attempts))
 
 
 def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
@@ -126,7 +137,9 @@ async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> boo
 
 
 async def finish(session: AsyncSession, task: ClaimedTask) -> None:
-    """The task is done with this transaction. Raises `LeaseLost` if it was no longer ours to do."""
+    """The task is done with this transaction, which has its call's lock from here on. Raises `LeaseLost` if it was no
+    longer ours to do."""
+    await lock_call(session, task.call_id)
     deleted = await session.scalar(delete(Task).where(*_still_ours(task)).returning(Task.id))
     if deleted is None:
         raise LeaseLost(f"task {task.id} was taken over")
@@ -144,6 +157,12 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
     if queue is None:
         raise LeaseLost(f"task {task.id} was taken over")
     hint_after_commit(session, AddedTask(task.id, Queue(queue), delay, task.attempts))
+
+
+async def postpone(session: AsyncSession, task: ClaimedTask, *, delay: float) -> None:
+    """Nothing was tried: the same is owed in `delay` seconds. Raises `LeaseLost`."""
+    await finish(session, task)
+    await add(session, task.kind, task.call_id, delay=delay, attempts=task.attempts - 1)
 
 
 async def overdue(db: Database, queue: Queue, *, limit: int) -> list[AddedTask]:
@@ -166,7 +185,8 @@ async def hasten(db: Database, kind: TaskKind) -> None:
 
 
 async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
-    """Have this work of the call done now: the task it waits in is made due, or one is added."""
+    """Have this work of the call done now: the task it waits in is made due, or one is added. Call it with the call's
+    lock."""
     hastening = (
         update(Task)
         .where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it())

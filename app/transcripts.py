@@ -131,7 +131,7 @@ async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
 
 
 async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
-    await callbacks.lock(session, call_id)
+    await tasks.lock_call(session, call_id)
     writing = (
         update(Transcript)
         .where(Transcript.call_id == call_id, Transcript.status.in_(_OPEN))
@@ -146,7 +146,7 @@ async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
 
 async def ask_again(session: AsyncSession, call_id: str) -> None:
     """A transcript that had failed is owed once more, and its end will be told once more."""
-    await callbacks.lock(session, call_id)
+    await tasks.lock_call(session, call_id)
     await session.execute(
         update(Transcript)
         .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.FAILED)
@@ -159,13 +159,17 @@ async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) ->
 
     Raises `NoSuchCall`, `NotYourCall`, and `Conflict` where there is nothing to make, or it is being made.
     """
-    call = await call_views.get_own(db, user_id, call_id)
-    why_not = _WHY_NOT_AGAIN.get(call.transcript_status)
-    if why_not is None and not call.has_recording:
-        why_not = "There is no stored recording of this call"
-    if why_not is not None:
-        raise Conflict(why_not)
+    await call_views.get_own(db, user_id, call_id)
     async with tasks.transaction(db, hints) as session:
+        await tasks.lock_call(session, call_id)
+        call = await call_views.find(session, call_id)
+        if call is None:
+            raise NoSuchCall
+        why_not = _WHY_NOT_AGAIN.get(call.transcript_status)
+        if why_not is None and not call.has_recording:
+            why_not = "There is no stored recording of this call"
+        if why_not is not None:
+            raise Conflict(why_not)
         await ask_again(session, call_id)
         await tasks.hasten_call(session, TaskKind.TRANSCRIBE, call_id)
     return await call_views.get_own(db, user_id, call_id)

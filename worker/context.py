@@ -10,7 +10,7 @@ from app.storage import Storage
 from app.tasks import Hints
 from app.telephony.base import TelephonyProvider
 from app.transcription.base import Recognizer, Summarizer
-from worker.receivers import Receivers
+from worker.hosts import Hosts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,4 +24,7 @@ class Context:
     summarizer: Summarizer
     outbound: Outbound
     links: RecordingLinks
-    receivers: Receivers
+    receivers: Hosts
+    """Of callbacks."""
+    recording_hosts: Hosts
+    """Which reports name."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from time import time
-from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from app import callbacks, tasks
 from app.callbacks import SCHEDULE_SECONDS, Message
 from app.models import TaskKind
-from app.outbound import OutboundError
+from app.outbound import OutboundError, host_of
 from app.tasks import ClaimedTask
 from worker.context import Context
 
@@ -27,39 +26,46 @@ _GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    delivered: bool
-    gone: bool
-    retry_after: float
+    """Of one attempt; `told` is for a person."""
+
     told: str
+    delivered: bool = False
+    gone: bool = False
+    over: bool = False
+    """There is to be no other attempt."""
+    retry_after: float = 0.0
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         message = await callbacks.next_message(session, task.call_id, context.links)
-    outcome = None
-    turned_away = 0.0
+    outcome, wait = None, 0.0
     if message is not None and message.due_in <= 0:
-        turned_away = context.receivers.wait(_receiver(message))
-        if not turned_away:
-            outcome = await _send(context, message)
+        outcome, wait = await _try(context, message)
     async with tasks.transaction(context.db, context.hints) as session:
-        # In this order: whoever adds a callback has the lock, and may be waiting for this task to be gone.
-        await callbacks.lock(session, task.call_id)
         await tasks.finish(session, task)
-        if message is not None and outcome is not None:
+        if message is not None and outcome is not None and await callbacks.is_as_it_was(session, message):
             await _note(session, message, outcome)
         following = await callbacks.next_message(session, task.call_id, context.links)
         if following is not None:
-            await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=max(following.due_in, turned_away))
+            await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=max(following.due_in, wait))
 
 
-def _receiver(message: Message) -> str:
-    """Who answers for this message."""
-    parts = urlsplit(message.url)
-    return f"{parts.hostname}:{parts.port}"
+async def _try(context: Context, message: Message) -> tuple[_Outcome | None, float]:
+    """Send it, if there is a place at its receiver; else in how many seconds to come back."""
+    try:
+        receiver = host_of(message.url)
+    except ValueError as error:
+        return _Outcome(f"{message.url} cannot be requested: {error}", over=True), 0.0
+    wait = context.receivers.wait(receiver)
+    if not wait:
+        return await _send(context, message, receiver), 0.0
+    if message.is_over and context.receivers.is_silent(receiver):
+        return _Outcome("Its receiver gave no answer to any callback in all that time", over=True), 0.0
+    return None, wait
 
 
-async def _send(context: Context, message: Message) -> _Outcome:
+async def _send(context: Context, message: Message, receiver: str) -> _Outcome:
     body = json.dumps(message.body, ensure_ascii=False, separators=(",", ":"))
     now = datetime.now(UTC)
     signatures = [Webhook(secret).sign(message.message_id, now, body) for secret in message.secrets]
@@ -72,27 +78,29 @@ async def _send(context: Context, message: Message) -> _Outcome:
     }
     timeout = context.settings.callback_timeout_seconds
     try:
-        answer = await context.receivers.send(
-            _receiver(message), lambda: context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
-        )
+        async with context.receivers.request(receiver):
+            answer = await context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
     except OutboundError as error:
-        return _Outcome(False, False, 0.0, str(error))
-    told = f"{answer.status} {answer.text}".strip()
-    delivered = 200 <= answer.status < 300
-    return _Outcome(delivered, answer.status == _GONE, _seconds(answer.retry_after), told)
+        return _Outcome(str(error))
+    return _Outcome(
+        f"{answer.status} {answer.text}".strip(),
+        delivered=200 <= answer.status < 300,
+        gone=answer.status == _GONE,
+        retry_after=_seconds(answer.retry_after),
+    )
 
 
 async def _note(session: AsyncSession, message: Message, outcome: _Outcome) -> None:
-    attempt = message.attempts + 1
     if outcome.delivered:
         await callbacks.delivered(session, message, outcome.told)
     elif outcome.gone:
         await callbacks.stop(session, message, outcome.told)
-    elif message.attempts >= len(SCHEDULE_SECONDS):
+    elif outcome.over or message.attempts >= len(SCHEDULE_SECONDS):
         await callbacks.given_up(session, message, outcome.told)
     else:
         pause = SCHEDULE_SECONDS[message.attempts] * random.uniform(1, 1 + _JITTER)
         await callbacks.failed(session, message, outcome.told, again_after=max(pause, outcome.retry_after))
+    attempt = message.attempts + 1
     log.info("callback", message=message.message_id, callback=message.event, attempt=attempt, ok=outcome.delivered)
 
 

@@ -1,4 +1,4 @@
-"""A worker process: arq takes jobs off one queue; beside it run the sweep and, for calls, the listener.
+"""A worker process: arq takes jobs off one queue; beside it run the sweep and, for calls, listener and cleaning.
 
 arq brings a job to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
 """
@@ -20,9 +20,10 @@ from app.db import Database
 from app.models import Queue
 from app.settings import Settings
 from app.tasks import Hints, arq_pool, arq_queue
+from worker import cleaning
 from worker.context import Context
+from worker.hosts import Hosts
 from worker.listener import Listener
-from worker.receivers import Receivers
 from worker.runner import run_task
 from worker.sweep import Sweep
 
@@ -51,6 +52,7 @@ async def run(settings: Settings, queue: Queue) -> None:
     sweeping = asyncio.create_task(sweep.run(settings.sweep_seconds))
     listener = Listener(context, worker_id)
     listening = asyncio.create_task(listener.run()) if queue is Queue.CALLS else None
+    tidying = asyncio.create_task(cleaning.run(context)) if queue is Queue.CALLS else None
     consumer = Consumer(context, queue)
     consuming = asyncio.create_task(consumer.run())
     await stop.wait()
@@ -58,7 +60,7 @@ async def run(settings: Settings, queue: Queue) -> None:
     consumer.stop_taking()
     sweeping.cancel()
     await consumer.drain(settings.shutdown_grace_seconds)
-    background = [task for task in (consuming, sweeping, listening) if task is not None]
+    background = [task for task in (consuming, sweeping, listening, tidying) if task is not None]
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
@@ -153,7 +155,9 @@ def _open(settings: Settings) -> Context:
         summarizer=providers.summarizer(settings),
         outbound=providers.outbound(settings),
         links=providers.links(settings),
-        receivers=Receivers(settings.callback_concurrency, each=settings.callback_receiver_concurrency),
+        receivers=Hosts(settings.callback_concurrency, each=settings.callback_receiver_concurrency),
+        # Half of a worker's hands at most: the others dial.
+        recording_hosts=Hosts(max(2, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10)),
     )
 
 

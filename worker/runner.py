@@ -38,7 +38,8 @@ async def _leave_it(context: Context, task: ClaimedTask, reason: str) -> None:
 async def _give_up_recording(context: Context, task: ClaimedTask, reason: str) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
-        await recordings.give_up(session, task.call_id, reason)
+        url = await calls.get_recording_url(session, task.call_id)
+        await recordings.give_up(session, task.call_id, reason, tried=url)
 
 
 async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> None:

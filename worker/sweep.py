@@ -6,7 +6,6 @@ nobody has, and are hinted again.
 
 import asyncio
 import socket
-from datetime import timedelta
 from time import monotonic
 from uuid import UUID
 
@@ -14,16 +13,14 @@ import structlog
 from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 
-from app import retention, tasks
-from app.health import WORKER_SILENT_SECONDS
-from app.models import LoginSession, Queue, Worker
+from app import tasks
+from app.models import Queue, Worker
 from app.tasks import AddedTask
 from worker.context import Context
 
 log = structlog.get_logger()
 
 _AT_ONCE = 500
-_CLEANING_SECONDS = 3600
 _LONGEST_PAUSE_SECONDS = 300
 
 
@@ -36,7 +33,6 @@ class Sweep:
         self._hints = context.hints
         self._queue = queue
         self._worker_id = worker_id
-        self._last_cleaning = -float(_CLEANING_SECONDS)
         # Task and attempt -> how often it was hinted here, and when to do so again. A task may well be overdue because
         # its queue is long; hinting it at growing intervals keeps copies of its job few, and still frees a task whose
         # job was lost inside arq (a worker killed between taking the job and claiming the task).
@@ -57,9 +53,6 @@ class Sweep:
         known, self._hinted = self._hinted, {}
         for task in overdue:
             self._hinted[task.id, task.attempts] = self._hint_if_time(task, known.get((task.id, task.attempts)))
-        if monotonic() - self._last_cleaning >= _CLEANING_SECONDS:
-            await self._clean()
-            self._last_cleaning = monotonic()
 
     def _hint_if_time(self, task: AddedTask, before: tuple[int, float] | None) -> tuple[int, float]:
         times, due = before or (0, 0.0)
@@ -76,19 +69,6 @@ class Sweep:
         )
         async with self._db.statement() as connection:
             await connection.execute(beating)
-
-    async def _clean(self) -> None:
-        """Logins that are over, workers that are no more, and what has been kept for long enough."""
-        async with self._db.transaction() as session:
-            await session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now() - timedelta(days=1)))
-            await session.execute(
-                delete(Worker).where(Worker.seen_at < func.now() - timedelta(seconds=100 * WORKER_SILENT_SECONDS))
-            )
-
-        days = self._context.settings.retention_days
-        if days is not None and self._queue is Queue.CALLS:
-            deleted = await retention.delete_old(self._db, self._context.storage, days=days)
-            log.info("retention", calls=deleted)
 
     async def leave(self) -> None:
         """This worker stops and is not to be counted any more."""

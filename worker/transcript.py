@@ -13,11 +13,15 @@ log = structlog.get_logger()
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
-    async with context.db.transaction() as session:
+    async with tasks.transaction(context.db, context.hints) as session:
         recording = await recordings.find(session, task.call_id)
         language = await get_language(session, task.call_id) or context.settings.default_language
-        if recording is None or not await transcripts.start(session, task.call_id):
-            await tasks.finish(session, task)  # retention took the one, or the other came to an end already
+        if recording is None:
+            await tasks.finish(session, task)
+            await transcripts.fail(session, task.call_id, "The recording was deleted")
+            return
+        if not await transcripts.start(session, task.call_id):  # it came to an end already
+            await tasks.finish(session, task)
             return
     try:
         async with context.storage.local_copy(recording.storage_key) as path:

@@ -220,7 +220,7 @@ async def set_inbound(request: Request, claims: LoggedIn) -> Response:
     """Of one of your numbers; null stops it."""
     body = await read_body(request, InboundRequest)
     async with resources(request).db.transaction() as session:
-        did = await dids.find(session, number=body.phone_number, phone_number_id=body.phone_number_id)
+        did = await dids.find(session, number=body.phone_number, phone_number_id=body.phone_number_id, to_change=True)
         did = await dids.set_inbound(
             session, claims.user_id, did, callback_url=body.callback_url, transcript=body.transcript
         )

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
 from pydantic.networks import HttpUrl
 
 from app import numbers
 from app.api.envelope import Detail, ErrorEnvelope
 from app.calls import NewCall
+from app.outbound import host_of
 
 _LONGEST_URL = 2048
 _AS_URL = TypeAdapter(HttpUrl)
@@ -40,7 +41,8 @@ def _check_url(url: str) -> str:
         raise ValueError(f"must be an http or https URL of at most {_LONGEST_URL} ASCII characters")
     try:
         _AS_URL.validate_python(url)
-    except ValidationError:
+        host_of(url)
+    except ValueError:
         raise ValueError("must be an http or https URL") from None
     return url
 

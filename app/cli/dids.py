@@ -106,7 +106,7 @@ def _change(number: str, change: "Callable[[AsyncSession, Did], Awaitable[str]]"
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            did = await dids.find(session, number=digits)
+            did = await dids.find(session, number=digits, to_change=True)
             if did is None:
                 fail(f"There is no number {number}. `ringback dids list` shows them")
             told = await change(session, did)

@@ -156,13 +156,14 @@ def set_(
     ] = None,
 ) -> None:
     """Change what a user has."""
+    from app import dids
+
     if pool_channels is None and compat_callbacks is None:
         fail("Say what to set: --pool-channels N or --compat-callbacks on|off")
 
     async def changed(session: "AsyncSession", user: "User") -> str:
-        await session.refresh(user, with_for_update=True)  # their channels may be being divided
         if pool_channels is not None:
-            user.pool_channels = pool_channels
+            await dids.set_pool(session, user, pool_channels)
         if compat_callbacks is not None:
             user.compat_callbacks = compat_callbacks is OnOff.ON
         shown = "on" if user.compat_callbacks else "off"

@@ -1,6 +1,6 @@
 """The port of storages, and what all of them hand on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,9 @@ class Storage(Protocol):
         """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
         ...
 
-    async def delete(self, key: str) -> None:
-        """Remove it. What is not there is no error. Raises `StorageError` when it cannot be removed."""
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove what is under these keys, also what a `put` left half done. What is not there is no error.
+
+        Raises `StorageError` when something cannot be removed.
+        """
         ...

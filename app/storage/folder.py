@@ -1,9 +1,10 @@
 """Recordings in a folder."""
 
 import asyncio
+import glob
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from uuid import uuid4
 from app.storage.base import StorageError, Stored, TooLarge
 
 _CHUNK_BYTES = 256 * 1024
+_PARTIAL = ".part"
 
 
 class FolderStorage:
@@ -25,7 +27,7 @@ class FolderStorage:
         Raises `TooLarge` past `max_bytes` and `StorageError` when the folder cannot be written.
         """
         target = self._path(key)
-        partial = target.with_name(f".{target.name}.{uuid4().hex}.part")
+        partial = target.with_name(f".{target.name}.{uuid4().hex}{_PARTIAL}")
         digest = hashlib.sha256()
         size = 0
         try:
@@ -73,15 +75,21 @@ class FolderStorage:
 
         return chunks()
 
-    async def delete(self, key: str) -> None:
-        """Remove it. What is not there is no error."""
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove what is under these keys, also what a `put` left half done. What is not there is no error."""
         try:
-            self._path(key).unlink(missing_ok=True)
+            await asyncio.to_thread(_delete_all, [self._path(key) for key in keys])
         except OSError as error:
-            raise StorageError(f"cannot delete {key} from {self._folder}: {error.strerror}") from error
+            raise StorageError(f"cannot delete {error.filename}: {error.strerror}") from error
 
     def _path(self, key: str) -> Path:
         path = (self._folder / key).resolve()
         if not path.is_relative_to(self._folder.resolve()):
             raise StorageError(f"{key!r} is no storage key")
         return path
+
+
+def _delete_all(paths: list[Path]) -> None:
+    for path in paths:
+        for found in (path, *path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}")):
+            found.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -91,14 +91,19 @@ class S3Storage:
 
         return chunks()
 
-    async def delete(self, key: str) -> None:
-        """Remove it. What is not there is no error. Raises `StorageError` when it cannot be removed."""
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove what is under these keys. What is not there is no error. Raises `StorageError`.
+
+        A `put` leaves nothing half done but the parts of an upload, which a lifecycle rule of the bucket ends.
+        """
+        if not keys:
+            return
         try:
-            await obstore.delete_async(self._store, key)
+            await obstore.delete_async(self._store, list(keys))
         except (NotFoundError, FileNotFoundError):
             return
         except (BaseError, OSError) as error:
-            raise StorageError(f"cannot delete {key} from the bucket {self._bucket}: {error}") from error
+            raise StorageError(f"cannot delete {keys[0]} from the bucket {self._bucket}: {error}") from error
 
     def _unreadable(self, key: str, error: BaseException) -> StorageError:
         if isinstance(error, NotFoundError | FileNotFoundError):

@@ -1,10 +1,11 @@
 """A recording becomes a transcript: decode, recognize each side, merge into turns, digest."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from app.transcription.audio import load
-from app.transcription.base import Recognizer, Summarizer, Transcription
+from app.transcription.base import Digest, Recognizer, Summarizer, Transcription
 from app.transcription.turns import make_turns
 
 
@@ -17,6 +18,13 @@ async def transcribe(
     """
     audio = await asyncio.to_thread(load, path)
     recognition = await recognizer.recognize(audio, language)
-    turns = make_turns(recognition)
+    turns = tuple(replace(turn, content=_text(turn.content)) for turn in make_turns(recognition))
     digest = await summarizer.digest(turns, language=recognition.language, duration=audio.duration)
-    return Transcription(turns, digest, recognition.language, audio.duration)
+    digest = Digest(_text(digest.summary), _text(digest.outcome))
+    language = recognition.language and _text(recognition.language)
+    return Transcription(turns, digest, language, audio.duration)
+
+
+def _text(said: str) -> str:
+    """Whatever an engine answers: without what is no text, and no database keeps."""
+    return said.encode("utf-8", "replace").decode().replace("\0", "")

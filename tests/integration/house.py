@@ -3,13 +3,14 @@
 `Scripted` is a hand-written fake: the simulator never refuses an order, never loses an answer and is never away.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from app.models import Call, Task, Transcript
 from app.telephony import base
@@ -165,6 +166,16 @@ class House:
                     expires_at=Call.expires_at - by,
                 )
             )
+
+
+async def is_waiting_for_a_lock(context: Context) -> None:
+    """Wait until somebody waits for a lock on a call."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM calls%'"
+    while True:
+        async with context.db.statement() as connection:
+            if (await connection.execute(text(waiting))).scalar_one():
+                return
+        await asyncio.sleep(0.01)
 
 
 MakeHouse = Callable[..., Coroutine[Any, Any, House]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from app import accounts, calls, dialing, tasks
 from app.call_state import TERMINAL, may_move
@@ -18,6 +18,8 @@ from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, Us
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import Accepted, CallEvent, CallStatus, Leg
+from tests.integration.house import is_waiting_for_a_lock
+from worker.context import Context
 
 ORDER = NewCall("919999999999", "918888888888")
 LEASE = 30.0
@@ -58,6 +60,34 @@ async def call_id(db: Database, hints: Hints, user: User) -> str:
 
 
 # Tasks
+
+
+async def test_whoever_finishes_a_task_locks_its_call_first(context: Context, user: User) -> None:
+    """As whoever changes a call does before it touches the call's tasks: else each would wait for the other."""
+    db = context.db
+    call_id = await new_call(db, context.hints, user)
+    task = await claim(db, await task_of(db, call_id))
+
+    async def finish() -> None:
+        async with db.transaction() as session:
+            await tasks.finish(session, task)
+
+    async with db.transaction() as session:
+        await tasks.lock_call(session, call_id)
+        finishing = asyncio.create_task(finish())
+        await is_waiting_for_a_lock(context)
+        await session.execute(delete(Task).where(Task.id == task.id))
+    with pytest.raises(LeaseLost):
+        await finishing
+
+
+async def test_a_task_that_is_postponed_was_not_tried(db: Database, hints: Hints, user: User) -> None:
+    call_id = await new_call(db, hints, user)
+    for _ in range(3):
+        task = await claim(db, await task_of(db, call_id))
+        assert task.attempts == 1
+        async with tasks.transaction(db, hints) as session:
+            await tasks.postpone(session, task, delay=0)
 
 
 async def test_one_of_many_claims_a_task(db: Database, call_id: str) -> None:

@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import pytest
 
+from app import dids
 from app.db import Database
-from app.models import User
+from app.errors import Conflict
+from app.models import Did, User
 from app.telephony.base import CallEvent, CallStatus
 from tests.answers import data_of, error_of
 from tests.conftest import new_user
@@ -173,3 +176,34 @@ async def test_inbound_configuration(client: httpx.AsyncClient, db: Database, us
         (404, {"phone_number": None, "phone_number_id": "PN_0"}),
     ):
         error_of(await client.post(path, json={**body, **change}, headers=headers), status)
+
+
+async def test_a_number_that_changes_hands_takes_nothing_along(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    """Whatever its old owner sets while it does."""
+    mine, other = await add_did(db, user, channels=5), await new_user(db)
+    await set_pool(db, user, 5)
+    async with db.transaction() as session:
+        moved = await dids.find(session, number=mine.number, to_change=True)
+        assert moved is not None
+        body = {"phone_number_id": mine.id, "callback_url": "https://old.example.com/"}
+        setting = asyncio.create_task(client.post("/api/calls/inbound-callback-url", json=body, headers=headers))
+        share = {"allocations": [{"did": mine.number, "allocated_channels": 5}]}
+        dividing = asyncio.create_task(client.patch(ALLOCATION, json=share, headers=headers))
+        await asyncio.sleep(0.2)  # long enough for both to come to the lock, usually
+        await dids.assign(session, moved, await session.get_one(User, other.id))
+    error_of(await setting, 403)
+    error_of(await dividing, 404)
+    async with db.transaction() as session:
+        did = await session.get_one(Did, mine.id)
+        assert (did.user_id, did.inbound_callback_url, did.allocated_channels) == (other.id, None, 0)
+
+
+async def test_a_pool_is_not_made_smaller_than_what_is_divided(db: Database, user: User) -> None:
+    await add_did(db, user, channels=10, allocated=6)
+    async with db.transaction() as session:
+        mine = await session.get_one(User, user.id)
+        with pytest.raises(Conflict, match="6 channels"):
+            await dids.set_pool(session, mine, 5)
+        await dids.set_pool(session, mine, 6)

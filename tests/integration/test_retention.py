@@ -1,22 +1,23 @@
 """What is deleted is gone everywhere, and what is not due stays."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Table, func, select, text, update
+from sqlalchemy import Table, delete, func, select, text, update
 
-from app import accounts, callbacks, dids, recordings, retention, tasks
+from app import accounts, dids, recordings, retention, tasks
 from app.errors import Conflict
 from app.models import Base, Call, Delivery, Recording, Task, TaskKind, Transcript, User
-from app.storage import FolderStorage
+from app.storage import FolderStorage, StorageError
 from app.telephony.base import CallStatus
-from tests.integration.test_callbacks import end, new_call, save_transcript
+from tests.integration.house import is_waiting_for_a_lock
+from tests.integration.telling import end, new_call, save_transcript
+from worker import cleaning
 from worker.context import Context
-from worker.sweep import Sweep
 
 URL = "http://127.0.0.1:1/"
 
@@ -32,9 +33,10 @@ async def finished(context: Context, user: User) -> str:
     stored = await context.storage.put(recordings.storage_key(call_id, "audio/wav"), wav(), max_bytes=10)
     async with tasks.transaction(context.db, context.hints) as session:
         await recordings.save(session, call_id, stored, "audio/wav")
-        for task in await session.scalars(select(Task).where(Task.call_id == call_id, Task.kind != "deliver")):
-            await session.delete(task)
     await save_transcript(context, call_id)
+    async with context.db.transaction() as session:
+        await session.execute(delete(Task).where(Task.call_id == call_id))
+        await session.execute(update(Delivery).where(Delivery.call_id == call_id).values(status="delivered"))
     return call_id
 
 
@@ -66,11 +68,52 @@ async def test_old_recordings_and_transcripts_are_deleted(context: Context, user
         assert await session.get(Call, old) is not None
 
 
-async def test_the_sweep_of_a_calls_worker_does_it(context: Context, user: User, tmp_path: Path) -> None:
-    from uuid import uuid4
+async def test_what_was_deleted_is_not_old_any_more(
+    context: Context, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are."""
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    monkeypatch.setattr(retention, "_AT_ONCE", 2)
+    for _ in range(5):
+        await age(own, await finished(own, user), 31)
+    assert await retention.delete_old(own.db, own.storage, days=30) >= 5
+    assert await retention.delete_old(own.db, own.storage, days=30) == 0
+    assert files(tmp_path / "own") == []
 
-    from app.models import Queue
 
+async def test_one_recording_that_cannot_be_deleted_keeps_no_other(
+    context: Context, user: User, tmp_path: Path
+) -> None:
+    class Stubborn(FolderStorage):
+        async def delete(self, keys: Sequence[str]) -> None:
+            if any(first in key for key in keys):
+                raise StorageError("not this one")
+            await super().delete(keys)
+
+    own = replace(context, storage=Stubborn(tmp_path / "own"))
+    ids = sorted([await finished(own, user) for _ in range(3)])
+    first = ids[0]
+    for call_id in ids:
+        await age(own, call_id, 31)
+    await retention.delete_old(own.db, own.storage, days=30)
+    assert [path.stem for path in files(tmp_path / "own")] == [first]
+    async with own.db.transaction() as session:
+        assert await session.get(Recording, first) is not None
+
+
+async def test_what_is_still_to_be_done_is_waited_for(context: Context, user: User, tmp_path: Path) -> None:
+    """A callback that is still to be delivered, or a transcript that is being made again."""
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    told, retried = await finished(own, user), await finished(own, user)
+    for call_id, kind in ((told, TaskKind.DELIVER), (retried, TaskKind.TRANSCRIBE)):
+        await age(own, call_id, 31)
+        async with own.db.transaction() as session:
+            await tasks.add(session, kind, call_id)
+    await retention.delete_old(own.db, own.storage, days=30)
+    assert {path.stem for path in files(tmp_path / "own")} == {told, retried}
+
+
+async def test_a_calls_worker_does_it_and_only_one(context: Context, user: User, tmp_path: Path) -> None:
     own = replace(
         context,
         storage=FolderStorage(tmp_path / "own"),
@@ -78,9 +121,13 @@ async def test_the_sweep_of_a_calls_worker_does_it(context: Context, user: User,
     )
     old = await finished(own, user)
     await age(own, old, 2)
-    sweep = Sweep(own, Queue.CALLS, uuid4())
-    await sweep.once()
-    await sweep.leave()
+    async with own.db.statement() as another:
+        lock = text("SELECT pg_advisory_lock(:lock)"), {"lock": cleaning._LOCK}
+        await another.execute(*lock)
+        await cleaning.once(own)
+        assert len(files(tmp_path / "own")) == 1
+        await another.execute(text("SELECT pg_advisory_unlock_all()"))
+    await cleaning.once(own)
     assert files(tmp_path / "own") == []
 
 
@@ -118,21 +165,13 @@ async def test_what_comes_in_while_a_user_is_erased_is_not_left_behind(
     own = replace(context, storage=FolderStorage(tmp_path / "own"))
     call_id = await finished(own, user)
     async with own.db.transaction() as session:
-        await callbacks.lock(session, call_id)
+        await tasks.lock_call(session, call_id)
         erasing = asyncio.create_task(retention.erase_user(own.db, own.storage, user))
-        while not await _is_waiting(own):
-            await asyncio.sleep(0.01)
+        await is_waiting_for_a_lock(own)
         await tasks.add(session, TaskKind.FETCH_RECORDING, call_id)
     with pytest.raises(Conflict, match=call_id):
         await erasing
     assert len(files(tmp_path / "own")) == 1
-
-
-async def _is_waiting(context: Context) -> bool:
-    """Whether somebody waits for a lock on a call."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM calls%'"
-    async with context.db.statement() as connection:
-        return bool((await connection.execute(text(waiting))).scalar_one())
 
 
 async def test_a_user_with_a_live_call_is_shut_out_but_not_erased(context: Context, user: User) -> None:

@@ -153,8 +153,8 @@ async def test_what_breaks_off_leaves_nothing(storage: Storage) -> None:
 
 async def test_delete(storage: Storage) -> None:
     await storage.put("recordings/aa/five.wav", chunks(b"gone soon"), max_bytes=100)
-    await storage.delete("recordings/aa/five.wav")
-    await storage.delete("recordings/aa/five.wav")
+    await storage.delete(["recordings/aa/five", "recordings/aa/five.wav"])
+    await storage.delete(["recordings/aa/five", "recordings/aa/five.wav"])
     with pytest.raises(StorageError, match="no longer"):
         await content(storage, "recordings/aa/five.wav")
     with pytest.raises(StorageError, match="no longer"):

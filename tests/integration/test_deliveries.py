@@ -1,0 +1,298 @@
+"""Callbacks, sent by a worker's tasks to a real HTTP server."""
+
+import asyncio
+import json
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import web
+from sqlalchemy import func, select, update
+from standardwebhooks.webhooks import Webhook
+
+from app import callbacks, tasks, transcripts
+from app.models import Delivery, Task, TaskKind, User
+from app.outbound import Outbound, OutboundError
+from app.telephony.base import CallStatus
+from tests.integration.house import is_waiting_for_a_lock
+from tests.integration.receiver import Receiver, listening
+from tests.integration.telling import (
+    deliveries,
+    end,
+    events,
+    new_call,
+    save_recording,
+    save_transcript,
+    secrets_of,
+    send_all,
+    send_due,
+)
+from worker.context import Context
+from worker.hosts import Hosts
+from worker.runner import WORK
+
+
+async def test_a_thousand_events_outlive_a_receiver_that_is_down(context: Context, user: User) -> None:
+    """Down, then up but failing now and then: after it has taken a message, or before."""
+    receiver = Receiver()
+    async with listening(receiver):
+        pass  # it has a port now, and is down
+    ids = [await new_call(context, user, receiver.url) for _ in range(500)]
+    for call_id in ids:
+        await end(context, call_id, CallStatus.BUSY)
+    await send_due(context, *ids)
+    assert not receiver.heard
+
+    async def moody(request: web.Request, n: int) -> web.StreamResponse:
+        if n % 10 == 0:
+            assert request.transport is not None
+            request.transport.close()  # it has the message, and we do not learn of it
+        return web.Response(status=503 if n % 7 == 0 else 200)
+
+    receiver.answer = moody
+    async with listening(receiver):
+        await send_all(context, *ids)
+
+    (secret,) = await secrets_of(context, user)
+    bodies: dict[str, set[bytes]] = defaultdict(set)
+    order: dict[str, list[str]] = defaultdict(list)
+    for heard in receiver.heard:
+        Webhook(secret).verify(heard.body, heard.headers)
+        if heard.body not in bodies[heard.id]:
+            told = json.loads(heard.body)
+            order[told["data"]["call_id"]].append(told["event"])
+        bodies[heard.id].add(heard.body)
+    assert len(receiver.heard) > 1000, "some came twice"
+    assert len(bodies) == 1000
+    assert all(len(variants) == 1 for variants in bodies.values())
+    assert order == {call_id: ["call.not_answered", "transcript.failed"] for call_id in ids}
+
+
+async def test_a_slow_receiver_delays_no_other(context: Context, user: User) -> None:
+    free = asyncio.Event()
+
+    async def slowly(request: web.Request, n: int) -> web.StreamResponse:
+        await free.wait()
+        return web.Response()
+
+    async with listening(Receiver(answer=slowly)) as slow, listening(Receiver()) as quick:
+        held = [await new_call(context, user, slow.url) for _ in range(30)]
+        other = await new_call(context, user, quick.url)
+        for call_id in (*held, other):
+            await end(context, call_id, CallStatus.BUSY)
+        sending = asyncio.create_task(send_due(context, *held))
+        while len(slow.heard) < context.settings.callback_receiver_concurrency:
+            await asyncio.sleep(0.01)
+        await send_all(context, other)
+        assert events(quick) == ["call.not_answered", "transcript.failed"]
+        assert len(slow.heard) == context.settings.callback_receiver_concurrency < len(held)
+        free.set()
+        await sending
+        await send_all(context, *held)
+        assert sorted(events(slow)) == ["call.not_answered"] * 30 + ["transcript.failed"] * 30
+
+
+async def test_many_dead_receivers_delay_no_other(context: Context, user: User) -> None:
+    """Together they have more callbacks than a worker has hands."""
+    free = asyncio.Event()
+
+    async def never(request: web.Request, n: int) -> web.StreamResponse:
+        await free.wait()
+        return web.Response()
+
+    hands = context.settings.callback_concurrency
+    each = context.settings.callback_receiver_concurrency
+    patient = replace(context, settings=context.settings.model_copy(update={"callback_timeout_seconds": 600}))
+    async with AsyncExitStack() as stack:
+        dead = [await stack.enter_async_context(listening(Receiver(answer=never))) for _ in range(hands // each + 2)]
+        quick = await stack.enter_async_context(listening(Receiver()))
+        stack.callback(free.set)
+        held = [await new_call(context, user, receiver.url) for receiver in dead for _ in range(each)]
+        other = await new_call(context, user, quick.url)
+        assert len(held) > hands
+        for call_id in (*held, other):
+            await end(context, call_id, CallStatus.BUSY)
+        sending = asyncio.create_task(send_due(patient, *held, other, at_once=hands))
+        async with asyncio.timeout(120):  # not how long it takes, but that it is not as long as the dead are waited for
+            while not quick.heard:
+                await asyncio.sleep(0.01)
+        assert not sending.done()
+        free.set()
+        await sending
+
+
+async def test_the_schedule(context: Context, user: User) -> None:
+    async def never(request: web.Request, n: int) -> web.StreamResponse:
+        return web.Response(status=500, text="no \0 room")
+
+    async with listening(Receiver(answer=never)) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.BUSY)
+        for attempt, pause in enumerate(callbacks.SCHEDULE_SECONDS, 1):
+            await send_due(context, call_id)
+            first, second = await deliveries(context, call_id)
+            assert (first.status, first.attempts, second.attempts) == ("pending", attempt, 0)
+            assert first.last_answer == "500 no  room"
+            wait = (first.next_attempt_at - datetime.now(UTC)).total_seconds()
+            assert pause - 60 < wait < pause * 1.2 + 1
+        await send_due(context, call_id)
+        first, second = await deliveries(context, call_id)
+        assert (first.status, second.status) == ("failed", "pending")
+
+
+async def test_retry_after_is_heeded(context: Context, user: User) -> None:
+    async def busy(request: web.Request, n: int) -> web.StreamResponse:
+        return web.Response(status=429, headers={"Retry-After": "900"})
+
+    async with listening(Receiver(answer=busy)) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.BUSY)
+        await send_due(context, call_id)
+    first, _ = await deliveries(context, call_id)
+    assert 800 < (first.next_attempt_at - datetime.now(UTC)).total_seconds() < 901
+
+
+async def test_410_stops(context: Context, user: User) -> None:
+    async def gone(request: web.Request, n: int) -> web.StreamResponse:
+        return web.Response(status=410)
+
+    async with listening(Receiver(answer=gone)) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.COMPLETED, recording=True)
+        await send_all(context, call_id)
+        await save_recording(context, call_id)
+        await save_transcript(context, call_id)
+        await send_all(context, call_id)
+    assert events(receiver) == ["call.answered"]
+    assert [row.status for row in await deliveries(context, call_id)] == ["failed"]
+
+
+async def test_redirects_are_not_followed(context: Context, user: User) -> None:
+    async with listening(Receiver()) as target:
+
+        async def away(request: web.Request, n: int) -> web.StreamResponse:
+            raise web.HTTPFound(target.url)
+
+        async with listening(Receiver(answer=away)) as receiver:
+            call_id = await new_call(context, user, receiver.url)
+            await end(context, call_id, CallStatus.BUSY)
+            await send_due(context, call_id)
+    assert len(receiver.heard) == 1
+    assert target.heard == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "[::1]", "[::ffff:127.0.0.1]", "127.1", "１２７.0.0.1"],
+)
+async def test_this_machine_is_not_reached_unless_allowed(context: Context, user: User, host: str) -> None:
+    guarded = replace(context, outbound=Outbound())
+    async with listening(Receiver()) as receiver:
+        call_id = await new_call(context, user, f"http://{host}:{receiver.port}/")
+        await end(context, call_id, CallStatus.BUSY)
+        await send_due(guarded, call_id)
+        assert receiver.heard == []
+    await guarded.outbound.aclose()
+    first, _ = await deliveries(context, call_id)
+    told = first.last_answer or ""
+    assert "RINGBACK_OUTBOUND_NETWORKS" in told or "not a canonical IPv4 address" in told
+
+
+async def test_two_secrets_sign_while_one_is_replaced(context: Context, user: User) -> None:
+    (old,) = await secrets_of(context, user)
+    async with context.db.transaction() as session:
+        new = await callbacks.new_secret(session, user.id, overlap=timedelta(hours=1))
+    async with listening(Receiver()) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.BUSY)
+        await send_due(context, call_id)
+        for secret in (old, new):
+            Webhook(secret).verify(receiver.heard[0].body, receiver.heard[0].headers)
+        async with context.db.transaction() as session:
+            await callbacks.new_secret(session, user.id)
+        assert old in await secrets_of(context, user)
+        assert new not in await secrets_of(context, user), "without an overlap it ends at once"
+
+
+async def test_replay_sends_the_same_message(context: Context, user: User) -> None:
+    async with listening(Receiver()) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.BUSY)
+        await send_all(context, call_id)
+        first = (await deliveries(context, call_id))[0]
+        async with tasks.transaction(context.db, context.hints) as session:
+            await callbacks.replay(session, await session.get_one(Delivery, first.id))
+        await send_all(context, call_id)
+    assert len(receiver.heard) == 3
+    assert (receiver.heard[0].id, receiver.heard[0].body) == (receiver.heard[2].id, receiver.heard[2].body)
+
+
+async def test_a_replay_during_the_last_attempt_is_not_lost(context: Context, user: User) -> None:
+    async def replayed_meanwhile(request: web.Request, n: int) -> web.StreamResponse:
+        if n == len(callbacks.SCHEDULE_SECONDS) + 1:
+            async with tasks.transaction(context.db, context.hints) as session:
+                first = (await deliveries(context, call_id))[0]
+                await callbacks.replay(session, await session.get_one(Delivery, first.id))
+        return web.Response(status=500)
+
+    async with listening(Receiver(answer=replayed_meanwhile)) as receiver:
+        call_id = await new_call(context, user, receiver.url)
+        await end(context, call_id, CallStatus.BUSY)
+        for _ in range(len(callbacks.SCHEDULE_SECONDS) + 1):
+            await send_due(context, call_id)
+    first = (await deliveries(context, call_id))[0]
+    assert (first.status, first.attempts) == ("pending", 0)
+
+
+async def test_who_waits_for_a_silent_receiver_is_given_up_when_the_schedule_is_over(
+    context: Context, user: User
+) -> None:
+    receivers = Hosts(10, each=1)
+    own = replace(context, receivers=receivers)
+    call_id = await new_call(context, user, "http://127.0.0.1:1/")
+    await end(context, call_id, CallStatus.BUSY)
+    with pytest.raises(OutboundError):
+        async with receivers.request("127.0.0.1:1"):
+            raise OutboundError("no answer")
+    async with receivers.request("127.0.0.1:1"):
+        for _ in range(20):
+            await send_due(own, call_id)
+        assert [(row.status, row.attempts) for row in await deliveries(context, call_id)] == [("pending", 0)] * 2
+        async with context.db.transaction() as session:
+            long_ago = func.now() - timedelta(days=2)
+            await session.execute(update(Delivery).where(Delivery.call_id == call_id).values(began_at=long_ago))
+        await send_all(own, call_id)
+    assert [row.status for row in await deliveries(context, call_id)] == ["failed", "failed"]
+    async with tasks.transaction(context.db, context.hints) as session:
+        first = (await deliveries(context, call_id))[0]
+        await callbacks.replay(session, await session.get_one(Delivery, first.id))
+    async with receivers.request("127.0.0.1:1"):
+        await send_due(own, call_id)
+    assert (await deliveries(context, call_id))[0].status == "pending", "its schedule began anew"
+
+
+async def test_a_url_that_nobody_can_request_is_given_up(context: Context, user: User) -> None:
+    call_id = await new_call(context, user, "http://u:[@127.0.0.1/")
+    await end(context, call_id, CallStatus.BUSY)
+    await send_all(context, call_id)
+    assert [row.status for row in await deliveries(context, call_id)] == ["failed", "failed"]
+
+
+async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(context: Context, user: User) -> None:
+    """Each locks the call before its tasks."""
+    call_id = await new_call(context, user, "http://127.0.0.1:1/")
+    await end(context, call_id, CallStatus.COMPLETED, recording=True)
+    async with context.db.transaction() as session:
+        of_it = select(Task.id).where(Task.call_id == call_id, Task.kind == "deliver")
+        task_id = (await session.scalars(of_it)).one()
+    task = await tasks.claim(context.db, task_id, lease_seconds=30)
+    assert task is not None
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.lock_call(session, call_id)
+        giving_up = asyncio.ensure_future(WORK[TaskKind.DELIVER].give_up(context, task, "a test's"))
+        await is_waiting_for_a_lock(context)
+        await transcripts.fail(session, call_id, "There is none")
+    await giving_up
+    assert [row.event for row in await deliveries(context, call_id)] == ["call.answered", "transcript.failed"]

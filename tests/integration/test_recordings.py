@@ -1,0 +1,174 @@
+"""A recording is fetched once, stored once and transcribed, whoever else writes for its call meanwhile."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import delete, select
+
+from app import calls, reports, tasks
+from app.models import Call, Recording, Task
+from app.reports import Report
+from app.storage import FolderStorage
+from app.telephony import base
+from app.telephony.base import CallEvent, CallStatus, ProviderError, RecordingUnavailable, Snapshot, Talk
+from app.transcription.base import Recognition, Word
+from tests.integration.house import Heard, House, MakeHouse, Scripted, completed
+from tests.integration.receiver import Receiver, listening
+from worker.context import Context
+from worker.hosts import Hosts
+
+WAV = Path(__file__).parents[1] / "audio/call_callback.wav"
+TALKING = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
+
+
+async def reported(context: Context, call_id: str, url: str | None = None) -> None:
+    async with tasks.transaction(context.db, context.hints) as session:
+        answered = Report("919999999999", "Answered", call_id=call_id, recording_url=url)
+        await reports.take(session, None, answered, context.settings)
+
+
+async def timed_out_while_talking(house: House) -> House:
+    await house.run("dial")
+    await house.run("track")
+    silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC), has_recording=True)
+    async with tasks.transaction(house.context.db, house.context.hints) as session:
+        await calls.apply_events(session, house.call_id, [silent], max_call_seconds=60)
+    return house
+
+
+async def test_what_is_stored_stays_when_a_late_report_corrects_the_call(house_with: MakeHouse) -> None:
+    """The provider no longer has it then."""
+    house = await timed_out_while_talking(await house_with(Scripted(recording=WAV, snapshot=TALKING)))
+    await house.run("fetch_recording")
+    house.provider.recording = RecordingUnavailable("discarded")
+    await reported(house.context, house.call_id)
+    assert await house.open_tasks() == ["track", "transcribe"]
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "ready"
+    assert (await house.call()).status == "completed"
+
+
+async def test_it_is_owed_once_whoever_tells_of_it(house_with: MakeHouse) -> None:
+    away = Scripted(recording=ProviderError("away"), snapshot=TALKING)
+    house = await timed_out_while_talking(await house_with(away))
+    await house.run("fetch_recording")
+    await reported(house.context, house.call_id)
+    assert await house.open_tasks() == ["fetch_recording", "track"]
+    house.provider.recording = WAV
+    await house.run("fetch_recording")
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "ready"
+
+
+async def test_a_place_that_is_reported_while_another_is_tried(house_with: MakeHouse) -> None:
+    async with listening(Receiver(files={"/a.wav": WAV.read_bytes()})) as server:
+
+        class ReportedMeanwhile(Scripted):
+            async def open_recording(self, ref: base.CallRef, talk: Talk | None) -> base.Recording:
+                await reported(house.context, house.call_id, f"http://127.0.0.1:{server.port}/a.wav")
+                raise RecordingUnavailable("there is none here")
+
+        house = await house_with(ReportedMeanwhile())
+        await completed(house)
+        await house.run("fetch_recording")
+        assert await house.open_tasks() == ["fetch_recording"]
+        assert (await house.transcript()).status == "pending"
+        await house.run("fetch_recording")
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "ready"
+
+
+async def test_a_slow_host_has_its_share_of_hands_and_who_waits_for_it_counts_no_attempt(house_with: MakeHouse) -> None:
+    free = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await free.wait()
+        writer.close()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.wav"
+        hosts = Hosts(10, each=1)
+        houses = []
+        for _ in range(2):
+            house = await house_with(Scripted())
+            house.context = replace(house.context, recording_hosts=hosts)
+            await reported(house.context, house.call_id, url)
+            houses.append(house)
+        first, second = houses
+        fetching = asyncio.create_task(first.run("fetch_recording"))
+        while not hosts.wait(url.split("/")[2]):
+            await asyncio.sleep(0.01)
+        for _ in range(30):  # more than it may be tried
+            await second.run("fetch_recording")
+        free.set()
+        await fetching
+    async with second.context.db.transaction() as session:
+        fetch = select(Task.attempts).filter_by(call_id=second.call_id, kind="fetch_recording")
+        assert await session.scalar(fetch) == 0
+
+
+async def test_nothing_is_stored_for_a_call_that_was_erased_meanwhile(house_with: MakeHouse, tmp_path: Path) -> None:
+    """By a worker that was frozen while another one finished its task, and the user was erased."""
+
+    class Frozen(FolderStorage):
+        async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int):  # type: ignore[no-untyped-def]
+            async with house.context.db.transaction() as session:
+                await session.execute(delete(Call).where(Call.id == house.call_id))
+            return await super().put(key, chunks, max_bytes=max_bytes)
+
+    house = await house_with(Scripted(recording=WAV))
+    house.context = replace(house.context, storage=Frozen(tmp_path / "own"))
+    await completed(house)
+    await house.run("fetch_recording")
+    assert [path for path in (tmp_path / "own").rglob("*") if path.is_file()] == []
+
+
+async def test_what_a_killed_worker_left_half_done_is_deleted_with_the_rest(tmp_path: Path) -> None:
+    killed = f"""
+import asyncio, os
+from pathlib import Path
+from app.storage import FolderStorage
+async def chunks():
+    yield b"what they said"
+    os.kill(os.getpid(), 9)
+asyncio.run(FolderStorage(Path({str(tmp_path)!r})).put("recordings/aa/call_x.wav", chunks(), max_bytes=10**9))
+"""
+    subprocess.run([sys.executable, "-c", killed], env=dict(os.environ), check=False)
+    assert len(list(tmp_path.rglob("*.part"))) == 1
+    await FolderStorage(tmp_path).delete(["recordings/aa/call_x", "recordings/aa/call_x.wav"])
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+async def test_an_engine_that_answers_with_what_is_no_text(house_with: MakeHouse) -> None:
+    said = Recognition(((Word(" Hel\0lo?", 0, 1),), (Word(" Yes\ud800.", 2, 3),)), "en")
+    house = await completed(await house_with(Scripted(recording=WAV), Heard(said)))
+    await house.run("fetch_recording")
+    await house.run("transcribe")
+    made = await house.transcript()
+    assert made.status == "ready"
+    assert [turn["content"] for turn in made.history or ()] == ["Hello?", "Yes?."]
+
+
+async def test_an_unexpected_failure_tells_clients_nothing_of_the_inside(house_with: MakeHouse) -> None:
+    house = await completed(await house_with(Scripted(recording=WAV), Heard(RuntimeError("[SQL: SELECT secret]"))))
+    await house.run("fetch_recording")
+    await house.run_until_given_up("transcribe")
+    assert (await house.transcript()).failure == (
+        "Something went wrong on the server, again and again. Its log has more under the call's id"
+    )
+
+
+async def test_a_transcript_whose_recording_is_gone_comes_to_an_end(house_with: MakeHouse) -> None:
+    """Retention took it, and somebody asked for the transcript in between."""
+    house = await completed(await house_with(Scripted(recording=WAV)))
+    await house.run("fetch_recording")
+    async with house.context.db.transaction() as session:
+        await session.execute(delete(Recording).where(Recording.call_id == house.call_id))
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "failed"
