@@ -31,7 +31,7 @@ from passlib.hash import argon2
 from app import accounts
 from app.db import Database
 from app.security import Tokens
-from bench import recent
+from bench import receivers, recent
 from bench.installation import Installation, free_port, processes
 
 EMAIL, PASSWORD = "bench@example.com", "a benchmark's password"
@@ -249,6 +249,7 @@ def main() -> None:
         finally:
             house.stop()
     recent.run(calls=1_000_000)
+    receivers.run(waiting=10_000)
 
 
 if __name__ == "__main__":
