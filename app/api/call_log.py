@@ -39,10 +39,12 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _seconds(value: str | None) -> int | None:
+def _seconds(value: Any) -> int | None:
     """Kept as text until here, because JSON numbers, digits, decimals and `00:01:05` are all seen."""
     if value is None:
         return None
+    if not isinstance(value, str):
+        raise ValueError("must be seconds, or hours:minutes:seconds")
     parts = [part.partition(".")[0] for part in value.strip().split(":")]
     if len(parts) > 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise ValueError("must be seconds, or hours:minutes:seconds")

@@ -187,6 +187,7 @@ async def test_content_types_and_spellings(client: httpx.AsyncClient, db: Databa
         (b'{"customer_number": "919999999999", "status": "x", "recording": "file:///x"}', "application/json", 422),
         (b'{"customer_number": "919999999999", "status": "x", "duration": "soon"}', "application/json", 422),
         (b'{"customer_number": "919999999999", "status": "x", "duration": 9999999999}', "application/json", 422),
+        (b'{"customer_number": "919999999999", "status": "x", "duration": {}}', "application/json", 422),
         (
             b'{"customer_number": "919999999999", "status": "x", "customer_crm_id": "no\\u0000"}',
             "application/json",
