@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app import tasks
 from app.db import Database
 from app.errors import NoSuchCall, NotYourCall
-from app.models import Call, CallType, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallType, Recording, TaskKind, Transcript, TranscriptStatus
 from app.telephony.base import CallStatus
 
 
@@ -98,7 +99,7 @@ _VIEW = (
         Transcript.created_at.label("transcript_created_at"),
         Transcript.updated_at.label("transcript_updated_at"),
         Recording.call_id.is_not(None).label("has_recording"),
-        exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING).label("recording_owed"),
+        tasks.is_owed(TaskKind.FETCH_RECORDING).label("recording_owed"),
     )
     .select_from(Call)
     .join(Transcript, Transcript.call_id == Call.id)

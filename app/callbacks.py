@@ -28,7 +28,7 @@ from app.security import RecordingLinks
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
 """How long to wait after each attempt that failed; then it is given up. As Standard Webhooks recommends."""
 
-_LONGEST_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
+LONGEST_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
 """How long the schedule lasts at most, but for what a receiver asks with Retry-After."""
 
 _LINK_SECONDS = 1.2 * len(SCHEDULE_SECONDS) * max(SCHEDULE_SECONDS) + 86400
@@ -57,7 +57,8 @@ async def tell_recording(session: AsyncSession, call_id: str) -> None:
         return
     if call.call_type == CallType.INBOUND:
         await tell_end(session, call_id)
-    await _tell_disabled(session, call)
+    else:
+        await _tell_disabled(session, call)
 
 
 async def _tell_disabled(session: AsyncSession, call: CallView) -> None:
@@ -151,7 +152,7 @@ class Message:
 async def next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
     """The oldest callback of the call that is still to be delivered."""
     due_in = func.extract("epoch", Delivery.next_attempt_at - func.now()).label("due_in")
-    is_over = (Delivery.began_at < func.now() - timedelta(seconds=_LONGEST_SECONDS)).label("is_over")
+    is_over = (Delivery.began_at < func.now() - timedelta(seconds=LONGEST_SECONDS)).label("is_over")
     query = select(Delivery, due_in, is_over).where(
         Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING
     )
@@ -194,9 +195,9 @@ async def delivered(session: AsyncSession, message: Message, answer: str) -> Non
     await _end(session, message, DeliveryStatus.DELIVERED, answer)
 
 
-async def given_up(session: AsyncSession, message: Message, answer: str) -> None:
-    """It is not tried any more: the schedule is over."""
-    await _end(session, message, DeliveryStatus.FAILED, answer)
+async def given_up(session: AsyncSession, message: Message, answer: str, *, tried: bool) -> None:
+    """It is not tried any more: the schedule is over. `tried`: this attempt was made."""
+    await _end(session, message, DeliveryStatus.FAILED, answer, tried=tried)
 
 
 async def stop(session: AsyncSession, message: Message, answer: str) -> None:
@@ -224,11 +225,13 @@ async def failed(session: AsyncSession, message: Message, answer: str, *, again_
     )
 
 
-async def _end(session: AsyncSession, message: Message, status: DeliveryStatus, answer: str) -> None:
+async def _end(
+    session: AsyncSession, message: Message, status: DeliveryStatus, answer: str, *, tried: bool = True
+) -> None:
     await session.execute(
         update(Delivery)
         .where(Delivery.id == message.id)
-        .values(status=status, attempts=Delivery.attempts + 1, last_answer=answer, ended_at=func.now())
+        .values(status=status, attempts=message.attempts + tried, last_answer=answer, ended_at=func.now())
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import call_state, callbacks, dids, recordings, tasks, transcripts
 from app.db import Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
-from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptStatus
+from app.models import Call, CallEventRow, Queue, TaskKind, TranscriptStatus
 from app.security import Claims
 from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
 
@@ -194,7 +194,7 @@ class Remains:
 
 async def get_remains(session: AsyncSession, call_id: str) -> Remains:
     """What there is to clear up at the provider."""
-    owed = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING)
+    owed = tasks.is_owed(TaskKind.FETCH_RECORDING)
     unanswered = func.coalesce(Call.customer_dialed_at, case((Call.provider_reference.is_(None), Call.dialed_at)))
     ago = func.extract("epoch", func.now() - unanswered)
     row = (
@@ -295,7 +295,7 @@ async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
-    if call.status == CallStatus.TIMED_OUT and event.has_recording:  # it is corrected, and so may its transcript be
+    if call.status == CallStatus.TIMED_OUT and _has_recording(call, event):  # corrected, and so may its transcript be
         await transcripts.ask_again(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
@@ -328,8 +328,14 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     # Whoever ended it: the other leg is let go, and nothing stays behind at the provider, not even of a call that was
     # waiting in the queue again.
     await tasks.add(session, TaskKind.HANGUP, call.id)
-    if event.has_recording:
+    has_recording = _has_recording(call, event)
+    if has_recording:
         await recordings.expect(session, call.id)
     await callbacks.tell_end(session, call.id)
-    if not event.has_recording:
+    if not has_recording:
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])
+
+
+def _has_recording(call: Call, event: CallEvent) -> bool:
+    """Who tells of the end may not know what a report told before."""
+    return event.has_recording or call.recording_url is not None

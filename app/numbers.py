@@ -21,6 +21,12 @@ def did_key(number: str) -> str:
     return number[2:] if len(number) == 12 and number.startswith("91") else number
 
 
+def spellings(number: str) -> set[str]:
+    """The ways in which this number may have been written: with India's 91, and without."""
+    key = did_key(number)
+    return {number, key, f"91{key}"} if len(key) == 10 else {number}
+
+
 def mask(number: str) -> str:
     """The number with its first five characters as `x`, as the vendor's newest API shows it."""
     return "x" * min(5, len(number)) + number[5:]

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks, transcripts
-from app.models import Call, Recording, Task, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, Recording, TaskKind, Transcript, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -49,16 +49,16 @@ def _place(call_id: str) -> str:
 
 
 async def expect(session: AsyncSession, call_id: str) -> None:
-    """There is a recording of the call: it is owed, and then its transcript. One that is stored already stays."""
+    """There is a recording of the call: it is owed from now on, and then its transcript. One that is stored stays. With
+    the call's lock."""
     if await find(session, call_id) is None:
-        await tasks.hasten_call(session, TaskKind.FETCH_RECORDING, call_id)
+        await tasks.restart(session, TaskKind.FETCH_RECORDING, call_id)
     elif await _wants_transcript(session, call_id):
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
 
 async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
-    """The recording is stored; its transcript is owed from now on, if one was asked for."""
-    await tasks.lock_call(session, call_id)
+    """The recording is stored; its transcript is owed from now on, if one was asked for. With the call's lock."""
     values = {
         "storage_key": stored.key,
         "content_type": content_type,
@@ -75,24 +75,20 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
 
-async def give_up(session: AsyncSession, call_id: str, reason: str, *, tried: str | None) -> None:
-    """There will be no recording, and so no transcript; unless a report has meanwhile named another place than the one
-    that was tried."""
-    await tasks.lock_call(session, call_id)
+async def give_up(session: AsyncSession, call_id: str, reason: str) -> bool:
+    """There will be no recording, and so no transcript. False: it is stored all the same. With the call's lock."""
     if await find(session, call_id) is not None:
-        return
-    if await session.scalar(select(Call.recording_url).where(Call.id == call_id)) != tried:
-        await tasks.add(session, TaskKind.FETCH_RECORDING, call_id)
-        return
+        return False
     await callbacks.tell_recording(session, call_id)
     await transcripts.fail(session, call_id, reason)
+    return True
 
 
 async def is_wanted(session: AsyncSession, call_id: str) -> bool:
     """Whether the call has, or is still to get, a recording."""
-    owed = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING)
     stored = exists().where(Recording.call_id == Call.id)
-    return bool(await session.scalar(select(or_(owed, stored)).where(Call.id == call_id)))
+    wanted = select(or_(stored, tasks.is_owed(TaskKind.FETCH_RECORDING))).where(Call.id == call_id)
+    return bool(await session.scalar(wanted))
 
 
 async def _wants_transcript(session: AsyncSession, call_id: str) -> bool:

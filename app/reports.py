@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_views, calls, dids, recordings, tasks, transcripts, vendor
+from app import call_views, calls, dids, numbers, recordings, tasks, transcripts, vendor
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
 from app.models import Call, CallType, Did, TaskKind, Transcript, TranscriptStatus, User
@@ -57,6 +57,7 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     )
     call.reported_seconds = report.seconds if report.seconds is not None else call.reported_seconds
     call.reported_talk_seconds = report.talk_seconds if report.talk_seconds is not None else call.reported_talk_seconds
+    elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
     call.recording_url = report.recording_url or call.recording_url
     call.agent_number = call.agent_number or report.agent_number
     call.did = call.did or report.did
@@ -77,13 +78,20 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
         await calls.apply_events(session, call.id, [end], max_call_seconds=settings.max_call_seconds, by_report=True)
     elif ended_before:
         call.hangup_cause = cause or call.hangup_cause
-        if report.recording_url and not await recordings.is_wanted(session, call.id):  # the end was told without it
-            await transcripts.ask_again(session, call.id)
-            await recordings.expect(session, call.id)
+        await _maybe_fetch(session, call, elsewhere=elsewhere)
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
     return view
+
+
+async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) -> None:
+    """The end was told without a recording, or with another place than this one, where it still was not found."""
+    if call.recording_url is None or await recordings.find(session, call.id) is not None:
+        return
+    if elsewhere or not await recordings.is_wanted(session, call.id):
+        await transcripts.ask_again(session, call.id)
+        await recordings.expect(session, call.id)
 
 
 async def _find(session: AsyncSession, user_id: str | None, report: Report) -> Call:
@@ -107,26 +115,22 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
             if did is None
             else "did: this number is nobody's. `ringback dids assign` gives it to a user"
         )
-    owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
-    if await session.scalar(owner) is None:  # they were being erased, which we waited for
-        raise ValidationFailed("did: this number is nobody's any more")
     number = did.number if did is not None else report.did
     # Whoever reports of this number and customer at the same time waits here, and then finds what we add.
-    told = "\n".join((owner_id, number or "", report.customer_number))
+    told = "\n".join((owner_id, numbers.did_key(number or ""), report.customer_number))
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(told, 0))))
     known = await _known(session, owner_id, number, report)
     return known or await _add(session, owner_id, did, number, report, settings)
 
 
 async def _known(session: AsyncSession, owner_id: str, number: str | None, report: Report) -> Call | None:
-    """The call of an earlier report. Its date tells one from another; reports without a date are of the newest call
-    that they can be of."""
+    """The call of an earlier report: that of the same date; of reports without one the newest, if it can be that."""
     query = (
         select(Call)
         .where(
             Call.user_id == owner_id,
             Call.customer_number == report.customer_number,
-            Call.did.is_not_distinct_from(number),
+            Call.did.is_(None) if number is None else Call.did.in_(numbers.spellings(number)),
             Call.reported_date.is_not_distinct_from(report.call_date),
             Call.only_reported,
         )
@@ -138,18 +142,26 @@ async def _known(session: AsyncSession, owner_id: str, number: str | None, repor
     if report.call_date is None:
         query = query.where(Call.created_at > func.now() - _LONGEST_LIFE)
     call = (await session.scalars(query)).one_or_none()
-    now = datetime.now(UTC)
-    if call is None or report.call_date is not None or call.ended_at is None:
-        return call
+    return call if call is not None and (report.call_date is not None or _can_be(call, report)) else None
+
+
+def _can_be(call: Call, report: Report) -> bool:
+    """Whether a report without a date can be of this call: it is not over, or it was over just now, in the same way."""
+    if call.ended_at is None:
+        return True
+    ago = datetime.now(UTC) - call.ended_at
     if call.status == CallStatus.TIMED_OUT:
-        return call if now - call.ended_at < _LATE else None
-    other = report.recording_url is not None and call.recording_url not in (None, report.recording_url)
-    return call if now - call.ended_at < _REPEATED and not other else None
+        return ago < _LATE
+    same_recording = report.recording_url is None or call.recording_url in (None, report.recording_url)
+    return ago < _REPEATED and same_recording and vendor.reported_status(report.status) == call.status
 
 
 async def _add(
     session: AsyncSession, owner_id: str, did: Did | None, number: str | None, report: Report, settings: Settings
 ) -> Call:
+    owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
+    if await session.scalar(owner) is None:  # they were being erased, which we waited for
+        raise ValidationFailed("did: this number is nobody's any more")
     inbound = (report.call_type or CallType.INBOUND).casefold() == CallType.INBOUND
     now = datetime.now(UTC)
     call = Call(

@@ -10,8 +10,9 @@ A task exists if and only if the change that caused it was committed. Its life:
 A worker that dies, or is frozen past its lease, loses the task to another; what the first one then tries to write is
 rolled back with its `finish`. A hint that is lost costs seconds: the sweep hints again what is overdue.
 
-Whoever writes for a call, its tasks included, locks the call's row first (`lock_call`; `finish` does it). So what was
-looked at under the lock stays so until the commit, and no two transactions wait for each other.
+Whoever adds, finishes or decides something for a call locks the call's row first (`lock_call`; `finish` does it), and
+only then whatever else it needs: the user, their numbers. So what was looked at under the lock stays so until the
+commit, and no two transactions wait for each other.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -185,18 +186,29 @@ async def hasten(db: Database, kind: TaskKind) -> None:
 
 
 async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
-    """Have this work of the call done now: the task it waits in is made due, or one is added. Call it with the call's
-    lock."""
+    """Have this work of the call done now: the task it waits in is made due, with its attempts all before it, or one is
+    added. With the call's lock."""
     hastening = (
         update(Task)
         .where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it())
-        .values(due_at=func.now(), lease_token=None)
-        .returning(Task.id, Task.attempts)
+        .values(due_at=func.now(), lease_token=None, attempts=0)
+        .returning(Task.id)
     )
-    for row in await session.execute(hastening):
-        hint_after_commit(session, AddedTask(row.id, QUEUE_OF[kind], 0.0, row.attempts))
+    for task_id in await session.scalars(hastening):
+        hint_after_commit(session, AddedTask(task_id, QUEUE_OF[kind]))
         return
     await add(session, kind, call_id)
+
+
+async def restart(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
+    """Have this work of the call done anew; who is at it loses it. With the call's lock."""
+    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id))
+    await add(session, kind, call_id)
+
+
+def is_owed(kind: TaskKind) -> ColumnElement[bool]:
+    """Whether such a task of the call is open, as part of a statement on calls."""
+    return exists().where(Task.call_id == Call.id, Task.kind == kind)
 
 
 def _nobody_has_it() -> ColumnElement[bool]:
@@ -268,7 +280,7 @@ class Hints:
                         job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
                         due = now + int(task.delay * 1000)
                         pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)
-                        pipe.zadd(arq_queue(task.queue), {job_id: due}, nx=True)
+                        pipe.zadd(arq_queue(task.queue), {job_id: due}, lt=True)  # never later than it was
                     await pipe.execute()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("hints_lost", tasks=len(batch), error=repr(error))

@@ -145,13 +145,17 @@ async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
 
 
 async def ask_again(session: AsyncSession, call_id: str) -> None:
-    """A transcript that had failed is owed once more, and its end will be told once more."""
+    """A transcript that had failed is owed once more, and its end will be told once more; that there will be none, too,
+    since it is told with the recording, which has only now become known."""
     await tasks.lock_call(session, call_id)
+    anew = {"round": Transcript.round + 1, "updated_at": func.now()}
+    again = update(Transcript).where(Transcript.call_id == call_id)
     await session.execute(
-        update(Transcript)
-        .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.FAILED)
-        .values(status=TranscriptStatus.PENDING, failure=None, round=Transcript.round + 1, updated_at=func.now())
+        again.where(Transcript.status == TranscriptStatus.FAILED).values(
+            status=TranscriptStatus.PENDING, failure=None, **anew
+        )
     )
+    await session.execute(again.where(Transcript.status == TranscriptStatus.DISABLED).values(**anew))
 
 
 async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) -> CallView:

@@ -1,5 +1,5 @@
-"""Once an hour, one of the calls workers deletes what is over: logins, workers that are no more, and what has been kept
-for long enough. Beside the sweep and not in it: to delete thousands of recordings may take its time."""
+"""Every hour the calls workers, one at a time, delete what is over: logins, workers that are no more, and what has been
+kept for long enough. Beside the sweep and not in it: to delete thousands of recordings may take its time."""
 
 import asyncio
 from datetime import timedelta

@@ -28,3 +28,13 @@ class Context:
     """Of callbacks."""
     recording_hosts: Hosts
     """Which reports name."""
+
+
+def receivers(settings: Settings) -> Hosts:
+    """Shares of what one callbacks worker sends."""
+    return Hosts(settings.callback_concurrency, each=settings.callback_receiver_concurrency)
+
+
+def recording_hosts(settings: Settings) -> Hosts:
+    """Shares of what one calls worker fetches: of two hands or more, half are left to dial."""
+    return Hosts(max(1, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10))

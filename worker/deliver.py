@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks.webhooks import Webhook
 
 from app import callbacks, tasks
-from app.callbacks import SCHEDULE_SECONDS, Message
+from app.callbacks import LONGEST_SECONDS, SCHEDULE_SECONDS, Message
 from app.models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.tasks import ClaimedTask
@@ -31,8 +31,8 @@ class _Outcome:
     told: str
     delivered: bool = False
     gone: bool = False
-    over: bool = False
-    """There is to be no other attempt."""
+    tried: bool = True
+    """If not, there is to be no other attempt."""
     retry_after: float = 0.0
 
 
@@ -56,12 +56,12 @@ async def _try(context: Context, message: Message) -> tuple[_Outcome | None, flo
     try:
         receiver = host_of(message.url)
     except ValueError as error:
-        return _Outcome(f"{message.url} cannot be requested: {error}", over=True), 0.0
+        return _Outcome(f"{message.url} cannot be requested: {error}", tried=False), 0.0
     wait = context.receivers.wait(receiver)
     if not wait:
         return await _send(context, message, receiver), 0.0
-    if message.is_over and context.receivers.is_silent(receiver):
-        return _Outcome("Its receiver gave no answer to any callback in all that time", over=True), 0.0
+    if message.is_over and context.receivers.silent_for(receiver) > LONGEST_SECONDS:
+        return _Outcome("Its receiver gave no answer to any callback in all that time", tried=False), 0.0
     return None, wait
 
 
@@ -95,12 +95,12 @@ async def _note(session: AsyncSession, message: Message, outcome: _Outcome) -> N
         await callbacks.delivered(session, message, outcome.told)
     elif outcome.gone:
         await callbacks.stop(session, message, outcome.told)
-    elif outcome.over or message.attempts >= len(SCHEDULE_SECONDS):
-        await callbacks.given_up(session, message, outcome.told)
+    elif not outcome.tried or message.attempts >= len(SCHEDULE_SECONDS):
+        await callbacks.given_up(session, message, outcome.told, tried=outcome.tried)
     else:
         pause = SCHEDULE_SECONDS[message.attempts] * random.uniform(1, 1 + _JITTER)
         await callbacks.failed(session, message, outcome.told, again_after=max(pause, outcome.retry_after))
-    attempt = message.attempts + 1
+    attempt = message.attempts + outcome.tried
     log.info("callback", message=message.message_id, callback=message.event, attempt=attempt, ok=outcome.delivered)
 
 

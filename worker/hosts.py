@@ -24,8 +24,8 @@ _SPACING_SECONDS = 0.05
 @dataclass(slots=True)
 class _Host:
     under_way: int = 0
-    silent: bool = False
-    """Its last request got no answer."""
+    silent_since: float | None = None
+    """When a request first got no answer, by the monotonic clock; None: its last one got one."""
     seconds: float = 1.0
     """How long its last request took."""
     next_turn: float = 0.0
@@ -41,7 +41,7 @@ class Hosts:
         self._each = each
         self._under_way = 0
         self._known: LRUCache[str, _Host] = LRUCache(_REMEMBERED)
-        self._silent = _Host(silent=True)  # those who wait for a silent host stand in one line, whichever it is
+        self._silent = _Host()  # those who wait for a silent host stand in one line, whichever it is
 
     def wait(self, name: str) -> float:
         """In how many seconds to come back with a request to this host; 0: it can be made now."""
@@ -51,18 +51,19 @@ class Hosts:
             return 0.0
         now = monotonic()
         line, spacing = host, min(host.seconds / max(1, share), _SPACING_SECONDS)
-        if host.silent:
+        if host.silent_since is not None:
             line, spacing = self._silent, _SPACING_SECONDS
         line.next_turn = max(line.next_turn, now) + spacing
         return max(line.next_turn - now, _SHORTEST_WAIT_SECONDS) * random.uniform(1, 1.2)
 
-    def is_silent(self, name: str) -> bool:
-        """Whether the host gave no answer when it was last asked."""
-        return self._known.setdefault(name, _Host()).silent
+    def silent_for(self, name: str) -> float:
+        """For how many seconds the host has given no answer to anything; 0: its last request got one."""
+        since = self._known.setdefault(name, _Host()).silent_since
+        return 0.0 if since is None else monotonic() - since
 
     def _share(self, host: _Host) -> int:
         free = self._at_once - self._under_way
-        if host.silent:
+        if host.silent_since is not None:
             return 1 if free > self._at_once // 2 else 0
         return min(self._each, free)
 
@@ -76,10 +77,10 @@ class Hosts:
         try:
             yield
         except OutboundError as error:
-            host.silent = error.no_answer
+            host.silent_since = (host.silent_since or began) if error.no_answer else None
             raise
         else:
-            host.silent = False
+            host.silent_since = None
         finally:
             host.seconds = monotonic() - began
             host.under_way -= 1

@@ -21,8 +21,7 @@ from app.models import Queue
 from app.settings import Settings
 from app.tasks import Hints, arq_pool, arq_queue
 from worker import cleaning
-from worker.context import Context
-from worker.hosts import Hosts
+from worker.context import Context, receivers, recording_hosts
 from worker.listener import Listener
 from worker.runner import run_task
 from worker.sweep import Sweep
@@ -155,9 +154,8 @@ def _open(settings: Settings) -> Context:
         summarizer=providers.summarizer(settings),
         outbound=providers.outbound(settings),
         links=providers.links(settings),
-        receivers=Hosts(settings.callback_concurrency, each=settings.callback_receiver_concurrency),
-        # Half of a worker's hands at most: the others dial.
-        recording_hosts=Hosts(max(2, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10)),
+        receivers=receivers(settings),
+        recording_hosts=recording_hosts(settings),
     )
 
 

@@ -8,7 +8,7 @@ import structlog
 from app import calls, recordings, tasks
 from app.models import TaskKind
 from app.outbound import host_of
-from app.storage import Stored, TooLarge
+from app.storage import StorageError, Stored, TooLarge
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import RecordingUnavailable
 from worker.context import Context
@@ -30,10 +30,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         else:
             stored, content_type = await _from_url(context, task.call_id, url)
     except (RecordingUnavailable, TooLarge) as error:
-        async with tasks.transaction(context.db, context.hints) as session:
-            await tasks.finish(session, task)
-            await recordings.give_up(session, task.call_id, f"There is no usable recording: {error}", tried=url)
-            await tasks.add(session, TaskKind.HANGUP, task.call_id)
+        await give_up(context, task, f"There is no usable recording: {error}")
         return
     try:
         async with tasks.transaction(context.db, context.hints) as session:
@@ -44,6 +41,18 @@ async def run(context: Context, task: ClaimedTask) -> None:
         await _delete_if_nobodys(context, task.call_id, stored)
         raise
     log.info("recording_stored", call_id=task.call_id, bytes=stored.size_bytes)
+
+
+async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
+    """There will be no recording; nothing of it stays behind, here or at the provider."""
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.finish(session, task)
+        await tasks.add(session, TaskKind.HANGUP, task.call_id)
+        if await recordings.give_up(session, task.call_id, reason):
+            try:
+                await context.storage.delete(recordings.storage_keys(task.call_id))
+            except StorageError as error:  # which may be why it is given up
+                log.error("not_deleted", call_id=task.call_id, error=str(error))
 
 
 async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:

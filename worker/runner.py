@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from app import calls, recordings, tasks, transcripts
+from app import calls, tasks, transcripts
 from app.db import is_unreachable
 from app.models import TaskKind
 from app.outbound import OutboundError
@@ -33,13 +33,6 @@ async def _leave_it(context: Context, task: ClaimedTask, reason: str) -> None:
     log.error("left_at_the_provider", call_id=task.call_id, reason=reason)
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
-
-
-async def _give_up_recording(context: Context, task: ClaimedTask, reason: str) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
-        await tasks.finish(session, task)
-        url = await calls.get_recording_url(session, task.call_id)
-        await recordings.give_up(session, task.call_id, reason, tried=url)
 
 
 async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> None:
@@ -76,7 +69,7 @@ WORK: dict[TaskKind, _Work] = {
     TaskKind.CONNECT: _Work(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
     TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
     TaskKind.HANGUP: _Work(hangup.run, _leave_it, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
-    TaskKind.FETCH_RECORDING: _Work(recording.run, _give_up_recording, (1, 2, 5, 15, 30, 60, 120, 300, 900, 1800)),
+    TaskKind.FETCH_RECORDING: _Work(recording.run, recording.give_up, (1, 2, 5, 15, 30, 60, 120, 300, 900, 1800)),
     TaskKind.DELIVER: _Work(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
     TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
 }

@@ -268,7 +268,7 @@ def _filters(asked: RecentFilters) -> Filters:
 
 def _digits(part: str | None) -> str | None:
     """Numbers are stored without their plus, which a URL also makes a blank of."""
-    return part and part.lstrip("+ ")
+    return None if part is None else part.lstrip("+ ") or None
 
 
 def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | None:

@@ -1,9 +1,9 @@
 """Recordings in a folder."""
 
 import asyncio
-import glob
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -90,6 +90,11 @@ class FolderStorage:
 
 
 def _delete_all(paths: list[Path]) -> None:
+    names: dict[Path, set[str]] = defaultdict(set)
     for path in paths:
-        for found in (path, *path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}")):
-            found.unlink(missing_ok=True)
+        names[path.parent].add(path.name)
+    for folder, wanted in names.items():
+        for found in folder.iterdir() if folder.is_dir() else ():
+            whole = found.name[1:].rsplit(".", 2)[0] if found.name.endswith(_PARTIAL) else found.name
+            if whole in wanted:
+                found.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ def upgrade() -> None:
 
     op.drop_index("uq_tasks_deliver", table_name="tasks")
     op.execute(
-        "DELETE FROM tasks a USING tasks b WHERE b.kind = a.kind AND b.call_id = a.call_id AND b.id < a.id "
+        "DELETE FROM tasks a USING tasks b WHERE b.kind = a.kind AND b.call_id = a.call_id AND (b.attempts, b.id) < (a.attempts, a.id) "
         "AND a.kind IN ('track', 'fetch_recording', 'transcribe', 'deliver')"
     )
     op.create_index("uq_tasks_one", "tasks", ["call_id", "kind"], unique=True, postgresql_where=sa.text(_ONE))

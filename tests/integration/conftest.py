@@ -21,8 +21,7 @@ from tests.conftest import bearer
 from tests.integration.command import Ringback
 from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
-from worker.context import Context
-from worker.hosts import Hosts
+from worker.context import Context, receivers, recording_hosts
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         summarizer=RulesSummarizer(),
         outbound=Outbound(parse_networks("127.0.0.0/8")),
         links=providers.links(migrated),
-        receivers=Hosts(migrated.callback_concurrency, each=migrated.callback_receiver_concurrency),
-        recording_hosts=Hosts(max(2, migrated.call_concurrency // 2), each=max(1, migrated.call_concurrency // 10)),
+        receivers=receivers(migrated),
+        recording_hosts=recording_hosts(migrated),
     )
     yield opened
     await opened.outbound.aclose()

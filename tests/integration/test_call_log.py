@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from app import accounts, calls
 from app.db import Database
@@ -25,6 +25,7 @@ from worker.context import Context
 from worker.runner import WORK, run_task
 
 LOG = "/api/calls/call-log"
+SPELT = ("911234567890", "1234567890", "+91 1234567890".replace(" ", ""))
 PROVIDER = {"X-Greeter-Username": "greeter", "X-Greeter-Password": "a provider's"}
 
 
@@ -356,6 +357,11 @@ async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, u
     await age(second, minutes=11)
     third = await told_of(status="NoAnswered")
     assert third not in (first, second), "a customer who calls again later is not a repeat"
+    answered = await told_of(status="Answered", duration=60)
+    assert answered not in (first, second, third), "nor is one whose call is taken now"
+    await age(answered, minutes=11)
+    async with db.transaction() as session:
+        await session.execute(delete(Call).where(Call.id == answered))
     repeats = await asyncio.gather(*(told_of(status="NoAnswered") for _ in range(10)))
     assert set(repeats) == {third}
     other = await report(client, customer_number="918888888888", did=did.number, status="NoAnswered")
@@ -384,6 +390,19 @@ async def test_an_inbound_call_that_nobody_took(client: httpx.AsyncClient, db: D
     assert await told(db, data["call_id"]) == ["call.not_answered", "transcript.disabled"]
 
 
+async def test_a_recording_that_was_told_of_before_the_end_is_fetched_all_the_same(
+    client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    await report(client, status="ringing", customer_crm_id=call_id, recording="http://127.0.0.1:1/a.wav")
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
+        silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
+        await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
+        fetch = select(Task.id).filter_by(call_id=call_id, kind="fetch_recording")
+        assert await session.scalar(fetch) is not None
+    assert (await transcript(db, call_id)).status == "pending"
+
+
 async def test_an_inbound_call_without_an_end_times_out(
     context: Context, client: httpx.AsyncClient, db: Database, user: User
 ) -> None:
@@ -407,6 +426,9 @@ async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Data
     told = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
     assert "dids assign" in told
     foreign = await add_did(db, await new_user(db))
+    own = await bearer(client, user)
+    same = {(await client.post(LOG, json={**body, "did": n}, headers=own)).json()["data"]["call_id"] for n in SPELT}
+    assert len(same) == 1
     mine = await bearer(client, user)
     error_of(await client.post(LOG, json={**body, "did": foreign.number}, headers=mine), 403)
 

@@ -104,7 +104,7 @@ async def test_that_no_transcript_comes_is_told_with_the_recording(context: Cont
         async with tasks.transaction(context.db, context.hints) as session:
             await session.execute(delete(Task).where(Task.call_id == call_id, Task.kind == "fetch_recording"))
             if not stored:
-                await recordings.give_up(session, call_id, "It is gone", tried=None)
+                await recordings.give_up(session, call_id, "It is gone")
         if stored:
             await save_recording(context, call_id)
         await send_all(context, call_id)
@@ -166,3 +166,18 @@ async def test_a_retried_transcript_is_told_again(context: Context, user: User) 
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.failed", "transcript.failed", "transcript.ready"]
     assert len({heard.id for heard in receiver.heard}) == 4
+
+
+async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came_late(
+    context: Context, user: User
+) -> None:
+    async with listening(Receiver()) as receiver:
+        call_id = await new_call(context, user, receiver.url, transcript=False)
+        await end(context, call_id, CallStatus.TIMED_OUT)
+        async with tasks.transaction(context.db, context.hints) as session:
+            answered = CallEvent("reported", CallStatus.COMPLETED, datetime.now(UTC), has_recording=True)
+            await calls.apply_events(session, call_id, [answered], max_call_seconds=60, by_report=True)
+        await save_recording(context, call_id)
+        await send_all(context, call_id)
+    assert events(receiver) == ["call.temporaryfailed", "transcript.disabled", "call.answered", "transcript.disabled"]
+    assert json.loads(receiver.heard[3].body)["data"]["recording"].startswith("http")

@@ -362,6 +362,7 @@ async def test_recent(client: httpx.AsyncClient, db: Database, migrated: Setting
         assert {key: value for key, value in found["filters"].items() if value is not None} == {
             key: value for key, value in params.items() if key not in ("limit", "page")
         }
+    assert (await listed(did="+"))["total"] == 3
     blank = await listed(status="", date_from="", did="")
     assert (blank["total"], set(blank["filters"].values())) == (3, {None})
     assert (await listed(limit=2))["has_more"] is True

@@ -6,6 +6,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import time
 
 import pytest
 from aiohttp import web
@@ -13,8 +14,9 @@ from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
 from app import callbacks, tasks, transcripts
-from app.models import Delivery, Task, TaskKind, User
+from app.models import Delivery, Queue, Task, TaskKind, User
 from app.outbound import Outbound, OutboundError
+from app.tasks import arq_pool, arq_queue
 from app.telephony.base import CallStatus
 from tests.integration.house import is_waiting_for_a_lock
 from tests.integration.receiver import Receiver, listening
@@ -263,8 +265,13 @@ async def test_who_waits_for_a_silent_receiver_is_given_up_when_the_schedule_is_
         async with context.db.transaction() as session:
             long_ago = func.now() - timedelta(days=2)
             await session.execute(update(Delivery).where(Delivery.call_id == call_id).values(began_at=long_ago))
+        await send_due(own, call_id)
+        assert (await deliveries(context, call_id))[0].status == "pending", "that one request got no answer says little"
+        since = receivers._known["127.0.0.1:1"]
+        assert since.silent_since is not None
+        since.silent_since -= 2 * 86400
         await send_all(own, call_id)
-    assert [row.status for row in await deliveries(context, call_id)] == ["failed", "failed"]
+    assert [(row.status, row.attempts) for row in await deliveries(context, call_id)] == [("failed", 0)] * 2
     async with tasks.transaction(context.db, context.hints) as session:
         first = (await deliveries(context, call_id))[0]
         await callbacks.replay(session, await session.get_one(Delivery, first.id))
@@ -296,3 +303,29 @@ async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(con
         await transcripts.fail(session, call_id, "There is none")
     await giving_up
     assert [row.event for row in await deliveries(context, call_id)] == ["call.answered", "transcript.failed"]
+
+
+async def test_a_replay_of_what_waits_for_its_next_attempt_is_sent_at_once(context: Context, user: User) -> None:
+    """Whatever hint there is of the later time."""
+    call_id = await new_call(context, user, "http://127.0.0.1:1/")
+    await end(context, call_id, CallStatus.BUSY)
+    await send_due(context, call_id)
+
+    async def hinted_in() -> float:
+        async with context.db.transaction() as session:
+            task = (await session.scalars(select(Task).where(Task.call_id == call_id, Task.kind == "deliver"))).one()
+        job = f"task:{task.id}:{task.attempts}:0"
+        redis = arq_pool(context.settings.redis_url)
+        try:
+            while (due := await redis.zscore(arq_queue(Queue.CALLBACKS), job)) is None:
+                await asyncio.sleep(0.01)
+        finally:
+            await redis.aclose(close_connection_pool=True)
+        return float(due) / 1000 - time()
+
+    assert await hinted_in() > 2
+    async with tasks.transaction(context.db, context.hints) as session:
+        await callbacks.replay(session, (await deliveries(context, call_id))[0])
+    async with asyncio.timeout(60):
+        while await hinted_in() > 1:
+            await asyncio.sleep(0.01)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from sqlalchemy import delete, select
 
-from app import calls, reports, tasks
-from app.models import Call, Recording, Task
+from app import calls, recordings, reports, tasks
+from app.models import Call, Recording, Task, TaskKind
 from app.reports import Report
 from app.storage import FolderStorage
 from app.telephony import base
@@ -22,6 +23,7 @@ from tests.integration.house import Heard, House, MakeHouse, Scripted, completed
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
 from worker.hosts import Hosts
+from worker.runner import WORK
 
 WAV = Path(__file__).parents[1] / "audio/call_callback.wav"
 TALKING = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
@@ -82,6 +84,44 @@ async def test_a_place_that_is_reported_while_another_is_tried(house_with: MakeH
         await house.run("fetch_recording")
     await house.run("transcribe")
     assert (await house.transcript()).status == "ready"
+
+
+async def test_a_place_that_is_reported_when_all_attempts_at_another_are_spent(house_with: MakeHouse) -> None:
+    """Also while the last of them goes on: the new place has all attempts before it."""
+    house = await house_with(Scripted(recording=ProviderError("away")))
+    await completed(house)
+    for _ in WORK[TaskKind.FETCH_RECORDING].delays:
+        await house.run("fetch_recording")
+
+    class ReportedMeanwhile(Scripted):
+        async def open_recording(self, ref: base.CallRef, talk: Talk | None) -> base.Recording:
+            await reported(house.context, house.call_id, "http://127.0.0.1:1/a.wav")
+            raise ProviderError("away")
+
+    house.context = replace(house.context, provider=ReportedMeanwhile())
+    await house.run("fetch_recording")
+    assert (await house.transcript()).status == "pending"
+    for _ in WORK[TaskKind.FETCH_RECORDING].delays:
+        await house.run("fetch_recording")
+    assert (await house.transcript()).status == "pending"
+    await house.run("fetch_recording")
+    assert (await house.transcript()).status == "failed"
+
+
+async def test_what_was_stored_and_never_known_is_deleted_when_it_is_given_up(
+    house_with: MakeHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await house_with(Scripted(recording=WAV))
+    house.context = replace(house.context, storage=FolderStorage(tmp_path / "own"))
+    await completed(house)
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the database has no room")
+
+    monkeypatch.setattr(recordings, "save", fail)
+    await house.run_until_given_up("fetch_recording")
+    assert (await house.transcript()).status == "failed"
+    assert [path for path in (tmp_path / "own").rglob("*") if path.is_file()] == []
 
 
 async def test_a_slow_host_has_its_share_of_hands_and_who_waits_for_it_counts_no_attempt(house_with: MakeHouse) -> None:

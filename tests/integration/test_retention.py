@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Table, delete, func, select, text, update
 
-from app import accounts, dids, recordings, retention, tasks
-from app.errors import Conflict
+from app import accounts, dids, recordings, reports, retention, tasks
+from app.errors import Conflict, ValidationFailed
 from app.models import Base, Call, Delivery, Recording, Task, TaskKind, Transcript, User
+from app.reports import Report
 from app.storage import FolderStorage, StorageError
 from app.telephony.base import CallStatus
+from tests.conftest import new_user
 from tests.integration.house import is_waiting_for_a_lock
 from tests.integration.telling import end, new_call, save_transcript
 from worker import cleaning
@@ -172,6 +175,29 @@ async def test_what_comes_in_while_a_user_is_erased_is_not_left_behind(
     with pytest.raises(Conflict, match=call_id):
         await erasing
     assert len(files(tmp_path / "own")) == 1
+
+
+async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, tmp_path: Path) -> None:
+    """A report comes with its call's lock and wants the user; erasing has the user, and must have had the call."""
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    for n in range(10):
+        user = await new_user(own.db)
+        number = f"9160{n:08d}"
+        async with own.db.transaction() as session:
+            await dids.add(session, number, owner=user, max_channels=1)
+
+        async def report(number: str = number) -> None:
+            with suppress(ValidationFailed):
+                async with tasks.transaction(own.db, own.hints) as session:
+                    told = Report("919999999999", "NoAnswered", did=number)
+                    await reports.take(session, None, told, own.settings)
+
+        async def erase(user: User = user) -> None:
+            with suppress(Conflict):
+                await retention.erase_user(own.db, own.storage, user)
+
+        await report()
+        await asyncio.gather(*(report() for _ in range(4)), erase(), *(report() for _ in range(4)))
 
 
 async def test_a_user_with_a_live_call_is_shut_out_but_not_erased(context: Context, user: User) -> None:

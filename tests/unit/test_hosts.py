@@ -57,7 +57,7 @@ async def test_whoever_answers_with_a_refusal_is_not_silent() -> None:
     with pytest.raises(NotThere):
         async with hosts.request("one"):
             raise NotThere("404")
-    assert not hosts.is_silent("one")
+    assert hosts.silent_for("one") == 0
 
 
 async def test_all_that_gave_no_answer_together_take_half() -> None:
