@@ -16,6 +16,7 @@ import pytest
 import structlog
 from alembic import command
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from app import accounts
 from app.cli.migrate import alembic_config
@@ -63,6 +64,8 @@ def settings(servers: Servers) -> Settings:
         data_dir=servers.data_dir,
         secret_key=secrets.token_hex(32),
         simulator_speed=20,
+        provider_username="greeter",
+        provider_password=SecretStr("a provider's"),
     )
 
 

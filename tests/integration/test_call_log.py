@@ -1,48 +1,26 @@
 """Reports of calls by other systems, on the shipped application."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 
 from app import accounts, calls
 from app.db import Database
 from app.main import create_app
-from app.models import Call, Delivery, Did, Recording, Task, Transcript, User
+from app.models import Call, Recording, Task, User
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.answers import data_of, error_of
 from tests.conftest import bearer, client_of, new_user
 from tests.integration.current import CREATE, CREATED, add_did, order
 from tests.integration.receiver import Receiver, listening
+from tests.integration.reporting import LOG, PROVIDER, report, row, run, told, transcript
 from worker.context import Context
-from worker.runner import WORK, run_task
-
-LOG = "/api/calls/call-log"
-SPELT = ("911234567890", "1234567890", "+91 1234567890".replace(" ", ""))
-PROVIDER = {"X-Greeter-Username": "greeter", "X-Greeter-Password": "a provider's"}
-
-
-@pytest.fixture(scope="module")
-async def app(migrated: Settings) -> AsyncIterator[FastAPI]:
-    settings = migrated.model_copy(
-        update={"provider_username": "greeter", "provider_password": _secret("a provider's")}
-    )
-    application = create_app(settings)
-    async with application.router.lifespan_context(application):
-        yield application
-
-
-def _secret(value: str) -> Any:
-    from pydantic import SecretStr
-
-    return SecretStr(value)
+from worker.runner import WORK
 
 
 @pytest.fixture
@@ -52,34 +30,6 @@ async def call_id(client: httpx.AsyncClient, db: Database, user: User) -> str:
     body = order(did, transcript=True, callback_url="http://127.0.0.1:1/")
     answer = await client.post(CREATE, json=body, headers=await bearer(client, user))
     return str(data_of(answer, CREATED)["call_id"])
-
-
-async def report(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
-    body = {"customer_number": "919999999999", **fields}
-    return data_of(await client.post(LOG, json=body, headers=PROVIDER), "Call log stored")
-
-
-async def row(db: Database, call_id: str) -> Call:
-    async with db.transaction() as session:
-        return await session.get_one(Call, call_id)
-
-
-async def told(db: Database, call_id: str) -> list[str]:
-    async with db.transaction() as session:
-        return list(await session.scalars(select(Delivery.event).filter_by(call_id=call_id).order_by(Delivery.id)))
-
-
-async def transcript(db: Database, call_id: str) -> Transcript:
-    async with db.transaction() as session:
-        return (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
-
-
-async def run(context: Context, call_id: str, kind: str) -> None:
-    async with context.db.transaction() as session:
-        due = update(Task).where(Task.call_id == call_id, Task.kind == kind)
-        task_id = await session.scalar(due.values(due_at=func.now() - timedelta(seconds=1)).returning(Task.id))
-    assert task_id is not None, f"there is no {kind} task"
-    await run_task(context, task_id)
 
 
 # Who may
@@ -280,6 +230,19 @@ async def test_a_recording_is_fetched_from_its_url(
     assert data["recording"] == url, "who reports gets no link to what is stored here"
 
 
+async def test_a_recording_that_was_told_of_before_the_end_is_fetched_all_the_same(
+    client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    await report(client, status="ringing", customer_crm_id=call_id, recording="http://127.0.0.1:1/a.wav")
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
+        silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
+        await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
+        fetch = select(Task.id).filter_by(call_id=call_id, kind="fetch_recording")
+        assert await session.scalar(fetch) is not None
+    assert (await transcript(db, call_id)).status == "pending"
+
+
 async def test_a_recording_that_never_comes_ends_the_transcript(
     context: Context, client: httpx.AsyncClient, db: Database, call_id: str
 ) -> None:
@@ -299,141 +262,7 @@ async def test_a_recording_that_never_comes_ends_the_transcript(
     assert (await transcript(db, call_id)).status == "pending"
 
 
-# Calls that only reports tell of
-
-
-async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: Database, user: User) -> None:
-    headers = await bearer(client, user)
-    did: Did = await add_did(db, user)
-    config = {"phone_number_id": did.id, "callback_url": "http://127.0.0.1:1/in", "transcript": True}
-    await client.post("/api/calls/inbound-callback-url", json=config, headers=headers)
-    async with listening(Receiver(files={"/in.wav": b"RIFF"})) as server:
-        fields = {
-            "status": "Answered",
-            "did": did.number[2:],
-            "call_type": "inbound",
-            "call_date": "2026-03-05 10:00:00",
-            "duration": "61",
-            "answer_duration": 42,
-            "recording": f"http://127.0.0.1:{server.port}/in.wav",
-        }
-        data = await report(client, **fields)
-        assert (await report(client, **fields))["call_id"] == data["call_id"], "a repeat is no second call"
-        assert (await report(client, **{**fields, "did": did.number}))["call_id"] == data["call_id"], "nor with its 91"
-        other = await report(client, **{**fields, "call_date": "2026-03-05 11:00:00"})
-        assert other["call_id"] != data["call_id"]
-        call_id = data["call_id"]
-        assert await told(db, call_id) == [], "told only once its recording is stored"
-        await run(context, call_id, "fetch_recording")
-    assert await told(db, call_id) == ["call.answered"]
-    shown = (await client.get("/api/calls/recent?call_type=inbound", headers=headers)).json()["data"]
-    assert shown["total"] == 2
-    mine = next(call for call in shown["calls"] if call["call_id"] == call_id)
-    assert (mine["did"], mine["duration"], mine["answer_duration"]) == (did.number, "61", "42")
-    assert (mine["agent_number"], mine["call_type"], mine["transcript_status"]) == (None, "inbound", "pending")
-    async with db.transaction() as session:
-        body = await session.scalar(select(Delivery.body).filter_by(call_id=call_id))
-    assert json.dumps(body).count("xxxxx") == 1
-    seed = await client.get(f"/api/developer/calls/{call_id}/transcript", headers=headers)
-    assert seed.json()["data"]["transcript_status"] == "pending"
-
-
-async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, user: User) -> None:
-    did = await add_did(db, user)
-
-    async def told_of(**fields: Any) -> str:
-        return str((await report(client, did=did.number, call_type="inbound", **fields))["call_id"])
-
-    async def age(call_id: str, **by: float) -> None:
-        async with db.transaction() as session:
-            ended = {"ended_at": Call.ended_at - timedelta(**by)}
-            await session.execute(update(Call).where(Call.id == call_id).values(**ended))
-
-    first = await told_of(status="ringing")
-    assert await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/a.wav") == first, "it was live"
-    assert await told_of(status="Answered", duration=60) == first, "a repeat"
-    second = await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/b.wav")
-    assert second != first, "another recording is of another call"
-    await age(second, minutes=11)
-    third = await told_of(status="NoAnswered")
-    assert third not in (first, second), "a customer who calls again later is not a repeat"
-    answered = await told_of(status="Answered", duration=60)
-    assert answered not in (first, second, third), "nor is one whose call is taken now"
-    await age(answered, minutes=11)
-    async with db.transaction() as session:
-        await session.execute(delete(Call).where(Call.id == answered))
-    repeats = await asyncio.gather(*(told_of(status="NoAnswered") for _ in range(10)))
-    assert set(repeats) == {third}
-    other = await report(client, customer_number="918888888888", did=did.number, status="NoAnswered")
-    assert other["call_id"] != third
-    async with db.transaction() as session:
-        await session.execute(update(Call).where(Call.id == third).values(status="timed_out"))
-    await age(third, minutes=30)
-    assert await told_of(status="NoAnswered") == third, "a late report of a call that timed out"
-
-
-async def test_a_new_call_by_many_reports_at_once_is_one(client: httpx.AsyncClient, db: Database, user: User) -> None:
-    did = await add_did(db, user)
-    for more in ({}, {"call_date": "2026-03-05 10:00:00"}):
-        fields = {"did": did.number, "call_type": "inbound", "status": "Answered", **more}
-        assert (
-            len({told["call_id"] for told in await asyncio.gather(*(report(client, **fields) for _ in range(20)))}) == 1
-        )
-
-
-async def test_an_inbound_call_that_nobody_took(client: httpx.AsyncClient, db: Database, user: User) -> None:
-    did = await add_did(db, user)
-    async with db.transaction() as session:
-        where = {"inbound_callback_url": "http://127.0.0.1:1/in"}
-        await session.execute(update(Did).where(Did.id == did.id).values(**where))
-    data = await report(client, status="NoAnswered", did=did.number, call_type="inbound")
-    assert await told(db, data["call_id"]) == ["call.not_answered", "transcript.disabled"]
-
-
-async def test_a_recording_that_was_told_of_before_the_end_is_fetched_all_the_same(
-    client: httpx.AsyncClient, db: Database, call_id: str
-) -> None:
-    await report(client, status="ringing", customer_crm_id=call_id, recording="http://127.0.0.1:1/a.wav")
-    async with db.transaction() as session:
-        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
-        silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
-        await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
-        fetch = select(Task.id).filter_by(call_id=call_id, kind="fetch_recording")
-        assert await session.scalar(fetch) is not None
-    assert (await transcript(db, call_id)).status == "pending"
-
-
-async def test_an_inbound_call_without_an_end_times_out(
-    context: Context, client: httpx.AsyncClient, db: Database, user: User
-) -> None:
-    did = await add_did(db, user)
-    data = await report(client, status="ringing", did=did.number, call_type="inbound", call_date="now")
-    assert data["status"] == "queued"
-    await run(context, data["call_id"], "track")
-    assert (await row(db, data["call_id"])).status == "dialing", "its time is not over"
-    async with db.transaction() as session:
-        await session.execute(update(Call).where(Call.id == data["call_id"]).values(expires_at=func.now()))
-    await run(context, data["call_id"], "track")
-    assert (await row(db, data["call_id"])).status == "timed_out"
-    ended = await report(client, status="Busy", did=did.number, call_type="inbound", call_date="now")
-    assert (ended["call_id"], ended["status"]) == (data["call_id"], "NoAnswered")
-
-
-async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Database, user: User) -> None:
-    body = {"customer_number": "919999999999", "status": "Answered", "did": "911234567890"}
-    assert "customer_crm_id or did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
-    nobodys = await add_did(db, None)
-    told = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
-    assert "dids assign" in told
-    foreign = await add_did(db, await new_user(db))
-    own = await bearer(client, user)
-    same = {(await client.post(LOG, json={**body, "did": n}, headers=own)).json()["data"]["call_id"] for n in SPELT}
-    assert len(same) == 1
-    mine = await bearer(client, user)
-    error_of(await client.post(LOG, json={**body, "did": foreign.number}, headers=mine), 403)
-
-
 async def test_without_settings_no_provider_can_log_in(migrated: Settings) -> None:
-    application = create_app(migrated)
+    application = create_app(migrated.model_copy(update={"provider_password": None}))
     async with application.router.lifespan_context(application), client_of(application) as client:
         assert "RINGBACK_PROVIDER_USERNAME" in error_of(await client.post(LOG, json={}, headers=PROVIDER), 401)
