@@ -226,7 +226,7 @@ class Chaos:
 
     async def _everything(self) -> list[Seen]:
         query = (
-            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status "
+            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status, t.failure "
             "FROM calls c JOIN transcripts t ON t.call_id = c.id"
         )
         async with self._db.statement() as connection:
@@ -252,7 +252,9 @@ class Chaos:
                 if call.status != "failed":
                     report.violations.append(f"{call.call_id} was never dialled, and is {call.status}")
             if call.status == "completed" and call.transcript != "ready":
-                report.violations.append(f"{call.call_id} was completed, and its transcript is {call.transcript}")
+                report.violations.append(
+                    f"{call.call_id} was completed, and its transcript is {call.transcript}: {call.failure}"
+                )
         report.violations += await self._world.violations(calls)
         report.violations += self._told.violations(calls)
         report.violations += await self._undelivered()

@@ -27,6 +27,8 @@ class Seen:
     agent: str
     status: str
     transcript: str
+    failure: str | None
+    """Why there is no transcript."""
 
 
 Disaster = tuple[str, Callable[[], Awaitable[None]]]
