@@ -29,6 +29,8 @@ class Seen:
     transcript: str
     failure: str | None
     """Why there is no transcript."""
+    detail: str | None
+    """What else is known of its end."""
 
 
 Disaster = tuple[str, Callable[[], Awaitable[None]]]
@@ -39,6 +41,8 @@ class World(Protocol):
 
     settings: dict[str, str]
     disasters: list[Disaster]
+    loses_audio: bool
+    """Killed in the first moments of a talk, it may not have written any of it yet."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -55,6 +59,8 @@ class World(Protocol):
 
 class SimulatedWorld:
     """The simulator: its ledger is files that the engine never reads back into its tables."""
+
+    loses_audio = False
 
     # Every ending there is; silence is answered too, and costs no recognition.
     _CUSTOMERS = (
@@ -98,6 +104,8 @@ class SimulatedWorld:
 
 class AsteriskWorld:
     """A real Asterisk and SIPp telephones, with a proxy before ARI that is slow, refuses, and loses answers."""
+
+    loses_audio = True
 
     _AGENTS = (*["100"] * 12, "101", "486", "300", "302")
     _CUSTOMERS = (*["203"] * 4, *["202"] * 4, "486", "603", "404", "503", "300", "301", "302", "303")
