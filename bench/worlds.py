@@ -41,8 +41,6 @@ class World(Protocol):
 
     settings: dict[str, str]
     disasters: list[Disaster]
-    loses_audio: bool
-    """Killed in the first moments of a talk, it may not have written any of it yet."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -59,8 +57,6 @@ class World(Protocol):
 
 class SimulatedWorld:
     """The simulator: its ledger is files that the engine never reads back into its tables."""
-
-    loses_audio = False
 
     # Every ending there is; silence is answered too, and costs no recognition.
     _CUSTOMERS = (
@@ -104,8 +100,6 @@ class SimulatedWorld:
 
 class AsteriskWorld:
     """A real Asterisk and SIPp telephones, with a proxy before ARI that is slow, refuses, and loses answers."""
-
-    loses_audio = True
 
     _AGENTS = (*["100"] * 12, "101", "486", "300", "302")
     _CUSTOMERS = (*["203"] * 4, *["202"] * 4, "486", "603", "404", "503", "300", "301", "302", "303")
