@@ -210,10 +210,15 @@ async def get_remains(session: AsyncSession, call_id: str) -> Remains:
 
 
 async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
-    """When the two talked, as far as the provider told."""
+    """When the two talked, if it is known to the moment: a talk that was noticed late began before."""
     dialed = select(CallEventRow.happened_at).filter_by(call_id=call_id, key=CUSTOMER_DIALED).scalar_subquery()
+    noticed = exists().where(
+        CallEventRow.call_id == Call.id, CallEventRow.status == CallStatus.IN_PROGRESS, CallEventRow.late
+    )
     row = (
-        await session.execute(select(dialed.label("dialed"), Call.answered_at, Call.ended_at).where(Call.id == call_id))
+        await session.execute(
+            select(dialed.label("dialed"), Call.answered_at, Call.ended_at).where(Call.id == call_id, ~noticed)
+        )
     ).one_or_none()
     if row is None or None in (row.dialed, row.answered_at, row.ended_at):
         return None
@@ -248,17 +253,18 @@ async def apply_events(
     if call is None:
         log.warning("event_for_unknown_call", call_id=call_id)
         return None
-    seen = set(await session.scalars(select(CallEventRow.key).where(CallEventRow.call_id == call_id)))
+    known = select(CallEventRow).where(CallEventRow.call_id == call_id)
+    seen = {row.key: row for row in await session.scalars(known)}
     for event in events:
         if event.key in seen:
+            _correct(call, seen[event.key], event)
             continue
         current = CallStatus(call.status)
         moves = call_state.may_move(current, event.status, by_report=by_report)
         if not moves and not call_state.may_note(current, event.status):
             log.info("event_refused", call_id=call_id, status=current, reported=event.status, key=event.key)
             continue
-        seen.add(event.key)
-        _record(session, call_id, event)
+        seen[event.key] = _record(session, call_id, event)
         if moves:
             await _move(session, call, event, max_call_seconds)
         if event.agent_waiting:
@@ -306,18 +312,27 @@ async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_se
         await _end(session, call, event)
 
 
-def _record(session: AsyncSession, call_id: str, event: CallEvent) -> None:
-    session.add(
-        CallEventRow(
-            call_id=call_id,
-            key=event.key,
-            status=event.status,
-            leg=event.leg,
-            hangup_cause=event.hangup_cause,
-            detail=event.detail,
-            happened_at=event.at,
-        )
+def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventRow:
+    row = CallEventRow(
+        call_id=call_id,
+        key=event.key,
+        status=event.status,
+        leg=event.leg,
+        hangup_cause=event.hangup_cause,
+        detail=event.detail,
+        happened_at=event.at,
+        late=event.late,
     )
+    session.add(row)
+    return row
+
+
+def _correct(call: Call, known: CallEventRow, event: CallEvent) -> None:
+    """What was noticed late is told with its moment after all. Not an end: that was told to the client already."""
+    if known.late and not event.late and event.status not in call_state.TERMINAL:
+        known.late, known.happened_at = False, event.at
+        if event.status == CallStatus.IN_PROGRESS:
+            call.answered_at = event.at
 
 
 async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:

@@ -240,6 +240,7 @@ class CallEventRow(Base):
     hangup_cause: Mapped[str | None]
     detail: Mapped[str | None]
     happened_at: Mapped[datetime] = mapped_column(doc="By the provider's clock")
+    late: Mapped[bool] = mapped_column(Boolean, server_default=text("false"), doc="It happened before that")
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -36,6 +36,7 @@ class AsteriskServer:
 
     def __init__(self, folder: Path, *, phones_port: int, ari_port: int | None = None) -> None:
         self._folder = folder
+        self.recording_folder = folder / "spool/recording"
         self._phones_port = phones_port
         self.ari_port = ari_port or free_port()
         self.ami_port = free_port()
@@ -123,7 +124,7 @@ class AsteriskServer:
             os.kill(self.pid, signal.SIGCONT)
 
     def recordings(self) -> list[Path]:
-        return list((self._folder / "spool/recording").iterdir())
+        return list(self.recording_folder.iterdir())
 
     def _signal(self, signum: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:

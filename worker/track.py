@@ -85,6 +85,7 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
             ended_by=Leg.CUSTOMER if alone else None,
             has_recording=True,
             detail="The end itself was not seen",
+            late=True,
         )
     elif since is None or (call.now - since).total_seconds() < _grace(context):
         return events, min(again, _AFTER_TROUBLE_SECONDS) if snapshot is None else again
@@ -104,6 +105,7 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
             leg=Leg.CUSTOMER if alone else None,
             has_recording=call.customer_dialed_at is not None,
             detail="The telephony provider no longer knows this call, and how it ended was not seen",
+            late=True,
         )
     if call.status != CallStatus.DIALING:
         await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)

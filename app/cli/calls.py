@@ -160,7 +160,7 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
             event.leg or "",
             event.key,
             event.hangup_cause or "",
-            event.detail or "",
+            "; ".join(filter(None, (event.detail, "noticed late" if event.late else None))),
         )
     console.print(timeline)
     for task in story.open_tasks:

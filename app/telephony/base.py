@@ -111,6 +111,8 @@ class CallEvent:
     agent_waiting: bool = False
     """The agent has answered, and the provider waits to be told to `connect` the customer."""
     detail: str | None = None
+    late: bool = False
+    """`at` is when it was noticed; it happened some time before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,3 +168,4 @@ class Office:
 
 
 MakeOffice = Callable[..., Awaitable[Office]]
+MakeProvider = Callable[..., Asterisk]

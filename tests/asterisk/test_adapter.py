@@ -1,16 +1,12 @@
 """The adapter alone: what reaches the wire, what holds when nobody of ours lives, and what its check finds missing."""
 
-from collections.abc import Callable
-
 import pytest
 
 from app.telephony.asterisk import Asterisk
 from app.telephony.asterisk.options import NumberFormat
 from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, Finding, Leg, Rejected
-from tests.asterisk.office import Lab, eventually
+from tests.asterisk.office import Lab, MakeProvider, eventually
 from tests.provider_contract import Following, new_order
-
-MakeProvider = Callable[..., Asterisk]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """Whatever dies in the middle of a call: nobody is called twice, it ends with the truth, nothing is left behind."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+import soundfile
 from sqlalchemy import select
 
-from app.models import Call, Listener
+from app.models import Call, Listener, Recording
+from app.telephony.base import CallRef, ProviderError
 from lab.proxy import Fault, FaultyProxy
-from tests.asterisk.office import Lab, MakeOffice, Office, eventually
+from tests.asterisk.office import Lab, MakeOffice, MakeProvider, Office, eventually
 
 
 @pytest.fixture
@@ -65,13 +69,14 @@ STEPS: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
 async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, office: Office, arrived: bool) -> None:
-    """One call stands still at each step; then every calls worker is killed, and another started."""
+    """One call stands still at each step; then every calls worker is killed, and another started, which has until the
+    customers hang up to take over."""
     gate = asyncio.Event()
     agents = {step: lab.number("100") for step in STEPS}
     for step, (method, ending, part) in STEPS.items():
         matches = proxy.request(method, ending, part, agent=agents[step])
         proxy.faults.append(Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1))
-    calls = {step: await office.place(lab.number("203"), agent) for step, agent in agents.items()}
+    calls = {step: await office.place(lab.number("218"), agent) for step, agent in agents.items()}
     held = list(proxy.faults)
 
     async def all_stand_still() -> bool:
@@ -120,6 +125,24 @@ async def test_what_happens_while_nobody_listens_is_read_back(lab: Lab, proxy: F
     await ends_well(lab, office, call_id)
 
 
+async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
+    lab: Lab, proxy: FaultyProxy, office: Office
+) -> None:
+    """The customer answers while the stream is away, which is noticed later; the agent leaves after 8 s in all."""
+    call_id = await office.place(lab.number("303"), lab.number("108"))
+    await office.reached(call_id, "customer:dialed")
+    deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
+    proxy.faults.append(deaf)
+    await proxy.cut_sockets()
+    await office.reached(call_id, "answered")
+    proxy.faults.remove(deaf)
+    call = await office.ended(call_id)
+    assert (call.status, call.ended_by) == ("completed", "agent")
+    samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
+    assert len(samples) / rate > 5.5, "so long the two talked, however late it was noticed"
+    assert (await office.transcript(call_id)).status == "ready"
+
+
 async def test_asterisk_is_killed_and_started_again(lab: Lab, office: Office) -> None:
     talking = await office.place(lab.number("200"), lab.number("100"))
     await office.reached(talking, "answered")
@@ -138,6 +161,45 @@ async def test_asterisk_is_killed_and_started_again(lab: Lab, office: Office) ->
     assert (await office.transcript(talking)).status == "ready", "what was recorded until then is used"
     await ends_well(lab, office, later)
     await at_most_one_invite(lab, office, waiting, talking, later)
+
+
+async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, office: Office) -> None:
+    """It writes a second at a time. Whether that long had passed is not left to the speed of this machine."""
+    call_id = await office.place(lab.number("200"), lab.number("100"))
+    await office.reached(call_id, "answered")
+    await asyncio.to_thread(lab.server.kill)
+    os.truncate(lab.server.recording_folder / f"{call_id}.raw", 0)
+    await asyncio.to_thread(lab.server.start)
+    await ends_well(lab, office, call_id)
+    transcript = await office.transcript(call_id)
+    assert (transcript.status, transcript.failure) == (
+        "failed",
+        "There is no usable recording: Asterisk wrote nothing of this call. Was it stopped meanwhile?",
+    )
+    async with office.db.transaction() as session:
+        assert await session.get(Recording, call_id) is None, "there is nothing to download"
+
+
+async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing(
+    lab: Lab, make_provider: MakeProvider
+) -> None:
+    """For a moment its web server runs without ARI, and answers 404 to whatever it is asked."""
+    provider = make_provider()
+    ref = CallRef("call_00000000starting", None)
+    recording = lab.server.recording_folder / f"{ref.call_id}.raw"
+    await asyncio.to_thread(lab.server.kill)
+    recording.write_bytes(bytes(32_000))
+    starting = asyncio.create_task(asyncio.to_thread(lab.server.start))
+
+    async def discarded() -> bool:
+        with suppress(ProviderError):
+            await provider.discard_recording(ref)
+            return True
+        return False
+
+    await eventually(discarded)
+    assert not recording.exists(), "who was told that it is gone may rely on it"
+    await starting
 
 
 async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, office: Office) -> None:

@@ -17,7 +17,7 @@ from app.db import Database
 from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, User
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
-from app.telephony.base import Accepted, CallEvent, CallStatus, Leg
+from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
 from tests.integration.house import is_waiting_for_a_lock
 from worker.context import Context
 
@@ -215,6 +215,27 @@ async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
     assert call.answered_at == answered.at
     assert call.ended_at == ended.at
     assert await task_of(db, call_id, TaskKind.FETCH_RECORDING)
+
+
+async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_began(
+    db: Database, hints: Hints, migrated: Settings, call_id: str
+) -> None:
+    await spend(db, hints, migrated, call_id)
+    dialed = event(CallStatus.RINGING, CUSTOMER_DIALED, leg=Leg.CUSTOMER)
+    noticed = event(CallStatus.IN_PROGRESS, "answered", late=True)
+    seen = event(CallStatus.IN_PROGRESS, "answered")
+    ended = event(CallStatus.COMPLETED, "ended", has_recording=True)
+
+    async def talk() -> Talk | None:
+        async with db.transaction() as session:
+            return await calls.get_talk(session, call_id)
+
+    await apply(db, hints, call_id, dialed, noticed, ended)
+    assert await talk() is None
+    await apply(db, hints, call_id, seen)
+    assert await talk() == Talk((seen.at - dialed.at).total_seconds(), (ended.at - seen.at).total_seconds())
+    await apply(db, hints, call_id, event(CallStatus.IN_PROGRESS, "answered", late=True))
+    assert (await get(db, call_id)).answered_at == seen.at, "who knows it better has told"
 
 
 async def test_an_end_without_a_recording_ends_the_transcript(

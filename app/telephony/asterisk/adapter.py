@@ -53,6 +53,9 @@ _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """What a channel may take to ring beyond the time that it may ring for."""
 _CLOSING_SECONDS = 0.3  # from the end of a channel to the last byte of its recording
+_EMPTY_LOOKS = 3
+"""So often a recording with nothing in it is looked at, once a second: it may be about to be closed."""
+_LEAST_TALK_SECONDS = 0.1
 
 
 class _NotDialed(Exception):
@@ -289,16 +292,21 @@ class Asterisk(TelephonyProvider):
         return Recording("audio/wav", self._wav(ref.call_id, talk))
 
     async def _wav(self, call_id: str, talk: Talk | None) -> AsyncIterator[bytes]:
-        async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
-            if answer.status != 200 or answer.content_length is None:
-                raise ProviderError(f"Asterisk does not hand the recording over: {answer.status}")
-            frames = answer.content_length // _FRAME
-            skip = _frames_before_the_talk(frames, talk)
-            yield _wav_header(frames - skip)
-            to_drop = skip * _FRAME
-            async for chunk in answer.content.iter_chunked(256 * 1024):
-                yield chunk[to_drop:]
-                to_drop = max(0, to_drop - len(chunk))
+        for _ in range(_EMPTY_LOOKS):
+            async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
+                if answer.status != 200 or answer.content_length is None:
+                    raise ProviderError(f"Asterisk does not hand the recording over: {answer.status}")
+                if frames := answer.content_length // _FRAME:
+                    skip = _frames_before_the_talk(frames, talk)
+                    yield _wav_header(frames - skip)
+                    to_drop = skip * _FRAME
+                    async for chunk in answer.content.iter_chunked(256 * 1024):
+                        yield chunk[to_drop:]
+                        to_drop = max(0, to_drop - len(chunk))
+                    return
+            await asyncio.sleep(1)
+        # It writes a second at a time, and none of a shorter call if it is killed.
+        raise RecordingUnavailable("Asterisk wrote nothing of this call. Was it stopped meanwhile?")
 
     async def discard_recording(self, ref: CallRef) -> None:
         await self._delete(f"/recordings/stored/{ref.call_id}")
@@ -328,7 +336,7 @@ def _frames_before_the_talk(frames: int, talk: Talk | None) -> int:
     talk: while a telephone sends nothing, nothing may have been written."""
     if talk is None:
         return 0
-    return max(0, min(round(talk.began * _RATE), frames - round(talk.lasted * _RATE)))
+    return max(0, min(round(talk.began * _RATE), frames - round(max(talk.lasted, _LEAST_TALK_SECONDS) * _RATE)))
 
 
 def _wav_header(frames: int) -> bytes:

@@ -19,7 +19,7 @@ _HEARTBEAT_SECONDS = 5.0
 
 
 class Lost(ProviderError):
-    """No answer came. `sent` is False when the request surely never left."""
+    """No answer of ARI's came. `sent` is False when surely nothing came of the request."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -64,12 +64,15 @@ class Ari:
         """One attempt. Raises `Lost`."""
         try:
             async with self._session().request(method, self._url + path, params=query) as answer:
-                text = await answer.text()
-                return Answer(answer.status, _parsed(text), answer.headers.get("Date", ""))
+                body = _parsed(await answer.text())
         except aiohttp.ClientConnectorError as error:
             raise Lost(f"Asterisk cannot be reached at {self._url}: {error.strerror or error}", sent=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Lost(f"Asterisk did not answer: {error!r}", sent=True) from error
+        if answer.status == 404 and not isinstance(body, dict):
+            # Half a second of every start Asterisk's web server is there without ARI, and knows nothing of anything.
+            raise Lost(f"There is no ARI at {self._url}, or it is only just starting", sent=False)
+        return Answer(answer.status, body, answer.headers.get("Date", ""))
 
     @asynccontextmanager
     async def download(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -68,11 +68,8 @@ async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Findin
             ok=False,
             seen=str(error),
             fix="Is Asterisk running? In http.conf: enabled = yes, bindaddr and bindport as in RINGBACK_ASTERISK_URL; "
-            "a firewall must let this machine through",
+            "in ari.conf: enabled = yes; then: module load res_ari.so. A firewall must let this machine through",
         )
-        return
-    if info.status == 404:
-        yield Finding("ARI", ok=False, seen=info.said, fix="In ari.conf: enabled = yes; then: module load res_ari.so")
         return
     yield Finding("ARI", ok=True, seen=str(options.url))
     if not info.ok:

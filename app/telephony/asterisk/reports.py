@@ -4,6 +4,7 @@ channel CALL_ID-agent       the first leg           bridge CALL_ID       both
 channel CALL_ID-customer    the second              recording CALL_ID    agent left, customer right
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -109,11 +110,12 @@ def snapshot(
     if agent is None:
         assert customer is not None
         joined = customer["state"] == _UP
-        return Snapshot((_completed(now, Leg.AGENT, Leg.AGENT, "normal_clearing") if joined else _agent_left(now),))
+        ended = _completed(now, Leg.AGENT, Leg.AGENT, "normal_clearing") if joined else _agent_left(now)
+        return Snapshot((replace(ended, late=True),))
     events = [_standing(Leg.AGENT, agent["state"], now, waiting=customer is None)]
     if customer is not None:
         events.append(_standing(Leg.CUSTOMER, customer["state"], now))
-    return Snapshot(tuple(event for event in events if event is not None))
+    return Snapshot(tuple(replace(event, late=True) for event in events if event is not None))
 
 
 def _standing(leg: Leg, state: str, at: datetime, *, waiting: bool = False) -> CallEvent | None:
