@@ -82,6 +82,21 @@ class Installation:
         self.processes[name] = process
         return process
 
+    def run(self, *arguments: str) -> str:
+        """What `ringback` prints for these. Raises `RuntimeError` with it if it fails."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli", *arguments],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout)
+        return done.stdout
+
     def start_api(self) -> None:
         self.start("api", "app.cli", "serve")
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ class World(Protocol):
 
     settings: dict[str, str]
     disasters: list[Disaster]
+    unwritten: set[str]
+    """Calls of whose talk there was nothing on the system's disk when the system was killed. Nobody can have it."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -70,6 +73,7 @@ class SimulatedWorld:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.disasters: list[Disaster] = []
+        self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
             # A provider takes a moment to answer: time enough to be killed before an order arrives, or after.
@@ -115,8 +119,9 @@ class AsteriskWorld:
             ("the event stream cut", self.proxy.cut_sockets),
             ("Asterisk frozen for 6 s", self._freeze),
             ("the event stream cut", self.proxy.cut_sockets),
-            ("Asterisk killed -9 and started again", self._kill),
+            ("Asterisk killed -9 in the first second of a talk and started again", self._kill),
         ]
+        self.unwritten: set[str] = set()
         self.settings: dict[str, str] = {}
         self._faults: Counter[str] = Counter()
         self._invites: dict[str, Counter[int]] = {}
@@ -203,9 +208,21 @@ class AsteriskWorld:
         self.server.thaw()
 
     async def _kill(self) -> None:
+        deadline = time.monotonic() + 30
+        while not await asyncio.to_thread(self._somebody_just_answered) and time.monotonic() < deadline:
+            pass
         await asyncio.to_thread(self.server.kill)
+        self.unwritten = self._empty_recordings()
         await asyncio.sleep(2)
         await asyncio.to_thread(self.server.start)
+
+    def _somebody_just_answered(self) -> bool:
+        talking = {channel.removesuffix("-customer") for channel in self.server.answered()}
+        return bool(talking & self._empty_recordings())
+
+    def _empty_recordings(self) -> set[str]:
+        """Of these calls Asterisk has something in memory at most: it writes a second at a time."""
+        return {path.stem for path in self.server.recordings() if not path.stat().st_size}
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {"simulator": SimulatedWorld, "asterisk": AsteriskWorld}

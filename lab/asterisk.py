@@ -97,6 +97,10 @@ class AsteriskServer:
         found += [f"bridge {bridge['id']}" for bridge in self._ari("/bridges")]
         return found + [f"recording {path.name}" for path in self.recordings()]
 
+    def answered(self) -> list[str]:
+        """The channels whose telephone has answered."""
+        return [str(channel["id"]) for channel in self._ari("/channels") if channel["state"] == "Up"]
+
     def _ari(self, path: str) -> Any:
         login = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
         request = urllib.request.Request(f"{self.url}/ari{path}", headers={"Authorization": f"Basic {login}"})

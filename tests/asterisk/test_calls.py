@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,18 +15,6 @@ from tests.asterisk.office import Lab, MakeOffice, Office, eventually
 from tests.words import normalized, word_errors
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "audio/call_callback.json").read_text())
-
-
-def ringback(office: Office, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
-        env=office.installation.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
@@ -80,7 +66,7 @@ async def test_cancel_works_in_every_state(
 ) -> None:
     call_id = await office.place(customer_number := lab.number(customer), agent_number := lab.number(agent))
     await office.reached(call_id, when)
-    said = await asyncio.to_thread(ringback, office, "calls", "cancel", call_id)
+    said = await asyncio.to_thread(office.installation.run, "calls", "cancel", call_id)
     assert ("being hung up" if when == "answered" else "canceled") in said
     call = await office.ended(call_id)
     assert (call.status, call.ended_by) == (status, None)
@@ -102,7 +88,7 @@ async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_office: Make
 async def test_the_timeline_tells_the_sip_cause(lab: Lab, office: Office) -> None:
     call_id = await office.place(lab.number("486"), lab.number("100"))
     await office.ended(call_id)
-    shown = await asyncio.to_thread(ringback, office, "calls", "show", call_id)
+    shown = await asyncio.to_thread(office.installation.run, "calls", "show", call_id)
     for word in ("agent:answered", "connecting", "customer:dialed", "SIP 486, Q.850 17", "user_busy"):
         assert word in shown
 
