@@ -10,10 +10,12 @@ import pytest
 import soundfile
 from sqlalchemy import select
 
+from app.call_state import TERMINAL
 from app.models import Call, Listener, Recording
-from app.telephony.base import CallRef, ProviderError
+from app.telephony.base import CallRef, ProviderError, Rejected
 from lab.proxy import Fault, FaultyProxy
-from tests.asterisk.office import Lab, MakeOffice, MakeProvider, Office, eventually
+from tests.asterisk.office import PATIENCE_SECONDS, Lab, MakeOffice, MakeProvider, Office, eventually
+from tests.provider_contract import new_order
 
 
 @pytest.fixture
@@ -200,6 +202,34 @@ async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing
     await eventually(discarded)
     assert not recording.exists(), "who was told that it is gone may rely on it"
     await starting
+
+
+async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
+    lab: Lab, proxy: FaultyProxy, make_provider: MakeProvider
+) -> None:
+    """Asterisk takes no dial of it for so long that it is given up, and its channel deleted. Whoever did that knows
+    that the call may be tried again."""
+    provider = make_provider(url=proxy.url)
+    order = new_order(lab.number("200"), lab.number("100"))
+    after = new_order(lab.number("200"), lab.number("486"))
+    proxy.faults.append(Fault(proxy.request("POST", f"{order.call_id}-agent/dial"), status=409))
+    async with provider.listen() as reports, asyncio.timeout(PATIENCE_SECONDS):
+
+        async def until_the_second_ends() -> set[str]:
+            told = set()
+            async for report in reports:
+                told.add(report.call_id)
+                if report.call_id == after.call_id and report.event.status in TERMINAL:
+                    break
+            return told
+
+        listening = asyncio.create_task(until_the_second_ends())
+        given_up = await provider.place(order)
+        assert isinstance(given_up, Rejected), given_up
+        assert given_up.retry_after
+        await provider.place(after)
+        assert await listening == {after.call_id}
+    await provider.hangup(CallRef(after.call_id, None))
 
 
 async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, office: Office) -> None:

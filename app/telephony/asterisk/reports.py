@@ -14,7 +14,7 @@ from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallStatus, Leg, Repo
 
 _RINGING = {"Ring", "Ringing"}
 _RINGS = {"RINGING", "PROGRESS"}
-_UP = "Up"
+_UP, _DOWN = "Up", "Down"
 _FAR_END, _OURS = "far end", "ours"
 
 
@@ -31,12 +31,15 @@ class Translator:
     """Turns a stream's events into reports. Remembers, for channels that live, what their end will not say."""
 
     def __init__(self) -> None:
+        self._dialed: set[str] = set()
+        self._perhaps_dialed: set[str] = set()
         self._up: set[str] = set()
         self._rang: set[str] = set()
         self._hangups: dict[str, str] = {}
 
     def remember(self, channel: dict[str, Any]) -> None:
-        """A channel that was there before the stream began."""
+        """A channel that was there before the stream began. One that is silent does not say whether it was dialled."""
+        (self._perhaps_dialed if channel.get("state") == _DOWN else self._dialed).add(channel["id"])
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
 
@@ -49,6 +52,8 @@ class Translator:
         call_id, leg = parts
         at = datetime.fromisoformat(event["timestamp"])
         found: CallEvent | None = None
+        if event["type"] in ("Dial", "ChannelStateChange"):
+            self._dialed.add(channel["id"])
         match event["type"]:
             case "Dial" if not event.get("dialstatus") and leg is Leg.CUSTOMER:
                 found = CallEvent(CUSTOMER_DIALED, CallStatus.RINGING, at, leg=leg)
@@ -61,13 +66,23 @@ class Translator:
                     self._up.add(channel["id"])
                 found = _standing(leg, channel["state"], at, waiting=True)
             case "ChannelHangupRequest":
-                self._hangups[channel["id"]] = _OURS if event.get("soft") else _FAR_END
+                # The first who asks: Asterisk has the deletion of a channel that was not dialled look rejected, too.
+                self._hangups.setdefault(channel["id"], _OURS if event.get("soft") else _FAR_END)
             case "ChannelDestroyed":
-                found = self._ended(call_id, leg, channel, event, at)
+                if self._was_dialed(channel):
+                    found = self._ended(call_id, leg, channel, event, at)
+                self._dialed.discard(channel["id"])
+                self._perhaps_dialed.discard(channel["id"])
                 self._hangups.pop(channel["id"], None)
                 self._up.discard(channel["id"])
                 self._rang.discard(channel["id"])
         return None if found is None else Report(call_id, found)
+
+    def _was_dialed(self, channel: dict[str, Any]) -> bool:
+        """The end of one that was not says nothing of its call: whoever made it gave it up, and knows what to do."""
+        return channel["id"] in self._dialed or (
+            channel["id"] in self._perhaps_dialed and self._hangups.get(channel["id"]) != _OURS
+        )
 
     def _ended(self, call_id: str, leg: Leg, channel: dict[str, Any], event: dict[str, Any], at: datetime) -> CallEvent:
         cause = int(event.get("cause") or 0)
