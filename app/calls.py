@@ -2,16 +2,17 @@
 
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlalchemy import case, exists, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_state, callbacks, dids, recordings, tasks, transcripts
-from app.db import Database
+from app.db import Database, Prepared
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
 from app.models import Call, CallEventRow, Queue, TaskKind, TranscriptStatus
 from app.security import Claims
@@ -82,6 +83,7 @@ WITH caller AS (
 )
 SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
 """)
+_CREATE_PREPARED = Prepared(_CREATE)
 
 
 async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> CreatedCall:
@@ -90,25 +92,22 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
     Raises `InvalidToken` when the login has ended and `InactiveUser`; for its number, what `dids.reserve` raises.
     """
     if order.did is None:
-        async with db.statement() as connection:
-            created, task = await _create(connection, claims, order, None)
-        hints.send(task)
-        return created
+        values = _values(claims, order, None)
+        hints.send(_added(await db.fetch_one(_CREATE_PREPARED, values)))
+        return CreatedCall(values["call_id"], None, None)
     async with tasks.transaction(db, hints) as session:
         reserved = await dids.reserve(session, claims.user_id, order.did)
-        created, task = await _create(session, claims, order, reserved)
-        tasks.hint_after_commit(session, task)
-    return created
+        values = _values(claims, order, reserved)
+        row = (await session.execute(_CREATE, values)).mappings().one_or_none()
+        tasks.hint_after_commit(session, _added(row))
+    return CreatedCall(values["call_id"], reserved.number, reserved.warning)
 
 
-async def _create(
-    connection: AsyncConnection | AsyncSession, claims: Claims, order: NewCall, reserved: dids.Reservation | None
-) -> tuple[CreatedCall, tasks.AddedTask]:
-    call_id = new_call_id()
-    values = {
+def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -> dict[str, Any]:
+    return {
         "session_id": claims.session_id,
         "user_id": claims.user_id,
-        "call_id": call_id,
+        "call_id": new_call_id(),
         "customer_number": order.customer_number,
         "agent_number": order.agent_number,
         "did": reserved.number if reserved else order.shown,
@@ -118,13 +117,15 @@ async def _create(
         "transcript_id": transcripts.new_transcript_id(),
         "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
     }
-    row = (await connection.execute(_CREATE, values)).one_or_none()
+
+
+def _added(row: Mapping[Any, Any] | None) -> tasks.AddedTask:
+    """The task to dial a call, from the answer to its statement."""
     if row is None:
         raise InvalidToken
-    if not row.is_active:
+    if not row["is_active"]:
         raise InactiveUser
-    created = CreatedCall(call_id, reserved.number if reserved else None, reserved.warning if reserved else None)
-    return created, tasks.AddedTask(row.task_id, Queue.CALLS)
+    return tasks.AddedTask(row["task_id"], Queue.CALLS)
 
 
 @dataclass(frozen=True, slots=True)

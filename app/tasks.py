@@ -274,8 +274,8 @@ class Hints:
             batch, self._waiting = self._waiting, []
             now = int(time() * 1000)
             try:
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    for task, repetition in batch:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for task, repetition in batch:  # a job is there before its id is in the queue
                         job_id = f"task:{task.id}:{task.attempts}:{repetition}"
                         job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
                         due = now + int(task.delay * 1000)

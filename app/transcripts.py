@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_views, callbacks, tasks
 from app.call_views import CallView
-from app.db import Database
+from app.db import Database, Prepared
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import Call, LoginSession, TaskKind, Transcript, TranscriptStatus, User
+from app.models import LoginSession, TaskKind, Transcript, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -36,12 +36,12 @@ class TranscriptView:
     updated_at: datetime
 
 
-# One statement answers: does the login still count, whose call is this, how far is its transcript. Core and not ORM,
-# and built once: a poll is what this server does most.
-_READ = (
+# One statement answers: does the login still count, whose call is this, how far is its transcript. Every call has one.
+# A poll is what this server does most.
+_READ = Prepared(
     select(
         User.is_active,
-        Call.user_id.label("owner_id"),
+        Transcript.user_id,
         Transcript.id,
         Transcript.status,
         Transcript.failure,
@@ -53,8 +53,7 @@ _READ = (
     )
     .select_from(LoginSession)
     .join(User, User.id == LoginSession.user_id)
-    .outerjoin(Call, Call.id == bindparam("call_id"))
-    .outerjoin(Transcript, Transcript.call_id == Call.id)
+    .outerjoin(Transcript, Transcript.call_id == bindparam("call_id"))
     .where(
         LoginSession.id == bindparam("session_id"),
         User.id == bindparam("user_id"),
@@ -69,29 +68,25 @@ async def read(db: Database, claims: Claims, call_id: str) -> TranscriptView:
 
     Raises `InvalidToken` when the login has ended, `InactiveUser`, `NoSuchCall`, `NotYourCall`.
     """
-    async with db.statement() as connection:
-        result = await connection.execute(
-            _READ, {"call_id": call_id, "session_id": claims.session_id, "user_id": claims.user_id}
-        )
-        row = result.one_or_none()
+    row = await db.fetch_one(_READ, {"call_id": call_id, "session_id": claims.session_id, "user_id": claims.user_id})
     if row is None:
         raise InvalidToken
-    if not row.is_active:
+    if not row["is_active"]:
         raise InactiveUser
-    if row.owner_id is None:
+    if row["user_id"] is None:
         raise NoSuchCall
-    if row.owner_id != claims.user_id:
+    if row["user_id"] != claims.user_id:
         raise NotYourCall
     return TranscriptView(
         call_id=call_id,
-        status=TranscriptStatus(row.status),
-        failure=row.failure,
-        id=row.id,
-        summary=row.summary,
-        outcome=row.outcome,
-        history=row.history,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        status=TranscriptStatus(row["status"]),
+        failure=row["failure"],
+        id=row["id"],
+        summary=row["summary"],
+        outcome=row["outcome"],
+        history=row["history"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
     )
 
 

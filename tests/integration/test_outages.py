@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 from alembic import command
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from app.cli.migrate import alembic_config
-from app.db import Database
+from app.db import Database, Prepared
 from app.embedded import Postgres, Valkey
 from app.main import create_app
 from app.models import Call, User
@@ -100,3 +100,20 @@ async def test_valkey_is_killed(house: House, client: httpx.AsyncClient) -> None
     await asyncio.to_thread(house.valkey.start)
     assert (await client.post(CREATE, json=NUMBERS)).status_code == 200
     assert "Valkey" not in str((await client.get("/readyz")).json()["missing"])
+
+
+async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(house: House) -> None:
+    """A client that leaves, in the middle of a statement that the driver runs."""
+    slow = Prepared(text("SELECT CAST(:said AS text) AS said FROM pg_sleep(30)"))
+    quick = Prepared(text("SELECT CAST(:said AS text) AS said"))
+    db = Database(house.settings.database_url, pool_size=1)
+    for number in range(5):
+        waiting = asyncio.create_task(db.fetch_one(slow, {"said": "old"}))
+        await asyncio.sleep(0.05 * number)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        row = await db.fetch_one(quick, {"said": "new"})
+        assert row
+        assert row["said"] == "new"
+    await db.dispose()
