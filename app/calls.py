@@ -12,7 +12,7 @@ from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_state, callbacks, dids, recordings, tasks, transcripts
-from app.db import Database, Prepared
+from app.db import Compiled, Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
 from app.models import Call, CallEventRow, Queue, TaskKind, TranscriptStatus
 from app.security import Claims
@@ -83,7 +83,7 @@ WITH caller AS (
 )
 SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
 """)
-_CREATE_PREPARED = Prepared(_CREATE)
+_CREATE_COMPILED = Compiled(_CREATE)
 
 
 async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> CreatedCall:
@@ -93,7 +93,7 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
     """
     if order.did is None:
         values = _values(claims, order, None)
-        hints.send(_added(await db.fetch_one(_CREATE_PREPARED, values)))
+        hints.send(_added(await db.fetch_one(_CREATE_COMPILED, values)))
         return CreatedCall(values["call_id"], None, None)
     async with tasks.transaction(db, hints) as session:
         reserved = await dids.reserve(session, claims.user_id, order.did)
@@ -212,18 +212,15 @@ async def get_remains(session: AsyncSession, call_id: str) -> Remains:
 
 async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
     """When the two talked, if it is known to the moment: a talk that was noticed late began before."""
-    dialed = select(CallEventRow.happened_at).filter_by(call_id=call_id, key=CUSTOMER_DIALED).scalar_subquery()
-    noticed = exists().where(
-        CallEventRow.call_id == Call.id, CallEventRow.status == CallStatus.IN_PROGRESS, CallEventRow.late
+    events = select(CallEventRow.happened_at).filter_by(call_id=call_id)
+    dialed = await session.scalar(events.filter_by(key=CUSTOMER_DIALED))
+    answered = await session.scalar(
+        events.filter_by(status=CallStatus.IN_PROGRESS, late=False).order_by(CallEventRow.id).limit(1)
     )
-    row = (
-        await session.execute(
-            select(dialed.label("dialed"), Call.answered_at, Call.ended_at).where(Call.id == call_id, ~noticed)
-        )
-    ).one_or_none()
-    if row is None or None in (row.dialed, row.answered_at, row.ended_at):
+    ended = await session.scalar(select(Call.ended_at).where(Call.id == call_id))
+    if dialed is None or answered is None or ended is None:
         return None
-    return Talk((row.answered_at - row.dialed).total_seconds(), (row.ended_at - row.answered_at).total_seconds())
+    return Talk((answered - dialed).total_seconds(), (ended - answered).total_seconds())
 
 
 async def get_recording_url(session: AsyncSession, call_id: str) -> str | None:
@@ -329,10 +326,10 @@ def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventR
 
 
 def _correct(call: Call, known: CallEventRow, event: CallEvent) -> None:
-    """What was noticed late is told with its moment after all. Not an end: that was told to the client already."""
+    """What was noticed late is told with its moment after all. What the client was told stays as it was."""
     if known.late and not event.late and event.status not in call_state.TERMINAL:
         known.late, known.happened_at = False, event.at
-        if event.status == CallStatus.IN_PROGRESS:
+        if event.status == CallStatus.IN_PROGRESS and call.ended_at is None:
             call.answered_at = event.at
 
 

@@ -9,6 +9,7 @@ import asyncpg
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.util import greenlet_spawn
 
 _AWAY = (
     OSError,  # asyncpg lets a refused connection out unwrapped
@@ -24,13 +26,14 @@ _AWAY = (
     OperationalError,
     InterfaceError,
     DisconnectionError,
+    PoolTimeout,
 )
 _AWAY_STATES = ("08", "53", "57P")
 """SQLSTATEs of a PostgreSQL that cannot serve now: connection, resources, shutting down or starting up."""
 
 
-class Prepared:
-    """A statement for `Database.fetch_one`, compiled once."""
+class Compiled:
+    """A statement for `Database.fetch_one`: its SQL, made once."""
 
     def __init__(self, statement: ClauseElement) -> None:
         compiled: Any = statement.compile(dialect=dialect())  # type: ignore[no-untyped-call]
@@ -55,28 +58,33 @@ class Database:
         """For `async with`: a connection for single statements, each a transaction of its own."""
         return self._statements.connect()
 
-    async def fetch_one(self, statement: Prepared, values: Mapping[str, Any]) -> asyncpg.Record | None:
+    async def fetch_one(self, statement: Compiled, values: Mapping[str, Any]) -> asyncpg.Record | None:
         """Run this as a transaction of its own, and return its row, if there is one.
 
         The driver runs it, for what this server does most: SQLAlchemy's execution takes four times as long as the
-        driver (docs/benchmarks.md). Raises `DisconnectionError` without a connection, and else what asyncpg raises.
+        driver (docs/benchmarks.md). Raises what asyncpg raises; `DisconnectionError` when the connection broke.
         """
         try:
             connection = await self._statements.raw_connection()
         except self._driver_error as error:
-            raise DisconnectionError(str(error)) from error
+            raise DBAPIError.instance(None, None, error, self._driver_error) from error
         driver: Any = connection.driver_connection
         try:
-            return await driver.fetchrow(statement.sql, *[values[name] for name in statement.names])
+            row: asyncpg.Record | None = await driver.fetchrow(
+                statement.sql, *[values[name] for name in statement.names]
+            )
         except (asyncio.CancelledError, TimeoutError):
-            connection.invalidate()  # it is still busy, and whoever had it next would wait for that
+            # It still runs. Closed like this it is cancelled, and whoever was told that it failed can rely on that.
+            await greenlet_spawn(connection.invalidate)
             raise
         except Exception as error:
-            if driver.is_closed():
+            closed = driver.is_closed()
+            connection.close()
+            if closed:
                 raise DisconnectionError(str(error)) from error
             raise
-        finally:
-            connection.close()
+        connection.close()
+        return row
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

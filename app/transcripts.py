@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_views, callbacks, tasks
 from app.call_views import CallView
-from app.db import Database, Prepared
+from app.db import Compiled, Database
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
 from app.models import LoginSession, TaskKind, Transcript, TranscriptStatus, User
 from app.security import Claims
@@ -38,7 +38,7 @@ class TranscriptView:
 
 # One statement answers: does the login still count, whose call is this, how far is its transcript. Every call has one.
 # A poll is what this server does most.
-_READ = Prepared(
+_READ = Compiled(
     select(
         User.is_active,
         Transcript.user_id,

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -258,7 +259,7 @@ class Chaos:
                 if call.status != "failed":
                     report.violations.append(f"{call.call_id} was never dialled, and is {call.status}")
             if call.status == "completed" and call.transcript != "ready":
-                if call.call_id in self._world.unwritten and "no usable recording" in str(call.failure):
+                if call.call_id in self._world.unwritten and "wrote nothing of this call" in str(call.failure):
                     report.unwritten += 1
                 else:
                     report.violations.append(
@@ -271,7 +272,10 @@ class Chaos:
         report.more = [*self._world.figures(), *self._told.figures()]
         wrong = "\n".join(report.violations)
         for call_id in [call.call_id for call in calls if call.call_id in wrong][:_MOST_STORIES]:
-            report.stories.append(await asyncio.to_thread(self._house.run, "calls", "show", call_id))
+            try:
+                report.stories.append(await asyncio.to_thread(self._house.run, "calls", "show", call_id))
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                report.stories.append(str(error))
 
 
 async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator") -> Report:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +120,7 @@ class AsteriskWorld:
             ("the event stream cut", self.proxy.cut_sockets),
             ("Asterisk frozen for 6 s", self._freeze),
             ("the event stream cut", self.proxy.cut_sockets),
-            ("Asterisk killed -9 in the first second of a talk and started again", self._kill),
+            ("Asterisk killed -9 and started again", self._kill),
         ]
         self.unwritten: set[str] = set()
         self.settings: dict[str, str] = {}
@@ -208,6 +209,7 @@ class AsteriskWorld:
         self.server.thaw()
 
     async def _kill(self) -> None:
+        """In the first second of a talk, if there is one."""
         deadline = time.monotonic() + 30
         while not await asyncio.to_thread(self._somebody_just_answered) and time.monotonic() < deadline:
             pass
@@ -222,7 +224,12 @@ class AsteriskWorld:
 
     def _empty_recordings(self) -> set[str]:
         """Of these calls Asterisk has something in memory at most: it writes a second at a time."""
-        return {path.stem for path in self.server.recordings() if not path.stat().st_size}
+        empty = set()
+        for path in self.server.recordings():
+            with suppress(FileNotFoundError):  # deleted just now
+                if not path.stat().st_size:
+                    empty.add(path.stem)
+        return empty
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {"simulator": SimulatedWorld, "asterisk": AsteriskWorld}

@@ -22,6 +22,8 @@ from worker.dial import STALE_SECONDS
 log = structlog.get_logger()
 
 _AFTER_TROUBLE_SECONDS = 1.0
+_UNKNOWN = "The telephony provider does not know this call; it was not dialled again, to be safe. Place a new one"
+_TAKEN = "The telephony provider took this call, and how it ended was not seen. It was not dialled again, to be safe"
 _LET_EVENTS_ARRIVE_SECONDS = 2.0
 """A call that is gone has ended, and the event that tells how may be on its way: it knows better than we could."""
 
@@ -94,8 +96,7 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
             "never_arrived",
             CallStatus.FAILED,
             datetime.now(UTC),
-            detail="The telephony provider does not know this call; it was not dialled again, to be safe. "
-            "Place a new one",
+            detail=_TAKEN if call.ref.reference else _UNKNOWN,
         )
     else:
         missed = CallEvent(

@@ -12,7 +12,7 @@ from alembic import command
 from sqlalchemy import func, select, text
 
 from app.cli.migrate import alembic_config
-from app.db import Database, Prepared
+from app.db import Compiled, Database
 from app.embedded import Postgres, Valkey
 from app.main import create_app
 from app.models import Call, User
@@ -104,8 +104,8 @@ async def test_valkey_is_killed(house: House, client: httpx.AsyncClient) -> None
 
 async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(house: House) -> None:
     """A client that leaves, in the middle of a statement that the driver runs."""
-    slow = Prepared(text("SELECT CAST(:said AS text) AS said FROM pg_sleep(30)"))
-    quick = Prepared(text("SELECT CAST(:said AS text) AS said"))
+    slow = Compiled(text("SELECT CAST(:said AS text) AS said FROM pg_sleep(300)"))
+    quick = Compiled(text("SELECT CAST(:said AS text) AS said"))
     db = Database(house.settings.database_url, pool_size=1)
     for number in range(5):
         waiting = asyncio.create_task(db.fetch_one(slow, {"said": "old"}))
@@ -116,4 +116,8 @@ async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(house: Ho
         row = await db.fetch_one(quick, {"said": "new"})
         assert row
         assert row["said"] == "new"
+    running = Compiled(text("SELECT count(*) AS left FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%'"))
+    async with asyncio.timeout(60):  # until they are canceled; this statement names it, too
+        while (count := await db.fetch_one(running, {})) and count["left"] > 1:
+            await asyncio.sleep(0.1)
     await db.dispose()

@@ -113,7 +113,7 @@ class Asterisk(TelephonyProvider):
             except TimeoutError:
                 return Unknown("Asterisk did not answer the dial")
             except Lost as error:
-                if not error.sent:
+                if not error.perhaps_done:
                     raise
                 return Unknown(str(error))
             if answer.ok:
@@ -221,13 +221,13 @@ class Asterisk(TelephonyProvider):
 
     async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> Answer:
         """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
-        time limit ends it. Raises `Lost` only if not `patient`, when Asterisk cannot be reached at all."""
+        time limit ends it. Raises `Lost` only if not `patient`, when Asterisk cannot be reached or has no ARI yet."""
         pause = 0.05
         while True:
             try:
                 answer = await self._ari.request(method, path, **query)
             except Lost as error:
-                if not error.sent and not patient:
+                if not error.perhaps_done and not patient:
                     raise
             else:
                 # Asterisk's own 500 to a create says that the endpoint is unknown, and would say so again.
@@ -306,7 +306,7 @@ class Asterisk(TelephonyProvider):
                     return
             await asyncio.sleep(1)
         # It writes a second at a time, and none of a shorter call if it is killed.
-        raise RecordingUnavailable("Asterisk wrote nothing of this call. Was it stopped meanwhile?")
+        raise RecordingUnavailable("Asterisk wrote nothing of this call: it was stopped, or no sound reached it")
 
     async def discard_recording(self, ref: CallRef) -> None:
         await self._delete(f"/recordings/stored/{ref.call_id}")

@@ -1,7 +1,7 @@
 """Asterisk's REST interface and its events. Facts, no decisions.
 
-Of what comes back two things matter: what Asterisk said (a status), or that its answer was lost (`Lost`), with or
-without the request having left.
+Of what comes back two things matter: what Asterisk said (a status), or that there is no answer (`Lost`), and whether
+it may have done what was asked all the same.
 """
 
 import json
@@ -16,14 +16,16 @@ from app.telephony.base import ProviderError
 
 _PATIENCE = aiohttp.ClientTimeout(total=10, connect=3, sock_connect=3)
 _HEARTBEAT_SECONDS = 5.0
+_NO_SUCH_PATH = "Resource not found"
+"""Of a path whose module is not loaded. What is not there itself is named: `Channel not found`."""
 
 
 class Lost(ProviderError):
-    """No answer of ARI's came. `sent` is False when surely nothing came of the request."""
+    """No answer of ARI's came. `perhaps_done` is False when surely nothing came of the request."""
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(self, message: str, *, perhaps_done: bool) -> None:
         super().__init__(message)
-        self.sent = sent
+        self.perhaps_done = perhaps_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class Ari:
             async with self._session().request(method, self._url + path, params=query) as answer:
                 body = _parsed(await answer.text())
         except aiohttp.ClientConnectorError as error:
-            raise Lost(f"Asterisk cannot be reached at {self._url}: {error.strerror or error}", sent=False) from error
+            raise Lost(
+                f"Asterisk cannot be reached at {self._url}: {error.strerror or error}", perhaps_done=False
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Lost(f"Asterisk did not answer: {error!r}", sent=True) from error
-        if answer.status == 404 and not isinstance(body, dict):
+            raise Lost(f"Asterisk did not answer: {error!r}", perhaps_done=True) from error
+        if answer.status == 404 and (not isinstance(body, dict) or body.get("message") == _NO_SUCH_PATH):
             # Half a second of every start Asterisk's web server is there without ARI, and knows nothing of anything.
-            raise Lost(f"There is no ARI at {self._url}, or it is only just starting", sent=False)
+            raise Lost(f"ARI at {self._url} is not there, or only just starting or stopping", perhaps_done=False)
         return Answer(answer.status, body, answer.headers.get("Date", ""))
 
     @asynccontextmanager
@@ -82,7 +86,7 @@ class Ari:
             async with self._session().get(self._url + path, timeout=patience) as answer:
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Lost(f"Asterisk did not send all: {error!r}", sent=True) from error
+            raise Lost(f"Asterisk did not send all: {error!r}", perhaps_done=True) from error
 
     @asynccontextmanager
     async def events(self, app: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

@@ -71,6 +71,9 @@ async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Findin
             "in ari.conf: enabled = yes; then: module load res_ari.so. A firewall must let this machine through",
         )
         return
+    if not info.ok and info.status not in (401, 403):
+        yield Finding("ARI", ok=False, seen=info.said, fix="If Asterisk is only just starting, try again in a moment")
+        return
     yield Finding("ARI", ok=True, seen=str(options.url))
     if not info.ok:
         yield Finding(

@@ -39,7 +39,7 @@ class Translator:
 
     def remember(self, channel: dict[str, Any]) -> None:
         """A channel that was there before the stream began. One that is silent does not say whether it was dialled."""
-        (self._perhaps_dialed if channel.get("state") == _DOWN else self._dialed).add(channel["id"])
+        self._perhaps_dialed.add(channel["id"])
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
 
@@ -80,9 +80,9 @@ class Translator:
 
     def _was_dialed(self, channel: dict[str, Any]) -> bool:
         """The end of one that was not says nothing of its call: whoever made it gave it up, and knows what to do."""
-        return channel["id"] in self._dialed or (
-            channel["id"] in self._perhaps_dialed and self._hangups.get(channel["id"]) != _OURS
-        )
+        if channel["state"] != _DOWN or channel["id"] in self._dialed:
+            return True
+        return channel["id"] in self._perhaps_dialed and self._hangups.get(channel["id"]) != _OURS
 
     def _ended(self, call_id: str, leg: Leg, channel: dict[str, Any], event: dict[str, Any], at: datetime) -> CallEvent:
         cause = int(event.get("cause") or 0)

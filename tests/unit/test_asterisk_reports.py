@@ -1,0 +1,48 @@
+"""What the events of a channel's end mean, as Asterisk 22 sends them, with and without what came before."""
+
+from typing import Any
+
+import pytest
+
+from app.telephony.asterisk.reports import Translator
+
+CALL = "call_0000000000000abc"
+CHANNEL = f"{CALL}-agent"
+
+
+def event(type_: str, state: str = "Down", **more: Any) -> dict[str, Any]:
+    channel = {"id": CHANNEL, "state": state}
+    place = "peer" if type_ == "Dial" else "channel"
+    return {"type": type_, place: channel, "timestamp": "2026-11-24T12:00:00.000+0000", **more}
+
+
+DIAL = event("Dial", dialstatus="")
+RINGING = event("ChannelStateChange", "Ringing")
+DELETED = event("ChannelHangupRequest", cause=32, soft=True)
+NEVER_SENT = (
+    event("ChannelHangupRequest", cause=16, tech_cause=603),
+    event("ChannelDestroyed", cause=16, tech_cause=603),
+)
+BUSY = (event("ChannelHangupRequest", cause=17, tech_cause=486), event("ChannelDestroyed", cause=17, tech_cause=486))
+TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
+
+
+@pytest.mark.parametrize(
+    ("there_before", "events", "told"),
+    [
+        (None, (DIAL, *BUSY), "busy"),
+        (None, (DIAL, RINGING, *TIMED_OUT), "no_answer"),
+        (None, (DIAL, DELETED, event("ChannelDestroyed", cause=16)), "canceled"),
+        (None, (DELETED, *NEVER_SENT), None),  # made, and given up before it was dialled
+        ("Down", (DELETED, *NEVER_SENT), None),
+        ("Down", BUSY, "busy"),  # dialled before anybody listened
+        ("Ringing", TIMED_OUT, "no_answer"),
+        (None, TIMED_OUT, "no_answer"),  # it ended while we began to listen; what rings was dialled
+    ],
+)
+def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, Any], ...], told: str | None) -> None:
+    translator = Translator()
+    if there_before is not None:
+        translator.remember({"id": CHANNEL, "state": there_before})
+    ends = [report.event for one in events if (report := translator.report(one)) and report.event.key == "ended"]
+    assert [end.status for end in ends] == ([] if told is None else [told])
