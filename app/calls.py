@@ -60,7 +60,7 @@ class CreatedCall:
 
 
 # One statement, one round trip: whether the login still counts, the call, its first event, its transcript and the task
-# to dial it. Through the ORM the same takes four times the CPU (docs/benchmarks.md).
+# to dial it.
 _CREATE = text("""
 WITH caller AS (
     SELECT users.id, users.is_active

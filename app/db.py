@@ -61,8 +61,8 @@ class Database:
     async def fetch_one(self, statement: Compiled, values: Mapping[str, Any]) -> asyncpg.Record | None:
         """Run this as a transaction of its own, and return its row, if there is one.
 
-        The driver runs it, for what this server does most: SQLAlchemy's execution takes four times as long as the
-        driver (docs/benchmarks.md). Raises what asyncpg raises; `DisconnectionError` when the connection broke.
+        By the driver, for what this server does most: run by SQLAlchemy it takes more than twice the CPU
+        (docs/benchmarks.md). Raises what asyncpg raises; `DisconnectionError` when the connection broke.
         """
         try:
             connection = await self._statements.raw_connection()
