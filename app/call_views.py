@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import tasks
 from app.db import Database
 from app.errors import NoSuchCall, NotYourCall
-from app.models import Call, CallType, Recording, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallEventRow, CallType, Recording, TaskKind, Transcript, TranscriptStatus
 from app.telephony.base import CallStatus
 
 
@@ -48,6 +48,8 @@ class CallView:
     has_recording: bool
     recording_owed: bool
     """Its recording is still to be fetched."""
+    ended_by_report: bool
+    """Its end is known by a report, and its moment is when that came: only reports say how long it was."""
 
     @property
     def recording_pending(self) -> bool:
@@ -57,19 +59,26 @@ class CallView:
     @property
     def seconds(self) -> int | None:
         """From the first dial to the end."""
-        return self.reported_seconds if self.reported_seconds is not None else _between(self.dialed_at, self.ended_at)
+        return self._measured(self.reported_seconds, self.dialed_at)
 
     @property
     def talk_seconds(self) -> int | None:
         """From the answer to the end."""
-        reported = self.reported_talk_seconds
-        return reported if reported is not None else _between(self.answered_at, self.ended_at)
+        return self._measured(self.reported_talk_seconds, self.answered_at)
+
+    def _measured(self, reported: int | None, start: datetime | None) -> int | None:
+        if reported is not None or self.ended_by_report or start is None or self.ended_at is None:
+            return reported
+        return max(0, int((self.ended_at - start).total_seconds()))
 
     @property
     def updated_at(self) -> datetime:
         """When something of it changed last."""
         return max(filter(None, (self.transcript_updated_at, self.ended_at, self.answered_at, self.dialed_at)))
 
+
+BY_REPORT = "reported:"
+"""How the keys of events begin that a report has told."""
 
 _VIEW = (
     select(
@@ -100,6 +109,10 @@ _VIEW = (
         Transcript.updated_at.label("transcript_updated_at"),
         Recording.call_id.is_not(None).label("has_recording"),
         tasks.is_owed(TaskKind.FETCH_RECORDING).label("recording_owed"),
+        or_(
+            Call.only_reported,
+            exists().where(CallEventRow.call_id == Call.id, CallEventRow.key.startswith(BY_REPORT)),
+        ).label("ended_by_report"),
     )
     .select_from(Call)
     .join(Transcript, Transcript.call_id == Call.id)
@@ -190,7 +203,3 @@ def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
     if filters.before_instant is not None:
         narrowing.append(Call.created_at < filters.before_instant)
     return narrowing
-
-
-def _between(start: datetime | None, end: datetime | None) -> int | None:
-    return None if start is None or end is None else max(0, int((end - start).total_seconds()))

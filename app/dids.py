@@ -99,11 +99,12 @@ async def reserve(session: AsyncSession, user_id: str, number: str) -> Reservati
     return Reservation(did.id, did.number, "|".join(warnings) or None)
 
 
-async def get_channels(session: AsyncSession, user_id: str) -> Channels:
-    """The user's pool and numbers, by their ids."""
+async def get_channels(session: AsyncSession, user_id: str, *, number: str | None = None) -> Channels:
+    """The user's pool and numbers, by their ids; or of these only the one that is named."""
     pool = await session.scalar(select(User.pool_channels).where(User.id == user_id))
     active = await _count_active(session, user_id)
-    mine = await session.scalars(select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN))
+    query = select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN)
+    mine = await session.scalars(query if number is None else query.where(Did.key == numbers.did_key(number)))
     rows = [
         DidView(
             did.id,
@@ -137,7 +138,7 @@ async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share],
             raise ValidationFailed(f"{did.number} is named twice")
         wanted[did.id] = share.channels
     if replace:
-        wanted = dict.fromkeys(mine, 0) | wanted
+        wanted = dict.fromkeys((did.id for did in mine.values() if did.allocated_channels), 0) | wanted
     for did_id, channels in wanted.items():
         _check_share(mine[did_id], channels, active.get(did_id, 0))
     total = sum(wanted.get(did.id, did.allocated_channels) for did in mine.values())
@@ -158,14 +159,6 @@ def _check_share(did: Did, channels: int, active: int) -> None:
         )
     if channels < active:
         raise ValidationFailed(f"{did.number}: allocated_channels {channels} is below its {active} active channels")
-
-
-def is_same(number: str, asked: str) -> bool:
-    """Whether the client's text names this number."""
-    try:
-        return numbers.did_key(number) == numbers.did_key(numbers.parse(asked))
-    except ValueError:
-        return False
 
 
 async def find(

@@ -19,10 +19,12 @@ from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 
 _REPEATED = timedelta(minutes=10)
-"""So long after its end a report without a date can be a repeat; later, it is of another call."""
+"""So long after its end a report without a time can be a repeat; later, it is of another call."""
 
 _LATE = timedelta(hours=1)
-"""So long after a call timed out, a report without a date can be what it waited for."""
+"""So long after a call timed out, a report without a time can be what it waited for."""
+
+_DIGITS_OF_A_DAY = 8
 
 _LONGEST_LIFE = timedelta(days=1)
 
@@ -69,7 +71,7 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     if status is not None and not ended_before:
         talked = call.answered_at is not None  # our provider saw it, and may have recorded it
         end = CallEvent(
-            f"reported:{status}",
+            f"{call_views.BY_REPORT}{status}",
             status,
             datetime.now(UTC),
             hangup_cause=cause,
@@ -124,7 +126,7 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
 
 
 async def _known(session: AsyncSession, owner_id: str, number: str | None, report: Report) -> Call | None:
-    """The call of an earlier report: that of the same date; of reports without one the newest, if it can be that."""
+    """The call of an earlier report: that of the same date and time; without a time the newest, if it can be that."""
     query = (
         select(Call)
         .where(
@@ -142,11 +144,16 @@ async def _known(session: AsyncSession, owner_id: str, number: str | None, repor
     if report.call_date is None:
         query = query.where(Call.created_at > func.now() - _LONGEST_LIFE)
     call = (await session.scalars(query)).one_or_none()
-    return call if call is not None and (report.call_date is not None or _can_be(call, report)) else None
+    return call if call is not None and (_tells_apart(report.call_date) or _can_be(call, report)) else None
+
+
+def _tells_apart(date: str | None) -> bool:
+    """Whether no two calls of a customer have this date: a day alone does not say which of its calls."""
+    return date is not None and sum(map(str.isdigit, date)) > _DIGITS_OF_A_DAY
 
 
 def _can_be(call: Call, report: Report) -> bool:
-    """Whether a report without a date can be of this call: it is not over, or it was over just now, in the same way."""
+    """Whether a report without a time can be of this call: it is not over, or it was over just now, in the same way."""
     if call.ended_at is None:
         return True
     ago = datetime.now(UTC) - call.ended_at

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     summary_api_key: SecretStr | None = Field(None, description="Its key")
     summary_model: str = Field("gpt-4o-mini", description="Model asked of it")
     default_language: str | None = Field(
-        None, description="Language of calls that name none (ISO 639-1 or `hi-en`); absent: detected"
+        None, description="Language of calls that name none (`hi`, `hi-IN`, `hi-en`); absent: detected"
     )
 
     # Callbacks and recordings

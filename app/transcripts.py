@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, or_, select, update
+from sqlalchemy import bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_views, callbacks, tasks
 from app.call_views import CallView
 from app.db import Compiled, Database
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import LoginSession, TaskKind, Transcript, TranscriptStatus, User
+from app.models import LoginSession, Recording, TaskKind, Transcript, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -150,7 +150,8 @@ async def ask_again(session: AsyncSession, call_id: str) -> None:
             status=TranscriptStatus.PENDING, failure=None, **anew
         )
     )
-    await session.execute(again.where(Transcript.status == TranscriptStatus.DISABLED).values(**anew))
+    no_recording = ~exists().where(Recording.call_id == Transcript.call_id)
+    await session.execute(again.where(Transcript.status == TranscriptStatus.DISABLED, no_recording).values(**anew))
 
 
 async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) -> CallView:

@@ -36,6 +36,8 @@ def _or_none(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     value = _or_none(value)
+    if isinstance(value, str):
+        return value.strip()
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 

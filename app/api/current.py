@@ -4,13 +4,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from app import call_views, calls, numbers, transcripts, vendor
 from app.api.deps import LoggedIn, check_call_id, json_body, read_body, resources
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
-from app.api.schemas import CallOptions, Number, Switch, errors
+from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, errors
 from app.call_views import CallView, Filters
 from app.errors import NoSuchAgent, ValidationFailed
 from app.models import TranscriptStatus
@@ -87,24 +87,21 @@ class RecentCall(BaseModel):
     updated_at: Instant
 
 
-def _blank_is_unset(value: Any) -> Any:
-    return None if value == "" else value
-
-
-Part = Annotated[str | None, BeforeValidator(_blank_is_unset)]
-
-
 class RecentFilters(BaseModel):
     """As they were asked for; what was left blank is unset."""
 
-    status: Part = Field(None, description="Whatever its case", examples=["Answered"])
-    call_type: Part = Field(None, examples=["C2C"])
-    transcript_status: Part = Field(None, examples=["ready"])
-    customer_number: Part = Field(None, description="A part of it", examples=["99999"])
-    agent_number: Part = Field(None, description="A part of it", examples=["88888"])
-    did: Part = Field(None, description="A part of it", examples=["1140000001"])
-    date_from: Part = Field(None, description="A day or an instant", examples=["2026-03-05"])
-    date_to: Part = Field(None, description="A day or an instant, inclusive", examples=["2026-03-05T10:00:00Z"])
+    status: Annotated[str | None, UnlessBlank] = Field(None, description="Whatever its case", examples=["Answered"])
+    call_type: Annotated[str | None, UnlessBlank] = Field(None, examples=["C2C"])
+    transcript_status: Annotated[str | None, UnlessBlank] = Field(None, examples=["ready"])
+    customer_number: Annotated[str | None, UnlessBlank] = Field(None, description="A part of it", examples=["99999"])
+    agent_number: Annotated[str | None, UnlessBlank] = Field(None, description="A part of it", examples=["88888"])
+    did: Annotated[str | None, UnlessBlank] = Field(None, description="A part of it", examples=["1140000001"])
+    date_from: Annotated[str | None, UnlessBlank] = Field(
+        None, description="A day or an instant", examples=["2026-03-05"]
+    )
+    date_to: Annotated[str | None, UnlessBlank] = Field(
+        None, description="A day or an instant, inclusive", examples=["2026-03-05T10:00:00Z"]
+    )
 
 
 class RecentData(BaseModel):

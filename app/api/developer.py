@@ -10,7 +10,7 @@ from app.api.deps import Bearer, check_call_id, json_body, read_body, resources
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, errors
-from app.errors import InvalidRequest
+from app.errors import RingbackError
 from app.models import TranscriptStatus
 from app.vendor import Transcript, show_transcript
 
@@ -66,12 +66,12 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     house = resources(request)
     try:
         body = await read_body(request, Click2CallRequest)
-    except InvalidRequest:
-        await accounts.check_login(house.db, claims)  # a login that has ended is told so, whatever the body
+        wants_transcript = body.transcript is not False
+        order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
+        created = await calls.create_call(house.db, house.hints, claims, order)
+    except RingbackError:
+        await accounts.check_login(house.db, claims)  # a login that has ended is told so, whatever else is wrong
         raise
-    wants_transcript = body.transcript is not False
-    order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
-    created = await calls.create_call(house.db, house.hints, claims, order)
     heard = {
         "did": created.did,
         "callback_url": body.callback_url,

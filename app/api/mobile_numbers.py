@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from app import dids
+from app import dids, numbers
 from app.api import schemas
 from app.api.deps import LoggedIn, json_body, read_body, resources
 from app.api.envelope import Envelope, success
-from app.api.schemas import CallbackUrl, StorableText, Switch, errors
+from app.api.schemas import CallbackUrl, StorableText, Switch, UnlessBlank, errors
 from app.dids import Channels, DidView, Share
 from app.errors import NoSuchNumber
 from app.models import Did
@@ -186,14 +186,18 @@ async def patch_allocation(request: Request, claims: LoggedIn) -> Response:
     response_model=Envelope[UtilizationData],
     responses=errors(400, 401, 404, 422),
 )
-async def get_utilization(request: Request, claims: LoggedIn, did: Annotated[str | None, Query()] = None) -> Response:
+async def get_utilization(
+    request: Request, claims: LoggedIn, did: Annotated[str | None, Query(), UnlessBlank] = None
+) -> Response:
     """Of one number, if named; the pool's figures are those of all."""
-    channels = await _channels(request, claims)
+    try:
+        number = None if did is None else numbers.parse(did)
+    except ValueError:
+        raise NoSuchNumber from None
+    channels = await _channels(request, claims, number=number)
     found = channels.dids
-    if did is not None:
-        found = [one for one in found if dids.is_same(one.number, did)]
-        if not found:
-            raise NoSuchNumber
+    if number is not None and not found:
+        raise NoSuchNumber
     shown = [
         Utilization(
             phone_number_id=one.id,
@@ -240,8 +244,13 @@ async def set_inbound(request: Request, claims: LoggedIn) -> Response:
     response_model=Envelope[InboundConfigurations],
     responses=errors(400, 401, 422),
 )
-async def list_inbound(request: Request, claims: LoggedIn, configured_only: bool = False) -> Response:
+async def list_inbound(
+    request: Request,
+    claims: LoggedIn,
+    configured: Annotated[bool | None, Query(alias="configured_only"), UnlessBlank] = None,
+) -> Response:
     """Of each of your numbers."""
+    configured_only = configured is True
     async with resources(request).db.transaction() as session:
         found = await dids.list_inbound(session, claims.user_id, configured_only=configured_only)
     data = InboundConfigurations(
@@ -253,9 +262,9 @@ async def list_inbound(request: Request, claims: LoggedIn, configured_only: bool
     return success("Inbound callback configurations fetched", data)
 
 
-async def _channels(request: Request, claims: Claims) -> Channels:
+async def _channels(request: Request, claims: Claims, *, number: str | None = None) -> Channels:
     async with resources(request).db.transaction() as session:
-        return await dids.get_channels(session, claims.user_id)
+        return await dids.get_channels(session, claims.user_id, number=number)
 
 
 async def _allocate(request: Request, claims: Claims, *, replace: bool) -> Response:

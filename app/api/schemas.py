@@ -57,6 +57,13 @@ def _none_is_false(value: Any) -> Any:
     return False if value is None else value
 
 
+def _blank_is_unset(value: Any) -> Any:
+    return None if value == "" else value
+
+
+UnlessBlank = BeforeValidator(_blank_is_unset)
+"""Of what a query leaves blank: it is unset."""
+
 StorableText = Annotated[str, AfterValidator(_check_storable)]
 """What PostgreSQL can keep and compare."""
 
@@ -86,7 +93,7 @@ class CallOptions(BaseModel):
     callback_url: CallbackUrl | None = None
     transcript_language: Annotated[
         str | None,
-        Field(pattern="^[A-Za-z-]{2,35}$", description="ISO 639-1, or `hi-en`; null: the server's default"),
+        Field(pattern="^[A-Za-z0-9_-]{2,35}$", description="As in `hi`, `hi-IN`, `hi-en`; null: the server's default"),
     ] = None
 
     def order(self, customer_number: str, agent_number: str, *, transcript: bool) -> NewCall:

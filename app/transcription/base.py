@@ -95,7 +95,7 @@ class Recognizer(Protocol):
     name: str
 
     async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        """Recognize each channel alone. `language`: ISO 639-1, `hi-en`, or None to detect it once from all speech.
+        """Recognize each channel alone. `language`: ISO 639-1, or None to detect it once from all speech.
 
         Raises `TranscriptionError`.
         """

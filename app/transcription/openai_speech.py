@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10)
-_HINGLISH = "hi-en"
 
 
 class _Piece(BaseModel):
@@ -43,7 +42,7 @@ class OpenAIRecognizer:
         self._session: aiohttp.ClientSession | None = None
 
     async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        spoken = "hi" if language == _HINGLISH else language
+        spoken = language
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:
             # These engines, too, make up words in silence: what holds no speech is not sent.

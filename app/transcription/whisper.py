@@ -24,7 +24,6 @@ VAD = VadOptions(
     speech_pad_ms=200,
     max_speech_duration_s=_HEARD_AT_ONCE_SECONDS,
 )
-_HINGLISH = "hi-en"
 
 
 class WhisperRecognizer:
@@ -80,9 +79,8 @@ def _choose_language(model: WhisperModel, audio: Audio, asked: str | None) -> st
     """What was asked for where the model can, else one detection on both sides' speech: never one per segment."""
     if not model.model.is_multilingual:
         return "en"
-    code = "hi" if asked == _HINGLISH else asked
-    if code is not None and code in model.supported_languages:
-        return code
+    if asked is not None and asked in model.supported_languages:
+        return asked
     pooled = np.concatenate(audio.channels)
     detected, _, _ = model.detect_language(pooled, vad_filter=True, vad_parameters=VAD, language_detection_segments=4)
     return str(detected)

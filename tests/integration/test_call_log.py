@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.answers import data_of, error_of
 from tests.conftest import bearer, client_of, new_user
-from tests.integration.current import CREATE, CREATED, add_did, order
+from tests.integration.current import CREATE, CREATED, add_did, happen, order, store
 from tests.integration.receiver import Receiver, listening
 from tests.integration.reporting import LOG, PROVIDER, report, row, run, told, transcript
 from worker.context import Context
@@ -211,6 +211,24 @@ async def test_a_late_report_that_brings_no_recording_fails_no_transcript_twice(
     assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.not_answered"]
     made = await transcript(db, call_id)
     assert (made.status, made.failure) == ("failed", "The call was not answered: the line was busy")
+
+
+async def test_that_there_is_no_transcript_is_told_again_only_with_news(
+    client: httpx.AsyncClient, db: Database, user: User, migrated: Settings
+) -> None:
+    """It is told with the recording; a correction of how the call ended brings none."""
+    body = order(await add_did(db, user), transcript=False, callback_url="http://127.0.0.1:1/")
+    created = await client.post(CREATE, json=body, headers=await bearer(client, user))
+    call_id = str(data_of(created, CREATED)["call_id"])
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
+    now = datetime.now(UTC)
+    talked = CallEvent("answered", CallStatus.IN_PROGRESS, now)
+    await happen(db, call_id, talked, CallEvent("timed_out", CallStatus.TIMED_OUT, now, has_recording=True))
+    await store(db, migrated, call_id)
+    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.disabled"]
+    await report(client, status="Answered", customer_crm_id=call_id)
+    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.disabled", "call.answered"]
 
 
 async def test_a_recording_is_fetched_from_its_url(

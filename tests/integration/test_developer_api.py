@@ -137,6 +137,8 @@ async def test_tokens_die_at_once(client: httpx.AsyncClient, db: Database, user:
         await client.get("/api/developer/calls/nonsense/transcript", headers=headers),
         await client.post(CREATE, json=NUMBERS, headers=headers),
         await client.post(CREATE, content=b"{", headers=headers),
+        await client.post(CREATE, content=b"{" + b" " * 70_000, headers=headers),
+        await client.post(CREATE, json={**NUMBERS, "did": "911111111111"}, headers=headers),
     ):
         if status == 401:
             assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)

@@ -207,3 +207,32 @@ async def test_a_pool_is_not_made_smaller_than_what_is_divided(db: Database, use
         with pytest.raises(Conflict, match="6 channels"):
             await dids.set_pool(session, mine, 5)
         await dids.set_pool(session, mine, 6)
+
+
+async def test_a_number_that_has_no_share_stands_in_nobodys_way(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    """Its live calls are over its limit as they are."""
+    await set_pool(db, user, 5)
+    busy, other = await add_did(db, user), await add_did(db, user)
+    await client.post(CREATE, json=order(busy), headers=headers)
+    share = {"did": other.number, "allocated_channels": 5}
+    answer = await client.put(ALLOCATION, json={"allocations": [share]}, headers=headers)
+    data_of(answer, "Channel allocation updated successfully")
+    named = {"did": busy.number, "allocated_channels": 0}
+    answer = await client.put(ALLOCATION, json={"allocations": [share, named]}, headers=headers)
+    assert "below its 1 active channels" in error_of(answer, 422)
+
+
+async def test_what_a_query_leaves_blank_is_unset(
+    client: httpx.AsyncClient, db: Database, user: User, headers: Any
+) -> None:
+    did = await add_did(db, user)
+    for query, found in (("?did=", 1), (f"?did={did.number[2:]}", 1)):
+        answer = await client.get(f"{ALLOCATION}/utilization{query}", headers=headers)
+        assert len(data_of(answer, "Channel utilization fetched successfully")["numbers"]) == found
+    foreign = await add_did(db, await new_user(db))
+    for name in (foreign.number, "nonsense"):
+        error_of(await client.get(f"{ALLOCATION}/utilization?did={name}", headers=headers), 404)
+    answer = await client.get("/api/calls/inbound-callback-url?configured_only=", headers=headers)
+    assert data_of(answer, "Inbound callback configurations fetched")["configured_only"] is False

@@ -90,6 +90,28 @@ async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, u
     assert await told_of(status="NoAnswered") == third, "a late report of a call that timed out"
 
 
+async def test_a_day_alone_tells_no_calls_apart(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    did = await add_did(db, user)
+    fields = {"did": did.number, "call_type": "inbound ", "call_date": "2026-03-05", "status": "Answered"}
+    first = await report(client, **fields, duration=60, recording="http://127.0.0.1:1/a.wav")
+    assert (await report(client, **fields, duration=60))["call_id"] == first["call_id"], "a repeat"
+    second = await report(client, **fields, duration=70, recording="http://127.0.0.1:1/b.wav")
+    assert second["call_id"] != first["call_id"]
+    assert (await row(db, second["call_id"])).call_type == "inbound", "blanks around a word mean nothing"
+
+
+async def test_how_long_a_call_was_is_not_made_up(client: httpx.AsyncClient, db: Database, user: User) -> None:
+    """When a report arrives says nothing of that."""
+    did = await add_did(db, user)
+    fields = {"did": did.number, "call_type": "inbound", "status": "Answered"}
+    for more in ({}, {"answer_duration": 42}, {"duration": 61, "answer_duration": 42}):
+        data = await report(client, **fields, **more, call_date=f"2026-03-05 10:00:0{len(more)}")
+        answer = await client.get("/api/calls/recent", headers=await bearer(client, user))
+        (shown,) = [call for call in answer.json()["data"]["calls"] if call["call_id"] == data["call_id"]]
+        expected = {"duration": None, "answer_duration": None} | {name: str(value) for name, value in more.items()}
+        assert {name: shown[name] for name in expected} == expected
+
+
 async def test_a_new_call_by_many_reports_at_once_is_one(client: httpx.AsyncClient, db: Database, user: User) -> None:
     did = await add_did(db, user)
     for more in ({}, {"call_date": "2026-03-05 10:00:00"}):

@@ -89,7 +89,7 @@ async def test_each_channel_is_asked_for_alone(endpoint: Endpoint, recognizer: O
 
 async def test_the_language_asked_for_is_passed_on(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
     endpoint.answers = [(200, words("Haan")), (200, words("Nahi"))]
-    await recognizer.recognize(load(CONVERSATIONS / "callback.wav"), "hi-en")
+    await recognizer.recognize(load(CONVERSATIONS / "callback.wav"), "hi")
     assert [asked["language"] for asked in endpoint.asked] == ["hi", "hi"]
 
 
