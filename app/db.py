@@ -74,7 +74,7 @@ class Database:
                 statement.sql, *[values[name] for name in statement.names]
             )
         except (asyncio.CancelledError, TimeoutError):
-            # It still runs. Closed like this it is cancelled, and whoever was told that it failed can rely on that.
+            # It still runs there, and is cancelled only if the connection is closed with patience.
             await greenlet_spawn(connection.invalidate)
             raise
         except Exception as error:
