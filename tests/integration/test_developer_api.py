@@ -11,10 +11,11 @@ from sqlalchemy import select, update
 
 from app import accounts, transcripts
 from app.db import Database
-from app.models import Call, CallEventRow, LoginSession, Task, Transcript, User
+from app.models import Call, CallEventRow, Did, LoginSession, Task, Transcript, User
 from app.transcription.base import Digest, Transcription, Turn
 from tests.answers import data_of, error_of
 from tests.conftest import PASSWORD, bearer, client_of, new_user
+from tests.integration.current import add_did
 
 NUMBERS = {"customer_number": "919999999999", "agent_number": "918888888888"}
 CREATE = "/api/developer/calls/click2call"
@@ -236,6 +237,28 @@ async def test_a_fault_never_shows_what_was_sent(client: httpx.AsyncClient) -> N
         "/api/developer/login", json={"email": ["secret-mail"], "password": {"a": "secret-word"}}
     )
     assert "secret" not in error_of(answer, 400)
+
+
+async def test_optional_fields_mean_the_same_in_the_seeds_dialect(
+    client: httpx.AsyncClient, db: Database, user: User
+) -> None:
+    headers = await bearer(client, user)
+
+    async def answer(**more: object) -> httpx.Response:
+        return await client.post(CREATE, json={**NUMBERS, **more}, headers=headers)
+
+    own, foreign, expired = await add_did(db, user), await add_did(db, await new_user(db)), await add_did(db, user)
+    async with db.transaction() as session:
+        await session.execute(update(Did).where(Did.id == expired.id).values(expired_at=datetime.now(UTC)))
+    sent = {"did": own.number, "transcript": False, "transcript_language": "hi-IN", "callback_url": None}
+    data = data_of(await answer(**sent), "Click2Call request created")
+    assert data == {"call_id": data["call_id"], "status": "queued", **sent}
+    assert data_of(await answer(transcript=None), "Click2Call request created")["transcript"] is True
+    error_of(await answer(did="911111111111"), 404)
+    error_of(await answer(did=foreign.number), 403)
+    assert "expired" in error_of(await answer(did=expired.number), 409)
+    error_of(await answer(agent_number="AGT_1"), 400)
+    error_of(await answer(transcript_language="no language"), 400)
 
 
 # Transcript
