@@ -214,9 +214,8 @@ async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
     """When the two talked, if it is known to the moment: a talk that was noticed late began before."""
     events = select(CallEventRow.happened_at).filter_by(call_id=call_id)
     dialed = await session.scalar(events.filter_by(key=CUSTOMER_DIALED))
-    answered = await session.scalar(
-        events.filter_by(status=CallStatus.IN_PROGRESS, late=False).order_by(CallEventRow.id).limit(1)
-    )
+    in_progress = events.filter_by(status=CallStatus.IN_PROGRESS, late=False)
+    answered = await session.scalar(in_progress.where(CallEventRow.key != _HANGING_UP))
     ended = await session.scalar(select(Call.ended_at).where(Call.id == call_id))
     if dialed is None or answered is None or ended is None:
         return None

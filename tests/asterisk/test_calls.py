@@ -37,7 +37,7 @@ async def test_the_reference_conversation_is_transcribed_with_the_right_words_fr
 async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, office: Office) -> None:
     call_id = await office.place(lab.number("212"), lab.number("100"))
     call = await office.ended(call_id)
-    assert call.answered_at
+    assert call.answered_at, call.failure
     assert call.ended_at
     talk = (call.ended_at - call.answered_at).total_seconds()
     samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
@@ -80,7 +80,7 @@ async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_office: Make
     office = await make_office("calls-1", RINGBACK_MAX_CALL_SECONDS="2")
     call_id = await office.place(lab.number("200"), lab.number("100"))
     call = await office.ended(call_id)
-    assert (call.status, call.ended_by) == ("completed", None)
+    assert (call.status, call.ended_by) == ("completed", None), call.failure
     assert "hanging_up" in await office.events(call.id)
     await office.nothing_is_left(call_id)
 

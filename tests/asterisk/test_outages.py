@@ -264,6 +264,14 @@ async def test_an_asterisk_that_refuses_for_a_moment(lab: Lab, proxy: FaultyProx
         assert call.status == "completed"
 
 
+async def test_a_channel_that_shows_as_entered_before_it_is(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+    """Asterisk says 409 to whatever is set on it until then."""
+    entering = Fault(proxy.request("POST", "/variable"), status=409, times=3)
+    proxy.faults.append(entering)
+    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+    assert len(entering.hits) == 3
+
+
 @pytest.mark.parametrize("leg", ["agent", "customer"])
 @pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
 async def test_a_dial_whose_answer_is_lost_is_never_repeated(

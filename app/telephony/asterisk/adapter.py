@@ -215,9 +215,10 @@ class Asterisk(TelephonyProvider):
         await self._sure("POST", f"/channels/{channel}/variable", variable=variable, value=value)
 
     async def _sure(self, method: str, path: str, **query: str) -> None:
-        answer = await self._answer(method, path, **query)
-        if not answer.ok:
-            raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
+        while not (answer := await self._answer(method, path, **query)).ok:
+            if answer.status != 409:  # 409: the channel shows as entered, and is not quite in our application yet
+                raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
+            await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> Answer:
         """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
