@@ -1,4 +1,4 @@
-"""The seed's dialect, `/api/developer`: exact, key for key and word for word."""
+"""The developer dialect, `/api/developer`: exact, key for key and word for word."""
 
 from typing import Annotated, Literal
 

@@ -162,6 +162,11 @@ async def test_the_check_names_what_is_missing_and_how_to_mend_it(lab: Lab, make
     assert set(wrong_ami) == {"AMI"}
 
 
+async def test_the_check_takes_a_dialplan_for_a_trunk(lab: Lab, make_provider: MakeProvider) -> None:
+    for dial in ("Local/{number}@from-internal", "PJSIP/{number}"):
+        assert (await findings(make_provider(dial=dial)))["trunk"].ok, dial
+
+
 async def test_the_check_sees_a_module_that_is_not_loaded(lab: Lab, make_provider: MakeProvider) -> None:
     lab.server.run("module unload app_mixmonitor.so")
     try:

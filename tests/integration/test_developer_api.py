@@ -1,4 +1,4 @@
-"""The seed's dialect, key for key and word for word, on the shipped application."""
+"""The developer dialect, key for key and word for word, on the shipped application."""
 
 import asyncio
 import re
@@ -239,7 +239,7 @@ async def test_a_fault_never_shows_what_was_sent(client: httpx.AsyncClient) -> N
     assert "secret" not in error_of(answer, 400)
 
 
-async def test_optional_fields_mean_the_same_in_the_seeds_dialect(
+async def test_optional_fields_mean_the_same_in_the_developer_dialect(
     client: httpx.AsyncClient, db: Database, user: User
 ) -> None:
     headers = await bearer(client, user)
