@@ -1,5 +1,6 @@
 """A call's life, and the only door through which its status changes."""
 
+import hashlib
 import secrets
 import string
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import case, exists, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_state, callbacks, dids, recordings, tasks, transcripts
@@ -23,6 +25,9 @@ log = structlog.get_logger()
 _HANGING_UP = "hanging_up"
 _HANGUP_SECONDS = 30.0
 """How long a provider that was told to end a call may take to report that it did."""
+
+NOTE_KEY_PREFIX = "note:"
+"""Prefix of the keys of events that are notes: they move nothing."""
 
 _ID_ALPHABET = string.digits + string.ascii_lowercase
 
@@ -295,6 +300,20 @@ async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
         _record(session, call_id, CallEvent(_HANGING_UP, CallStatus.IN_PROGRESS, datetime.now(UTC), detail=why))
         call.expires_at = datetime.now(UTC) + timedelta(seconds=_HANGUP_SECONDS)
     await tasks.add(session, TaskKind.HANGUP, call_id)
+
+
+async def add_note(session: AsyncSession, call_id: str, text: str) -> None:
+    """Add a line to the call's history that moves nothing: what could not be read, or contradicts what is known.
+
+    The same text is noted once. With the call's lock.
+    """
+    key = f"{NOTE_KEY_PREFIX}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]}"
+    status = select(Call.status).where(Call.id == call_id).scalar_subquery()
+    await session.execute(
+        insert(CallEventRow)
+        .values(call_id=call_id, key=key, status=status, detail=text, happened_at=func.now())
+        .on_conflict_do_nothing()
+    )
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:

@@ -126,6 +126,7 @@ def place(
 
 
 def _print_story(story: "history.CallStory", plain: bool) -> None:
+    from app import calls as domain
     from app.cli.follow import coloured, print_transcript
 
     call = story.call
@@ -158,7 +159,7 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
             _since(call.created_at, event.happened_at),
             coloured(event.status),
             event.leg or "",
-            event.key,
+            event.key.partition(":")[0] if event.key.startswith(domain.NOTE_KEY_PREFIX) else event.key,
             event.hangup_cause or "",
             "; ".join(filter(None, (event.detail, "noticed late" if event.late else None))),
         )
