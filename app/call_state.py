@@ -4,7 +4,12 @@ from app.telephony.base import CallStatus
 
 _S = CallStatus
 
-TERMINAL = frozenset({_S.COMPLETED, _S.BUSY, _S.NO_ANSWER, _S.FAILED, _S.CANCELED, _S.TIMED_OUT, _S.AFTER_HOURS})
+TERMINAL = frozenset(
+    {_S.COMPLETED, _S.BUSY, _S.NO_ANSWER, _S.FAILED, _S.CANCELED, _S.TIMED_OUT, _S.AFTER_HOURS, _S.ENDED}
+)
+
+UNANSWERED = frozenset({_S.BUSY, _S.NO_ANSWER, _S.CANCELED, _S.AFTER_HOURS})
+"""Ends without a conversation, whatever recording there is. A failed call may have had one that nobody saw."""
 
 MOVES: dict[CallStatus, frozenset[CallStatus]] = {
     _S.QUEUED: frozenset({_S.DIALING, _S.CANCELED, _S.FAILED}),
@@ -18,9 +23,8 @@ MOVES: dict[CallStatus, frozenset[CallStatus]] = {
 CORRECTIONS: dict[CallStatus, frozenset[CallStatus]] = {
     # Another system may tell of any call of ours, and does not tell it step by step.
     _S.QUEUED: TERMINAL,
-    # That nothing was heard in time is no more than that; whoever knows better may say so later.
+    # A call that timed out only had no report in time. A late report says more.
     _S.TIMED_OUT: TERMINAL - {_S.TIMED_OUT},
-    _S.IN_PROGRESS: TERMINAL,
 }
 """Moves that a report from outside may make besides: `app.reports`."""
 
@@ -35,6 +39,7 @@ WHY_NO_TRANSCRIPT: dict[CallStatus, str] = {
     _S.CANCELED: "The call was canceled",
     _S.TIMED_OUT: "The call timed out: the telephony provider reported no end to it",
     _S.AFTER_HOURS: "The call was refused out of hours",
+    _S.ENDED: "The call is over, and no recording of it was reported",
 }
 """What a poller is told when a call ends in this status and there is nothing to transcribe."""
 

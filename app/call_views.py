@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app import tasks
+from app import call_state, tasks
 from app.db import Database
 from app.errors import NoSuchCall, NotYourCall
 from app.models import Call, CallEventRow, CallType, Recording, TaskKind, Transcript, TranscriptStatus
@@ -52,6 +52,12 @@ class CallView:
     """Its end is known by a report, and its moment is when that came: only reports say how long it was."""
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether it is known to have had no conversation."""
+        failed_by_report = self.status is CallStatus.FAILED and self.ended_by_report
+        return self.status in call_state.UNANSWERED or failed_by_report
+
+    @property
     def recording_pending(self) -> bool:
         """Whether it is too early to say that there is no recording."""
         return not self.has_recording and (self.ended_at is None or self.recording_owed)
@@ -59,6 +65,9 @@ class CallView:
     @property
     def seconds(self) -> int | None:
         """From the first dial to the end."""
+        rang = self._between(self.dialed_at, self.answered_at)
+        if self.reported_seconds is None and self.reported_talk_seconds is not None and rang is not None:
+            return rang + self.reported_talk_seconds
         return self._measured(self.reported_seconds, self.dialed_at)
 
     @property
@@ -67,9 +76,13 @@ class CallView:
         return self._measured(self.reported_talk_seconds, self.answered_at)
 
     def _measured(self, reported: int | None, start: datetime | None) -> int | None:
-        if reported is not None or self.ended_by_report or start is None or self.ended_at is None:
-            return reported
-        return max(0, int((self.ended_at - start).total_seconds()))
+        return reported if reported is not None else self._between(start, self.ended_at)
+
+    def _between(self, start: datetime | None, end: datetime | None) -> int | None:
+        """By our own clock, which knows nothing of a call that only reports tell of."""
+        if self.ended_by_report or start is None or end is None:
+            return None
+        return max(0, int((end - start).total_seconds()))
 
     @property
     def updated_at(self) -> datetime:
@@ -146,15 +159,23 @@ async def get_own(db: Database, user_id: str, call_id: str) -> CallView:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberFilter:
+    """A number is found by a part of its digits, or as a whole."""
+
+    part: str
+    whole: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list of calls is narrowed to; None narrows nothing. Numbers are looked for as parts, all else exactly."""
+    """What a list of calls is narrowed to; None narrows nothing."""
 
     statuses: Sequence[CallStatus] | None = None
     call_type: str | None = None
     transcript_status: str | None = None
-    customer_number: str | None = None
-    agent_number: str | None = None
-    did: str | None = None
+    customer_number: NumberFilter | None = None
+    agent_number: NumberFilter | None = None
+    did: NumberFilter | None = None
     from_instant: datetime | None = None
     before_instant: datetime | None = None
 
@@ -191,13 +212,14 @@ def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
         narrowing.append(Call.call_type == filters.call_type)
     if filters.transcript_status is not None:
         narrowing += [Transcript.user_id == user_id, Transcript.status == filters.transcript_status]
-    for column, part in (
+    for column, number in (
         (Call.customer_number, filters.customer_number),
         (Call.agent_number, filters.agent_number),
         (Call.did, filters.did),
     ):
-        if part is not None:
-            narrowing.append(func.strpos(column, part) > 0)  # literal: % and _ are no wildcards
+        if number is not None:
+            # strpos and not LIKE: % and _ are no wildcards
+            narrowing.append(or_(func.strpos(column, number.part) > 0, column == number.whole))
     if filters.from_instant is not None:
         narrowing.append(Call.created_at >= filters.from_instant)
     if filters.before_instant is not None:

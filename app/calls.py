@@ -1,6 +1,7 @@
 """A call's life, and the only door through which its status changes."""
 
 import hashlib
+import re
 import secrets
 import string
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from app import call_state, callbacks, dids, recordings, tasks, transcripts
 from app.db import Compiled, Database
 from app.errors import InactiveUser, InvalidToken, NoSuchCall
 from app.models import Call, CallEventRow, Queue, TaskKind, TranscriptStatus
+from app.numbers import Callee, PhoneNumber, digits_of
 from app.security import Claims
 from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
 
@@ -29,7 +31,13 @@ _HANGUP_SECONDS = 30.0
 NOTE_KEY_PREFIX = "note:"
 """Prefix of the keys of events that are notes: they move nothing."""
 
+_CALL_ID = re.compile(r"call_[0-9a-z]{16}")
 _ID_ALPHABET = string.digits + string.ascii_lowercase
+
+
+def is_call_id(text: str) -> bool:
+    """Whether this can be the id of a call."""
+    return _CALL_ID.fullmatch(text) is not None
 
 
 def new_call_id() -> str:
@@ -40,13 +48,13 @@ def new_call_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewCall:
-    """A call as its client ordered it; numbers are digits already."""
+    """A call as its client ordered it."""
 
-    customer_number: str
-    agent_number: str
-    did: str | None = None
+    customer_number: PhoneNumber
+    agent_number: Callee
+    did: PhoneNumber | None = None
     """The rented number whose channel it takes, and which both are shown; None: the server's, if it has one."""
-    shown: str | None = None
+    shown: PhoneNumber | None = None
     """A number to show that nobody rents: of whoever has the machine itself."""
     callback_url: str | None = None
     transcript: bool = True
@@ -58,9 +66,7 @@ class CreatedCall:
     """A call that is queued."""
 
     id: str
-    did: str | None
-    """As it is stored, whichever way the client wrote it."""
-    warning: str | None
+    warning: str | None = None
     """Of channels that were all taken; the call is accepted all the same."""
 
 
@@ -99,13 +105,13 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
     if order.did is None:
         values = _values(claims, order, None)
         hints.send(_added(await db.fetch_one(_CREATE_COMPILED, values)))
-        return CreatedCall(values["call_id"], None, None)
+        return CreatedCall(values["call_id"])
     async with tasks.transaction(db, hints) as session:
         reserved = await dids.reserve(session, claims.user_id, order.did)
         values = _values(claims, order, reserved)
         row = (await session.execute(_CREATE, values)).mappings().one_or_none()
         tasks.hint_after_commit(session, _added(row))
-    return CreatedCall(values["call_id"], reserved.number, reserved.warning)
+    return CreatedCall(values["call_id"], reserved.warning)
 
 
 def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -> dict[str, Any]:
@@ -113,9 +119,9 @@ def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -
         "session_id": claims.session_id,
         "user_id": claims.user_id,
         "call_id": new_call_id(),
-        "customer_number": order.customer_number,
-        "agent_number": order.agent_number,
-        "did": reserved.number if reserved else order.shown,
+        "customer_number": order.customer_number.digits,
+        "agent_number": order.agent_number.digits,
+        "did": digits_of(order.did or order.shown),
         "did_id": reserved.did_id if reserved else None,
         "callback_url": order.callback_url,
         "language": order.language,
@@ -317,7 +323,7 @@ async def add_note(session: AsyncSession, call_id: str, text: str) -> None:
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
-    if call.status == CallStatus.TIMED_OUT and _has_recording(call, event):  # corrected, and so may its transcript be
+    if call.status == CallStatus.TIMED_OUT and _has_conversation(call, event):  # corrected: so may its transcript be
         await transcripts.ask_again(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
@@ -356,17 +362,23 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     call.hangup_cause = event.hangup_cause
     call.ended_by = event.ended_by
     call.failure = event.detail
-    # Whoever ended it: the other leg is let go, and nothing stays behind at the provider, not even of a call that was
-    # waiting in the queue again.
-    await tasks.add(session, TaskKind.HANGUP, call.id)
-    has_recording = _has_recording(call, event)
-    if has_recording:
+    if event.talk_seconds is not None and call.reported_talk_seconds is None:
+        call.reported_talk_seconds = int(event.talk_seconds)
+    await tasks.discard(session, TaskKind.TRACK, call.id)
+    if not call.only_reported:
+        # Whoever ended it: the other leg is let go, and nothing stays behind at the provider, not even of a call that
+        # was waiting in the queue again.
+        await tasks.add(session, TaskKind.HANGUP, call.id)
+    if event.has_recording or call.recording_url is not None:
         await recordings.expect(session, call.id)
     await callbacks.tell_end(session, call.id)
-    if not has_recording:
+    if not _has_conversation(call, event):
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])
 
 
-def _has_recording(call: Call, event: CallEvent) -> bool:
-    """Who tells of the end may not know what a report told before."""
-    return event.has_recording or call.recording_url is not None
+def _has_conversation(call: Call, event: CallEvent) -> bool:
+    """Whether the recording of this end can hold one. Systems attach an empty one to calls that nobody answered."""
+    if event.status in call_state.UNANSWERED:
+        return False
+    # Who tells of the end may not know of the recording that a report named before.
+    return event.has_recording or (call.recording_url is not None and event.status != CallStatus.FAILED)

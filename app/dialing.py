@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
 from app.models import Call, CallEventRow, Task, TaskKind
+from app.numbers import PhoneNumber, stored_callee
 from app.settings import Settings
 from app.telephony.base import Accepted, CallOrder, CallStatus, Leg
 
@@ -125,11 +126,12 @@ async def claim_for_connecting(session: AsyncSession, call_id: str, settings: Se
 
 
 def _order(call_id: str, customer: str, agent: str, did: str | None, settings: Settings) -> CallOrder:
+    shown = did or settings.caller_id
     return CallOrder(
         call_id,
-        customer,
-        agent,
-        caller_id=did or settings.caller_id,
+        PhoneNumber(customer),
+        stored_callee(agent),
+        caller_id=None if shown is None else PhoneNumber(shown),
         agent_ring_seconds=settings.agent_ring_seconds,
         customer_ring_seconds=settings.customer_ring_seconds,
         max_call_seconds=settings.max_call_seconds,

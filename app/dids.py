@@ -13,9 +13,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import numbers
 from app.errors import AlreadyExists, Conflict, NoSuchNumber, NotYourNumber, ValidationFailed
 from app.models import Call, Did, User
+from app.numbers import PhoneNumber
 
 _MOST_SHOWN = 500
 
@@ -28,10 +28,9 @@ _WARNINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A call's number, and what to warn its client of."""
+    """A channel of a DID, and what to warn the call's client of."""
 
     did_id: str
-    number: str
     warning: str | None
 
 
@@ -69,12 +68,11 @@ class Share:
     """So many channels for the number named by one of these."""
 
     channels: int
-    did: str | None = None
-    """Digits."""
+    did: PhoneNumber | None = None
     phone_number_id: str | None = None
 
 
-async def reserve(session: AsyncSession, user_id: str, number: str) -> Reservation:
+async def reserve(session: AsyncSession, user_id: str, number: PhoneNumber) -> Reservation:
     """A channel of the user's number, for the call that this transaction creates.
 
     Raises `NoSuchNumber`, `NotYourNumber`, and `Conflict` when the number has expired. Too few channels are no error.
@@ -96,15 +94,15 @@ async def reserve(session: AsyncSession, user_id: str, number: str) -> Reservati
         warnings.append(none_left)
     if sum(active.values()) >= pool:
         warnings.append(pool_empty)
-    return Reservation(did.id, did.number, "|".join(warnings) or None)
+    return Reservation(did.id, "|".join(warnings) or None)
 
 
-async def get_channels(session: AsyncSession, user_id: str, *, number: str | None = None) -> Channels:
+async def get_channels(session: AsyncSession, user_id: str, *, number: PhoneNumber | None = None) -> Channels:
     """The user's pool and numbers, by their ids; or of these only the one that is named."""
     pool = await session.scalar(select(User.pool_channels).where(User.id == user_id))
     active = await _count_active(session, user_id)
     query = select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN)
-    mine = await session.scalars(query if number is None else query.where(Did.key == numbers.did_key(number)))
+    mine = await session.scalars(query if number is None else query.where(Did.number == number.digits))
     rows = [
         DidView(
             did.id,
@@ -127,11 +125,11 @@ async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share],
     pool = await _lock_pool(session, user_id)
     locked = select(Did).where(Did.user_id == user_id).order_by(Did.id).with_for_update()
     mine = {did.id: did for did in await session.scalars(locked)}
-    by_key = {did.key: did for did in mine.values()}
+    by_number = {did.number: did for did in mine.values()}
     active = await _count_active(session, user_id)
     wanted: dict[str, int] = {}
     for share in shares:
-        did = by_key.get(numbers.did_key(share.did)) if share.did is not None else mine.get(share.phone_number_id or "")
+        did = by_number.get(share.did.digits) if share.did is not None else mine.get(share.phone_number_id or "")
         if did is None:
             raise NoSuchNumber(f"{share.did or share.phone_number_id} is not one of your phone numbers")
         if did.id in wanted:
@@ -162,24 +160,27 @@ def _check_share(did: Did, channels: int, active: int) -> None:
 
 
 async def find(
-    session: AsyncSession, *, number: str | None = None, phone_number_id: str | None = None, to_change: bool = False
+    session: AsyncSession,
+    *,
+    number: PhoneNumber | None = None,
+    phone_number_id: str | None = None,
+    to_change: bool = False,
 ) -> Did | None:
-    """The number, whoever's it is, by its digits (with or without 91) or by its id. `to_change`: nobody else changes it
-    until the transaction ends."""
-    query = select(Did).where(Did.id == phone_number_id if number is None else Did.key == numbers.did_key(number))
+    """The DID, whoever's it is, by its number or by its id. `to_change`: nobody else changes it until the transaction
+    ends."""
+    query = select(Did).where(Did.id == phone_number_id if number is None else Did.number == number.digits)
     if to_change:
         query = query.with_for_update().execution_options(populate_existing=True)
     return (await session.scalars(query)).one_or_none()
 
 
-async def add(session: AsyncSession, number: str, *, owner: User | None, max_channels: int) -> Did:
+async def add(session: AsyncSession, number: PhoneNumber, *, owner: User | None, max_channels: int) -> Did:
     """A new number. Raises `AlreadyExists`, `ValidationFailed`."""
     if max_channels < 1:
         raise ValidationFailed("A number needs at least one channel")
     did = Did(
         id=f"PN_{secrets.randbelow(10**10):010d}",
-        number=number,
-        key=numbers.did_key(number),
+        number=number.digits,
         user_id=None if owner is None else owner.id,
         max_channels=max_channels,
     )

@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             throttle=LoginThrottle(settings.redis_url),
             links=providers.links(settings),
             storage=providers.storage(settings),
+            numbers=providers.number_rules(settings),
         )
         app.state.resources = opened
         gc.freeze()  # what is loaded now stays; looking through it again and again made polls stutter

@@ -160,8 +160,7 @@ class Did(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="PN_ and 10 digits")
-    number: Mapped[str] = mapped_column(doc="Digits, as it was added")
-    key: Mapped[str] = mapped_column(unique=True, doc="The number without India's 91, by which it is found")
+    number: Mapped[str] = mapped_column(unique=True, doc="E.164 digits")
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     max_channels: Mapped[int] = mapped_column(Integer)
     allocated_channels: Mapped[int] = mapped_column(Integer, server_default=text("0"))
@@ -198,9 +197,11 @@ class Call(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="call_ and 16 of [0-9a-z]")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    customer_number: Mapped[str] = mapped_column(doc="Digits")
-    agent_number: Mapped[str | None] = mapped_column(doc="Digits; None: an inbound call that nobody took")
-    did: Mapped[str | None] = mapped_column(doc="The number both are shown, as digits; None: the server's")
+    customer_number: Mapped[str] = mapped_column(doc="E.164 digits, as all numbers here")
+    agent_number: Mapped[str | None] = mapped_column(
+        doc="Of 2 to 7 digits: an extension; None: an inbound call that nobody took"
+    )
+    did: Mapped[str | None] = mapped_column(doc="The number both are shown; None: the server's")
     did_id: Mapped[str | None] = mapped_column(ForeignKey("dids.id"))
     language: Mapped[str | None] = mapped_column(doc="Asked for; None: the server's default")
     callback_url: Mapped[str | None]
@@ -208,9 +209,13 @@ class Call(Base):
     only_reported: Mapped[bool] = mapped_column(
         Boolean, server_default=text("false"), doc="Our provider never had it: another system tells of it"
     )
-    reported_date: Mapped[str | None] = mapped_column(doc="As its report says it, which tells one call from another")
+    reported_date: Mapped[str | None] = mapped_column(
+        doc="Of its report, which tells one call from another; see `app.report_fields`"
+    )
     reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="The call's length, by a report")
-    reported_talk_seconds: Mapped[int | None] = mapped_column(Integer, doc="From its answer, by a report")
+    reported_talk_seconds: Mapped[int | None] = mapped_column(
+        Integer, doc="From its answer, by a report or by a provider that counts it"
+    )
     recording_url: Mapped[str | None] = mapped_column(doc="Where a report says that the recording is")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
     dial_token: Mapped[UUID | None] = mapped_column(doc="The right to dial: set once, before the request leaves")

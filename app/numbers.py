@@ -1,32 +1,220 @@
-"""Telephone numbers: parsed once at the door, stored as digits, masked wherever a person may look over a shoulder."""
+"""Telephone numbers: read once, where they come in, and one value from then on. A leaf.
+
+One telephone has many spellings: `9876543210`, `09876543210`, `+91 98765-43210` and `00919876543210` are the same one
+in India. The `phonenumbers` library (Google's libphonenumber) reads them, with the installation's home country.
+"""
 
 import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumberFormat, PhoneNumberType, ValidationResult
+
+_FEWEST_DIGITS, _MOST_DIGITS = 8, 15
 
 # [0-9], not \d: that matches every script's digits, and no exchange dials those.
-_NUMBER = re.compile(r"[ \t\r\n]*\+?([0-9]{8,15})[ \t\r\n]*")
+_WRITTEN = re.compile(r"\(?(\+?)([ (]*[0-9](?:[0-9 \t.()-]*[0-9])?)\)?")
+_SEPARATORS = str.maketrans("", "", " \t.-()")
+_EXTENSION = re.compile(r"[0-9]{2,7}")
+# What a spreadsheet makes of a number without quotes: 9876543210.0
+_FLOAT = re.compile(r"(\+?[0-9]{8,15})\.0+")
 
-RULE = "must be 8 to 15 digits, with an optional leading +"
+RULE = (
+    "must be a telephone number of 8 to 15 digits, as +919876543210 or as it is dialled at home; only blanks, dots, "
+    "hyphens and brackets may stand between the digits"
+)
 
 
-def parse(number: str) -> str:
-    """The digits of a number as a client wrote it. Raises ValueError with the rule."""
-    match = _NUMBER.fullmatch(number)
+class NumberFormat(StrEnum):
+    """The shapes that telephony systems want numbers in."""
+
+    DIGITS = "digits"
+    """`919876543210`"""
+    E164 = "e164"
+    """`+919876543210`"""
+    NATIONAL = "national"
+    """As it is dialled in the home country: `09876543210`, and `00447400123456` for one abroad."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneNumber:
+    """One telephone. `digits` are its E.164 digits, without the plus: what is stored, shown and compared."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        return self.digits
+
+    def format(self, number_format: NumberFormat, home_country: str) -> str:
+        """What is dialled for this number. `home_country`: ISO code, as `IN`."""
+        if number_format is NumberFormat.DIGITS:
+            return self.digits
+        if number_format is NumberFormat.E164:
+            return f"+{self.digits}"
+        if self.digits.startswith(str(phonenumbers.country_code_for_region(home_country))):
+            return _at_home(self, home_country)
+        return _international_prefix(home_country) + self.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A telephone inside the company's own PBX: 2 to 7 digits, dialled there and shown as they are."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+Callee = PhoneNumber | Extension
+"""Who can be dialled. Customers are always a `PhoneNumber`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRules:
+    """How an installation reads numbers. `home_country` is an ISO code, as `IN`."""
+
+    home_country: str
+    extension_refusal: str | None = None
+    """Why agents cannot be extensions here; None: they can."""
+
+    def read(self, written: str) -> PhoneNumber:
+        """The number that a person or a client wrote. Raises ValueError with the rule."""
+        return _read(written, self.home_country)
+
+    def read_agent(self, written: str) -> Callee:
+        """An agent to dial: a number, or an extension. Raises ValueError with the rule, or with the refusal."""
+        extension = _find_extension(written)
+        if extension is None:
+            return self.read(written)
+        if self.extension_refusal is not None:
+            raise ValueError(f"{extension} is an extension of a PBX, and {self.extension_refusal}")
+        return extension
+
+    def read_reported_agent(self, written: str) -> Callee:
+        """The agent of a call that another system made, which dials what it can. Raises ValueError with the rule."""
+        return _find_extension(written) or self.read(written)
+
+
+def stored_callee(digits: str) -> Callee:
+    """The value behind digits that were read before and stored."""
+    return PhoneNumber(digits) if len(digits) >= _FEWEST_DIGITS else Extension(digits)
+
+
+def digits_of(callee: Callee | None) -> str | None:
+    """What is stored of it."""
+    return None if callee is None else callee.digits
+
+
+def is_country(code: str) -> bool:
+    """Whether this is an ISO code of a country (or territory) with a numbering plan."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
+def mask(digits: str) -> str:
+    """The number with its first five characters as `x`, as the vendor's newest API shows it."""
+    return "x" * min(5, len(digits)) + digits[5:]
+
+
+def part_of_number(written: str) -> str:
+    """Some digits of a number, to look for in stored ones: without what stands between them."""
+    return written.translate(_SEPARATORS).removeprefix("+")
+
+
+def _find_extension(written: str) -> Extension | None:
+    written = written.strip(" \t\r\n")
+    return Extension(written) if _EXTENSION.fullmatch(written) else None
+
+
+@lru_cache(maxsize=4096)  # a client has few agents and DIDs, and reading takes the CPU of half a poll
+def _read(written: str, home_country: str) -> PhoneNumber:
+    text = _plain(written)
+    if text.startswith("+"):
+        return _abroad(text[1:]).number
+    # At home first: 9876543210 is a telephone in India before it is +98 76543210.
+    home = _parse(text, home_country)
+    if home.is_assigned:
+        return home.number
+    abroad = _abroad(text)
+    if abroad.is_assigned:
+        return abroad.number
+    # No numbering plan has assigned it, as far as the library knows: new ranges are dialled before it does. So it is
+    # taken for what its length is ordinary for.
+    if home.is_ordinary:
+        return home.number
+    return home.number if text[0] == "0" and text[1] != "0" else abroad.number
+
+
+def _plain(written: str) -> str:
+    """An optional plus and the digits."""
+    written = written.strip(" \t\r\n")
+    if (float_match := _FLOAT.fullmatch(written)) is not None:
+        written = float_match[1]
+    match = _WRITTEN.fullmatch(written)
     if match is None:
         raise ValueError(RULE)
-    return match[1]
+    text = match[1] + match[2].translate(_SEPARATORS)
+    if len(text) - len(match[1]) < _FEWEST_DIGITS:
+        raise ValueError(RULE)
+    return text
 
 
-def did_key(number: str) -> str:
-    """What a rented number is found by: an Indian number with its country code and without it is one number."""
-    return number[2:] if len(number) == 12 and number.startswith("91") else number
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One way to understand what was written: as the library parsed it, and the E.164 digits."""
+
+    parsed: phonenumbers.PhoneNumber | None
+    digits: str
+
+    @property
+    def is_assigned(self) -> bool:
+        return self.parsed is not None and phonenumbers.is_valid_number(self.parsed)
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether a telephone or mobile of its country has as many digits."""
+        if self.parsed is None:
+            return False
+        kind = PhoneNumberType.FIXED_LINE_OR_MOBILE
+        reason = phonenumbers.is_possible_number_for_type_with_reason(self.parsed, kind)
+        return bool(reason == ValidationResult.IS_POSSIBLE)
+
+    @property
+    def number(self) -> PhoneNumber:
+        """Raises ValueError where this can be no number anywhere: no country code begins with 0."""
+        if not _FEWEST_DIGITS <= len(self.digits) <= _MOST_DIGITS or self.digits.startswith("0"):
+            raise ValueError(RULE)
+        return PhoneNumber(self.digits)
 
 
-def spellings(number: str) -> set[str]:
-    """The ways in which this number may have been written: with India's 91, and without."""
-    key = did_key(number)
-    return {number, key, f"91{key}"} if len(key) == 10 else {number}
+def _parse(text: str, region: str | None) -> _Reading:
+    try:
+        parsed = phonenumbers.parse(text, region)
+    except NumberParseException:
+        return _Reading(None, text.removeprefix("+"))
+    return _Reading(parsed, phonenumbers.format_number(parsed, PhoneNumberFormat.E164).removeprefix("+"))
 
 
-def mask(number: str) -> str:
-    """The number with its first five characters as `x`, as the vendor's newest API shows it."""
-    return "x" * min(5, len(number)) + number[5:]
+def _abroad(digits: str) -> _Reading:
+    """Of digits that begin with a country code, or with 00 and one."""
+    return _parse("+" + digits.removeprefix("00"), None)
+
+
+def _at_home(number: PhoneNumber, home_country: str) -> str:
+    """As people dial it within the country: with the trunk prefix, unless it is of a kind that has none (1800 …)."""
+    reading = _parse(f"+{number.digits}", None)
+    if reading.parsed is not None and reading.is_assigned:
+        national = phonenumbers.format_number(reading.parsed, PhoneNumberFormat.NATIONAL)
+        return "".join(filter(str.isdigit, national))
+    metadata = PhoneMetadata.metadata_for_region(home_country)
+    trunk_prefix = (metadata and metadata.national_prefix) or ""
+    return trunk_prefix + number.digits.removeprefix(str(phonenumbers.country_code_for_region(home_country)))
+
+
+def _international_prefix(home_country: str) -> str:
+    metadata = PhoneMetadata.metadata_for_region(home_country)
+    known = metadata and (metadata.preferred_international_prefix or metadata.international_prefix)
+    prefix = (known or "").replace("~", "")  # a tilde stands for a wait for the tone
+    return prefix if prefix.isdigit() else "00"

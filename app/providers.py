@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from pydantic import AnyHttpUrl, SecretStr, ValidationError
 
+from app.numbers import NumberRules
 from app.outbound import Outbound, parse_networks
-from app.security import RecordingLinks
+from app.security import RecordingLinks, installation_id
 from app.settings import Settings, SettingsError, explain
 from app.storage import FolderStorage, S3Storage, Storage
 from app.telephony.asterisk import Asterisk, AsteriskOptions
@@ -29,6 +30,8 @@ TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {
     ),
     "asterisk": lambda settings: Asterisk(
         AsteriskOptions(),
+        installation=installation_id(settings.secret_key.get_secret_value()),
+        home_country=settings.home_country,
         longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
     ),
 }
@@ -57,6 +60,11 @@ def telephony(settings: Settings) -> TelephonyProvider:
         return adapter(settings)
     except ValidationError as error:  # its own settings
         raise explain(error) from None
+
+
+def number_rules(settings: Settings) -> NumberRules:
+    """How this installation reads numbers. Raises `SettingsError` where the telephony provider's settings are wrong."""
+    return NumberRules(settings.home_country, telephony(settings).capabilities.extension_refusal)
 
 
 def recognizer(settings: Settings) -> Recognizer:

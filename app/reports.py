@@ -5,18 +5,20 @@ such as an inbound one. Its first end counts; later reports only fill in what wa
 goes through `calls.apply_events`, as everything does.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_views, calls, dids, numbers, recordings, tasks, transcripts, vendor
+from app import call_state, call_views, calls, dids, recordings, report_fields, tasks, transcripts
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
 from app.models import Call, CallType, Did, TaskKind, Transcript, TranscriptStatus, User
+from app.numbers import Callee, PhoneNumber, digits_of
 from app.settings import Settings
-from app.telephony.base import CallEvent, CallStatus
+from app.telephony.base import CallEvent, CallStatus, Leg
 
 _REPEATED = timedelta(minutes=10)
 """So long after its end a report without a time can be a repeat; later, it is of another call."""
@@ -24,26 +26,29 @@ _REPEATED = timedelta(minutes=10)
 _LATE = timedelta(hours=1)
 """So long after a call timed out, a report without a time can be what it waited for."""
 
-_DIGITS_OF_A_DAY = 8
-
 _LONGEST_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was said; numbers are digits already."""
+    """What another system says of a call. `call_date` is as `report_fields.read_date` has it."""
 
-    customer_number: str
+    customer_number: PhoneNumber | None
+    """None: it could not be read, and `call_id` says whose call it is."""
     status: str
     call_id: str | None = None
-    agent_number: str | None = None
-    did: str | None = None
+    agent_number: Callee | None = None
+    did: PhoneNumber | None = None
     call_type: str | None = None
     call_date: str | None = None
     seconds: int | None = None
     talk_seconds: int | None = None
     hangup_cause: str | None = None
     recording_url: str | None = None
+    leg: Leg | None = None
+    """The leg that it speaks of, where it says so."""
+    notes: tuple[str, ...] = ()
+    """What in it could not be read, for the call's history."""
 
 
 async def take(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> CallView:
@@ -52,39 +57,90 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
 
     Raises `NoSuchCall`, `NotYourCall`, `NotYourNumber`, `ValidationFailed`.
     """
-    call = (
-        await _find(session, user_id, report)
-        if report.call_id
-        else await _find_or_add(session, user_id, report, settings)
-    )
-    call.reported_seconds = report.seconds if report.seconds is not None else call.reported_seconds
-    call.reported_talk_seconds = report.talk_seconds if report.talk_seconds is not None else call.reported_talk_seconds
+    call = await _get_call(session, user_id, report, settings)
     elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
     call.recording_url = report.recording_url or call.recording_url
-    call.agent_number = call.agent_number or report.agent_number
-    call.did = call.did or report.did
+    call.agent_number = call.agent_number or digits_of(report.agent_number)
+    call.did = call.did or digits_of(report.did)
+    is_over = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
+    contradictions = list(_fill_in(call, report, is_over=is_over))
     await session.flush()
+    await calls.add_note(session, call.id, _summary(call, report))
 
-    status = vendor.reported_status(report.status)
-    cause = report.hangup_cause and report.hangup_cause.upper()
-    ended_before = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
-    if status is not None and not ended_before:
-        talked = call.answered_at is not None  # our provider saw it, and may have recorded it
-        end = CallEvent(
-            f"{call_views.BY_REPORT}{status}",
-            status,
-            datetime.now(UTC),
-            hangup_cause=cause,
-            has_recording=call.recording_url is not None or talked,
-        )
-        await calls.apply_events(session, call.id, [end], max_call_seconds=settings.max_call_seconds, by_report=True)
-    elif ended_before:
-        call.hangup_cause = cause or call.hangup_cause
+    end = _end_of(call, report)
+    if is_over:
+        if end is not None and end not in (call.status, CallStatus.ENDED):
+            contradictions.append(f"Reported as {end}, after the call had ended as {call.status}. Not changed")
         await _maybe_fetch(session, call, elsewhere=elsewhere)
+    elif end is not None:
+        if call.status == CallStatus.IN_PROGRESS and end is not CallStatus.COMPLETED:
+            contradictions.append(f"Reported as {end}, although both were talking. It ended as completed")
+            end = CallStatus.COMPLETED
+        await calls.apply_events(
+            session, call.id, [_event(call, report, end)], max_call_seconds=settings.max_call_seconds, by_report=True
+        )
+    for note in (*report.notes, *contradictions):
+        await calls.add_note(session, call.id, note)
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
     return view
+
+
+def _fill_in(call: Call, report: Report, *, is_over: bool) -> Iterator[str]:
+    """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
+    for column, what, new in (
+        ("reported_seconds", "duration", report.seconds),
+        ("reported_talk_seconds", "answer_duration", None if report.leg is Leg.AGENT else report.talk_seconds),
+    ):
+        known = getattr(call, column)
+        # Systems report 0 as long as they do not know it.
+        if new is not None and (not known or (new and not is_over)):
+            setattr(call, column, new)
+        elif new is not None and new != known:
+            yield f"Reported {what} {new} s. {known} s was known, and stays"
+    cause = report.hangup_cause and report.hangup_cause.upper()
+    if is_over and cause is not None and call.hangup_cause is None:
+        call.hangup_cause = cause
+    elif is_over and cause not in (None, call.hangup_cause):
+        yield f"Reported hangup_cause {cause}. {call.hangup_cause} was known, and stays"
+
+
+def _end_of(call: Call, report: Report) -> CallStatus | None:
+    """The end of the call that the report tells of, if it does."""
+    end = report_fields.read_status(report.status)
+    if _leg_of(call, report) is Leg.AGENT and end not in call_state.UNANSWERED | {CallStatus.FAILED}:
+        return None  # the agent's leg was answered, or is over; that says nothing of the customer's
+    if end is CallStatus.TIMED_OUT and call.status == CallStatus.IN_PROGRESS:
+        return None
+    return end
+
+
+def _leg_of(call: Call, report: Report) -> Leg | None:
+    """Where each leg is reported for itself, the agent's names the agent as the one who was called."""
+    if report.leg is None and report.customer_number is not None:
+        called = report.customer_number.digits
+        return Leg.AGENT if called == call.agent_number and called != call.customer_number else None
+    return report.leg
+
+
+def _event(call: Call, report: Report, end: CallStatus) -> CallEvent:
+    talked = call.answered_at is not None  # our provider saw it, and may have recorded it
+    can_have_recording = end not in call_state.UNANSWERED | {CallStatus.FAILED} and call.recording_url is not None
+    return CallEvent(
+        f"{call_views.BY_REPORT}{end}",
+        end,
+        datetime.now(UTC),
+        leg=_leg_of(call, report),
+        hangup_cause=report.hangup_cause and report.hangup_cause.upper(),
+        has_recording=talked or can_have_recording,
+    )
+
+
+def _summary(call: Call, report: Report) -> str:
+    """The report's own words."""
+    leg = _leg_of(call, report)
+    return f"Reported as “{report.status}”" + (f" of the {leg}'s leg" if leg is not None else "")
 
 
 async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) -> None:
@@ -92,12 +148,22 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) ->
     if call.recording_url is None or await recordings.find(session, call.id) is not None:
         return
     if elsewhere or not await recordings.is_wanted(session, call.id):
-        await transcripts.ask_again(session, call.id)
+        view = await call_views.find(session, call.id)
+        if view is not None and not view.is_unanswered:
+            await transcripts.ask_again(session, call.id)
         await recordings.expect(session, call.id)
 
 
-async def _find(session: AsyncSession, user_id: str | None, report: Report) -> Call:
-    call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
+async def _get_call(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
+    if report.call_id is None:
+        return await _find_or_add(session, user_id, report, settings)
+    call = None
+    if calls.is_call_id(report.call_id):
+        call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
+    elif report.did is not None and report.customer_number is not None:
+        # The field's name invites a CRM's own id of the customer.
+        known = replace(report, call_id=None, notes=(*report.notes, "customer_crm_id: is no call_id of this server"))
+        return await _find_or_add(session, user_id, known, settings)
     if call is None:
         raise NoSuchCall
     if user_id is not None and call.user_id != user_id:
@@ -107,6 +173,7 @@ async def _find(session: AsyncSession, user_id: str | None, report: Report) -> C
 
 async def _find_or_add(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
     """The call that only reports tell of: the one that is known already, or a new one."""
+    assert report.customer_number is not None
     did = None if report.did is None else await dids.find(session, number=report.did)
     if did is not None and user_id is not None and did.user_id != user_id:
         raise NotYourNumber
@@ -117,22 +184,21 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
             if did is None
             else "did: this number is nobody's. `ringback dids assign` gives it to a user"
         )
-    number = did.number if did is not None else report.did
     # Whoever reports of this number and customer at the same time waits here, and then finds what we add.
-    told = "\n".join((owner_id, numbers.did_key(number or ""), report.customer_number))
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(told, 0))))
-    known = await _known(session, owner_id, number, report)
-    return known or await _add(session, owner_id, did, number, report, settings)
+    subject = f"{owner_id}\n{report.did or ''}\n{report.customer_number}"
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject, 0))))
+    known = await _find_known(session, owner_id, report)
+    return known or await _add(session, owner_id, did, report, report.customer_number, settings)
 
 
-async def _known(session: AsyncSession, owner_id: str, number: str | None, report: Report) -> Call | None:
+async def _find_known(session: AsyncSession, owner_id: str, report: Report) -> Call | None:
     """The call of an earlier report: that of the same date and time; without a time the newest, if it can be that."""
     query = (
         select(Call)
         .where(
             Call.user_id == owner_id,
-            Call.customer_number == report.customer_number,
-            Call.did.is_(None) if number is None else Call.did.in_(numbers.spellings(number)),
+            Call.customer_number == str(report.customer_number),
+            Call.did.is_not_distinct_from(digits_of(report.did)),
             Call.reported_date.is_not_distinct_from(report.call_date),
             Call.only_reported,
         )
@@ -144,12 +210,11 @@ async def _known(session: AsyncSession, owner_id: str, number: str | None, repor
     if report.call_date is None:
         query = query.where(Call.created_at > func.now() - _LONGEST_LIFE)
     call = (await session.scalars(query)).one_or_none()
-    return call if call is not None and (_tells_apart(report.call_date) or _can_be(call, report)) else None
-
-
-def _tells_apart(date: str | None) -> bool:
-    """Whether no two calls of a customer have this date: a day alone does not say which of its calls."""
-    return date is not None and sum(map(str.isdigit, date)) > _DIGITS_OF_A_DAY
+    return (
+        call
+        if call is not None and (report_fields.tells_calls_apart(report.call_date) or _can_be(call, report))
+        else None
+    )
 
 
 def _can_be(call: Call, report: Report) -> bool:
@@ -159,12 +224,20 @@ def _can_be(call: Call, report: Report) -> bool:
     ago = datetime.now(UTC) - call.ended_at
     if call.status == CallStatus.TIMED_OUT:
         return ago < _LATE
-    same_recording = report.recording_url is None or call.recording_url in (None, report.recording_url)
-    return ago < _REPEATED and same_recording and vendor.reported_status(report.status) == call.status
+    if report.recording_url is not None and call.recording_url is not None:
+        same = report.recording_url == call.recording_url
+    else:
+        same = not report.seconds or not call.reported_seconds or report.seconds == call.reported_seconds
+    return ago < _REPEATED and same and report_fields.read_status(report.status) == call.status
 
 
 async def _add(
-    session: AsyncSession, owner_id: str, did: Did | None, number: str | None, report: Report, settings: Settings
+    session: AsyncSession,
+    owner_id: str,
+    did: Did | None,
+    report: Report,
+    customer_number: PhoneNumber,
+    settings: Settings,
 ) -> Call:
     owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
     if await session.scalar(owner) is None:  # they were being erased, which we waited for
@@ -174,9 +247,9 @@ async def _add(
     call = Call(
         id=calls.new_call_id(),
         user_id=owner_id,
-        customer_number=report.customer_number,
-        agent_number=report.agent_number,
-        did=number,
+        customer_number=customer_number.digits,
+        agent_number=digits_of(report.agent_number),
+        did=digits_of(report.did),
         did_id=did.id if did else None,
         call_type=CallType.INBOUND if inbound else CallType.CLICK_TO_CALL,
         callback_url=did.inbound_callback_url if did and inbound else None,

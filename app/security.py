@@ -192,6 +192,11 @@ def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
     return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
 
 
+def installation_id(secret: str) -> str:
+    """What tells this installation from others: 8 hex digits, the same for as long as the secret is."""
+    return hmac.digest(secret.encode(), b"installation", "sha256").hex()[:8]
+
+
 class RecordingLinks:
     """Links to recordings that need no token: signed over what they allow, to whom it belongs and until when."""
 

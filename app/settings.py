@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -57,6 +65,9 @@ class Settings(BaseSettings):
     refresh_token_seconds: int = Field(30 * 86400, ge=60, description="Life of a login session")
 
     # Calls
+    home_country: str = Field(
+        "IN", description="ISO code of the country whose numbers are written without a country code: `IN`, `GB`, `US`"
+    )
     telephony_provider: str = Field("simulator", description="Which adapter dials")
     simulator_speed: float = Field(
         1.0, gt=0, description="Simulated calls run this many times faster than their usual 1.5 to 6 s"
@@ -135,10 +146,19 @@ class Settings(BaseSettings):
             ip_network(network)  # its ValueError says what is wrong
         return networks
 
+    @field_validator("home_country")
+    @classmethod
+    def _is_country(cls, code: str) -> str:
+        if not numbers.is_country(code.upper()):
+            raise ValueError("must be the ISO code of a country, as IN, GB or US")
+        return code.upper()
+
     @field_validator("caller_id")
     @classmethod
-    def _is_number(cls, number: str | None) -> str | None:
-        return None if number is None else numbers.parse(number)
+    def _is_number(cls, written: str | None, info: ValidationInfo) -> str | None:
+        if written is None or "home_country" not in info.data:  # which is named already
+            return written
+        return numbers.NumberRules(info.data["home_country"]).read(written).digits
 
     @field_validator("database_url")
     @classmethod

@@ -206,6 +206,11 @@ async def restart(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     await add(session, kind, call_id)
 
 
+async def discard(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
+    """The call needs this work no more. A worker that is at it finishes it. With the call's lock."""
+    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it()))
+
+
 def is_owed(kind: TaskKind) -> ColumnElement[bool]:
     """Whether such a task of the call is open, as part of a statement on calls."""
     return exists().where(Task.call_id == Call.id, Task.kind == kind)

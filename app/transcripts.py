@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_views, callbacks, tasks
+from app import call_state, call_views, callbacks, tasks
 from app.call_views import CallView
 from app.db import Compiled, Database
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
@@ -166,6 +166,8 @@ async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) ->
         if call is None:
             raise NoSuchCall
         why_not = _WHY_NOT_AGAIN.get(call.transcript_status)
+        if why_not is None and call.is_unanswered:
+            why_not = call_state.WHY_NO_TRANSCRIPT[call.status]
         if why_not is None and not call.has_recording:
             why_not = "There is no stored recording of this call"
         if why_not is not None:

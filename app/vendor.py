@@ -1,4 +1,4 @@
-"""The vendor's words for what this house calls otherwise: statuses, events, causes, and the shapes that both dialects
+"""The vendor's words for what Ringback calls otherwise: statuses, events, causes, and the shapes that both dialects
 and the callbacks share. Pure."""
 
 from datetime import datetime
@@ -26,6 +26,7 @@ SHOWN_STATUS: dict[CallStatus, str] = {
     _S.FAILED: "failed",
     _S.TIMED_OUT: "temporaryfailed",
     _S.AFTER_HOURS: "afthrs",
+    _S.ENDED: "completed",
 }
 
 EVENT: dict[CallStatus, str] = {
@@ -35,7 +36,8 @@ EVENT: dict[CallStatus, str] = {
     _S.CANCELED: "call.not_answered",
     _S.FAILED: "call.failed",
     _S.TIMED_OUT: "call.temporaryfailed",
-    _S.AFTER_HOURS: "call.completed",
+    _S.AFTER_HOURS: "call.not_answered",
+    _S.ENDED: "call.completed",
 }
 """What a client is told when a call ends."""
 
@@ -58,16 +60,6 @@ _CAUSE: dict[CallStatus, str] = {
     _S.FAILED: "FAILED",
     _S.TIMED_OUT: "TIMEOUT",
     _S.AFTER_HOURS: "AFTERHOURS",
-}
-
-_REPORTED: dict[str, CallStatus] = {
-    **dict.fromkeys(("answered", "answer", "completed", "complete", "connected", "success"), _S.COMPLETED),
-    **dict.fromkeys(("noanswered", "noanswer", "notanswered", "unanswered", "missed"), _S.NO_ANSWER),
-    **dict.fromkeys(("busy", "userbusy"), _S.BUSY),
-    **dict.fromkeys(("cancel", "canceled", "cancelled"), _S.CANCELED),
-    **dict.fromkeys(("failed", "failure", "congestion", "chanunavail", "rejected"), _S.FAILED),
-    **dict.fromkeys(("afthrs", "afterhours"), _S.AFTER_HOURS),
-    "temporaryfailed": _S.TIMED_OUT,
 }
 
 Instant = Annotated[
@@ -182,17 +174,12 @@ def hangup_cause(call: CallView) -> str | None:
     if call.ended_at is None:
         return None
     reported = call.hangup_cause
-    return reported if reported is not None and reported.isupper() else _CAUSE[call.status]
+    return reported if reported is not None and reported.isupper() else _CAUSE.get(call.status)
 
 
 def statuses_shown_as(shown: str) -> list[CallStatus]:
     """Our statuses that the vendor calls so, whatever its case."""
     return [status for status, word in SHOWN_STATUS.items() if word.casefold() == shown.casefold()]
-
-
-def reported_status(word: str) -> CallStatus | None:
-    """The end of a call that another system reports with this word; None: it does not tell of an end."""
-    return _REPORTED.get("".join(letter for letter in word.casefold() if letter.isalnum()))
 
 
 def seconds_text(seconds: int | None) -> str | None:

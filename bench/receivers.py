@@ -20,6 +20,7 @@ from app import accounts, calls, tasks
 from app.calls import NewCall
 from app.db import Database
 from app.models import User
+from app.numbers import PhoneNumber
 from app.tasks import Hints, arq_pool
 from app.telephony.base import CallEvent, CallStatus
 from bench.installation import Installation, processes
@@ -51,7 +52,7 @@ class _Bench:
         """Seconds from a call's end, as it is committed, to its arrival at the receiver."""
         async with self._db.transaction() as session:
             claims = await accounts.open_login(session, self._user, seconds=3600)
-        order = NewCall("919999999999", "918888888888", callback_url=url)
+        order = NewCall(PhoneNumber("919999999999"), PhoneNumber("918888888888"), callback_url=url)
         call_id = (await calls.create_call(self._db, self._hints, claims, order)).id
         self._heard.clear()
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))

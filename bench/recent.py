@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import call_views, vendor
-from app.call_views import Filters
+from app.call_views import Filters, NumberFilter
 from app.db import Database
 from app.security import Tokens
 from bench.installation import Installation
@@ -70,7 +70,7 @@ async def _plan(db: Database, user: str) -> str:
     """Of the page's statement, as the server sends it."""
     filters = Filters(
         statuses=vendor.statuses_shown_as(_WANTED["status"]),
-        customer_number=_WANTED["customer_number"],
+        customer_number=NumberFilter(_WANTED["customer_number"]),
         from_instant=datetime.fromisoformat(_WANTED["date_from"]),
     )
     statement = call_views.page(user, filters, limit=20, offset=0)

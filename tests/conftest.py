@@ -24,10 +24,12 @@ from app.db import Database
 from app.embedded import Postgres, Valkey
 from app.main import create_app
 from app.models import User
+from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 
 PASSWORD = "a good password"
+CUSTOMER, AGENT = PhoneNumber("919999999999"), PhoneNumber("918888888888")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from app import call_state, calls
+from app.numbers import PhoneNumber
 from app.telephony.base import (
     Accepted,
     CallEvent,
@@ -58,7 +59,9 @@ class Stage:
 
 
 def new_order(customer: str, agent: str) -> CallOrder:
-    return CallOrder(calls.new_call_id(), customer, agent, agent_ring_seconds=5, customer_ring_seconds=5)
+    return CallOrder(
+        calls.new_call_id(), PhoneNumber(customer), PhoneNumber(agent), agent_ring_seconds=5, customer_ring_seconds=5
+    )
 
 
 class Following:

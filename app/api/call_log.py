@@ -1,23 +1,34 @@
 """The newest dialect, `/api`: another system reports a call."""
 
 import base64
-import binascii
 import hmac
 import json
-from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from starlette.datastructures import Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
-from app import accounts, reports, tasks, vendor
+from app import accounts, report_fields, reports, tasks, vendor
 from app.api.deps import Resources, is_json, media_type, read_raw_body, resources, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
-from app.api.schemas import CallbackUrl, Number, StorableText, errors
+from app.api.schemas import CallbackUrl, Number, StorableText, check_text, errors, number_rules
 from app.errors import InvalidRequest, MissingAuth, ValidationFailed
+from app.numbers import Callee, NumberRules, PhoneNumber
 from app.reports import Report
+from app.telephony.base import Leg
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/api", tags=["current"])
 
@@ -41,69 +52,124 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _seconds(value: Any) -> int | None:
-    """Kept as text until here, because JSON numbers, digits, decimals and `00:01:05` are all seen."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError("must be seconds, or hours:minutes:seconds")
-    parts = [part.partition(".")[0] for part in value.strip().split(":")]
-    if len(parts) > 3 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError("must be seconds, or hours:minutes:seconds")
-    if any(len(part) > 9 for part in parts):
-        raise ValueError("is too long")
-    seconds = 0
-    for part in parts:
-        seconds = seconds * 60 + int(part)
-    if seconds >= 2**31:
-        raise ValueError("is too long")
-    return seconds
+def _nothing_or(read: Callable[[str, ValidationInfo], T]) -> Callable[[Any, ValidationInfo], T | None]:
+    """Reads an optional field that systems fill as they like."""
 
+    def read_optional(value: Any, info: ValidationInfo) -> T | None:
+        text = _text(value)
+        return None if text is None else read(check_text(text), info)
+
+    return read_optional
+
+
+def _date(text: str, info: ValidationInfo) -> str:
+    return report_fields.read_date(text, day_first=number_rules(info).home_country not in _MONTH_FIRST)
+
+
+_MONTH_FIRST = {"US", "FM", "PW"}
+"""Countries that write 3/5/2026 for the fifth of March."""
+_DURATION = "Seconds, hours:minutes:seconds, or with units: `1m 23s`"
+_DATE = "When the call was, by which reports tell one call from another"
+_LEG = "The leg that the report speaks of, agent or customer; absent: of the whole call"
 
 Text = Annotated[Annotated[StorableText, Field(max_length=500)] | None, BeforeValidator(_text)]
-OptionalNumber = Annotated[Number | None, BeforeValidator(_text)]
 Duration = Annotated[
     int | None,
-    BeforeValidator(_seconds),
-    BeforeValidator(_text),
-    Field(description="Seconds, or hours:minutes:seconds", examples=[61]),
+    PlainValidator(_nothing_or(lambda text, _: report_fields.read_seconds(text))),
+    WithJsonSchema({"type": ["string", "integer", "null"], "description": _DURATION, "examples": ["61"]}),
+]
+CallDate = Annotated[
+    str | None,
+    PlainValidator(_nothing_or(_date)),
+    WithJsonSchema({"type": ["string", "null"], "description": _DATE, "examples": ["2026-03-05 10:00:00"]}),
+]
+ReportedDid = Annotated[
+    PhoneNumber | None,
+    PlainValidator(_nothing_or(lambda text, info: number_rules(info).read(text))),
+    WithJsonSchema({"type": ["string", "null"], "description": "Your number", "examples": ["911140000001"]}),
+]
+ReportedAgent = Annotated[
+    Callee | None,
+    PlainValidator(_nothing_or(lambda text, info: number_rules(info).read_reported_agent(text))),
+    WithJsonSchema(
+        {"type": ["string", "null"], "description": "A number or an extension", "examples": ["918888888888", "101"]}
+    ),
+]
+ReportedLeg = Annotated[
+    Leg | None,
+    PlainValidator(_nothing_or(lambda text, _: report_fields.read_leg(text))),
+    WithJsonSchema({"type": ["string", "null"], "description": _LEG, "examples": ["customer"]}),
 ]
 
 
 class CallLogRequest(BaseModel):
-    """Names are read without regard to case, blanks and underscores."""
+    """Names are read without regard to case, blanks and underscores. Of these, `customer_number` and `status` are
+    required; of the others what cannot be read is left out and noted in the call's history."""
 
     customer_number: Annotated[Number, BeforeValidator(_text)]
     status: Annotated[StorableText, BeforeValidator(_text), Field(max_length=100, examples=["Answered"])]
     recording: Annotated[CallbackUrl | None, BeforeValidator(_or_none)] = None
-    agent_number: OptionalNumber = None
-    did: OptionalNumber = None
-    call_date: Text = None
+    agent_number: ReportedAgent = None
+    did: ReportedDid = None
+    call_date: CallDate = None
     duration: Duration = None
     answer_duration: Duration = None
     call_type: Text = None
     customer_crm_id: Annotated[Text, Field(description="The `call_id` of a call of this server")] = None
     hangup_cause: Text = None
-
-    def report(self) -> Report:
-        """For the domain."""
-        return Report(
-            customer_number=self.customer_number,
-            status=self.status,
-            call_id=self.customer_crm_id,
-            agent_number=self.agent_number,
-            did=self.did,
-            call_type=self.call_type,
-            call_date=self.call_date,
-            seconds=self.duration,
-            talk_seconds=self.answer_duration,
-            hangup_cause=self.hangup_cause,
-            recording_url=self.recording,
-        )
+    leg: ReportedLeg = None
 
 
+class _OfKnownCall(CallLogRequest):
+    """A report that says by `customer_crm_id` whose call it is: its customer is known."""
+
+    customer_number: Annotated[Number | None, BeforeValidator(_text)] = None  # type: ignore[assignment]
+
+
+def _read_report(fields: dict[str, Any], rules: NumberRules) -> Report:
+    """Raises `ValidationFailed` for what makes it no report."""
+    notes: list[str] = []
+    try:
+        request = CallLogRequest.model_validate(fields, context=rules)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        unreadable = {str(fault["loc"][0]) for fault in faults}
+        is_of_known_call = bool(_text(fields.get("customer_crm_id"))) and "customer_crm_id" not in unreadable
+        needed = {"status"} if is_of_known_call and not _is_nothing(fields.get("customer_number")) else _REQUIRED
+        if refused := [fault for fault in faults if str(fault["loc"][0]) in needed]:
+            raise ValidationFailed(explain(refused)) from None
+        notes = [f"Left out of a report: {_fault(fault)}" for fault in faults]
+        readable = {name: value for name, value in fields.items() if name not in unreadable}
+        request = _OfKnownCall.model_validate(readable, context=rules)
+    return Report(
+        customer_number=request.customer_number,
+        status=request.status,
+        call_id=request.customer_crm_id,
+        agent_number=request.agent_number,
+        did=request.did,
+        call_type=request.call_type,
+        call_date=request.call_date,
+        seconds=request.duration,
+        talk_seconds=request.answer_duration,
+        hangup_cause=request.hangup_cause,
+        recording_url=request.recording,
+        leg=request.leg,
+        notes=tuple(notes),
+    )
+
+
+def _fault(fault: Any) -> str:
+    """What was wrong, and with which text. Numbers and links are not quoted: logs and screens must not show them."""
+    told = explain([fault])
+    if str(fault["loc"][0]) in _NOT_QUOTED:
+        return told
+    return f"{told}. It was “{str(fault['input'])[:60].encode('utf-8', 'replace').decode()}”".replace("\0", " ")
+
+
+_REQUIRED = {"customer_number", "status"}
+_NOT_QUOTED = {"customer_number", "agent_number", "did", "recording"}
 _FIELDS = {name.replace("_", ""): name for name in CallLogRequest.model_fields}
-_ALIASES = {"agennumber": "agent_number", "virtualnumber": "did"}
+_ALIASES = {"agennumber": "agent_number", "virtualnumber": "did", "callleg": "leg", "legtype": "leg"}
 
 
 class CallLogData(BaseModel):
@@ -138,10 +204,7 @@ async def call_log(request: Request) -> Response:
     house = resources(request)
     user_id = await _reporter(request, house)
     fields = await _fields(request)
-    try:
-        report = CallLogRequest.model_validate(fields).report()
-    except ValidationError as error:
-        raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
+    report = _read_report(fields, house.numbers)
     async with tasks.transaction(house.db, house.hints) as session:
         call = await reports.take(session, user_id, report, house.settings)
     data = CallLogData(
@@ -187,7 +250,7 @@ def _name_and_password(request: Request, scheme: str, credentials: str) -> tuple
     if scheme == "basic":
         try:
             name, _, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or not of text
             return "", ""
         return name, password
     if "auth_user" in request.query_params or "auth_pass" in request.query_params:
@@ -212,7 +275,7 @@ async def _fields(request: Request) -> dict[str, Any]:
             sent = dict(await MultiPartParser(Headers(raw=request.headers.raw), _once(body)).parse())
         else:
             raise InvalidRequest("Send the call as JSON, urlencoded or multipart/form-data")
-    except (ValueError, RecursionError, MultiPartException, KeyError) as error:
+    except (ValueError, RecursionError, MultiPartException, LookupError) as error:  # LookupError: of an encoding
         raise InvalidRequest("The body cannot be read") from error
     if not isinstance(sent, dict):
         raise InvalidRequest("The body is not an object")

@@ -1,19 +1,21 @@
 """The newest dialect, `/api`: calls. Its numbers are in `mobile_numbers`, its reports of calls in `call_log`."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
-from app import call_views, calls, numbers, transcripts, vendor
+from app import call_views, calls, transcripts, vendor
 from app.api.deps import LoggedIn, check_call_id, json_body, read_body, resources
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
-from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, errors
-from app.call_views import CallView, Filters
+from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
+from app.call_views import CallView, Filters, NumberFilter
 from app.errors import NoSuchAgent, ValidationFailed
 from app.models import TranscriptStatus
+from app.numbers import Callee, NumberRules, part_of_number
 from app.security import RecordingLinks
 from app.settings import Settings
 from app.vendor import CallTranscript, Instant, RecordingField, SecondsText, Turn
@@ -24,14 +26,30 @@ router.include_router(login_router(invalid=422))
 _VOICE_AGENT = "AGT_"
 
 
-def _agent(number: str) -> str:
-    return number if number.startswith(_VOICE_AGENT) else numbers.parse(number)
+@dataclass(frozen=True, slots=True)
+class VoiceAgent:
+    """An agent that is a program."""
+
+    id: str
+
+
+def _agent(value: Any, info: ValidationInfo) -> Callee | VoiceAgent:
+    written = check_text(value)
+    return VoiceAgent(written) if written.startswith(_VOICE_AGENT) else number_rules(info).read_agent(written)
 
 
 class CurrentClick2CallRequest(CallOptions):
     customer_number: Number
     agent_number: Annotated[
-        str, AfterValidator(_agent), Field(description="A number, or a voice agent: AGT_…", examples=["918888888888"])
+        Callee | VoiceAgent,
+        PlainValidator(_agent),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "description": "A telephone number, an extension, or a voice agent: AGT_…",
+                "examples": ["918888888888"],
+            }
+        ),
     ]
     transcript: Switch = Field(False, description="Whether a transcript is made")
     agent_config: dict[str, Any] | None = Field(None, description="For voice agents only")
@@ -45,7 +63,7 @@ class CurrentClick2CallRequest(CallOptions):
 
     @model_validator(mode="after")
     def _has_did(self) -> "CurrentClick2CallRequest":
-        if self.did is None and not self.agent_number.startswith(_VOICE_AGENT):
+        if self.did is None and not isinstance(self.agent_number, VoiceAgent):
             raise ValueError("did: this field is required")
         return self
 
@@ -132,13 +150,13 @@ async def click2call(request: Request, claims: LoggedIn) -> Response:
     is accepted, and `warning` says so."""
     house = resources(request)
     body = await read_body(request, CurrentClick2CallRequest)
-    if body.agent_number.startswith(_VOICE_AGENT):
+    if isinstance(body.agent_number, VoiceAgent):
         raise NoSuchAgent
     order = body.order(body.customer_number, body.agent_number, transcript=body.transcript)
     created = await calls.create_call(house.db, house.hints, claims, order)
     data = CurrentClick2CallData(
         call_id=created.id,
-        did=created.did,
+        did=body.did and body.did.written,
         callback_url=body.callback_url,
         transcript=body.transcript,
         transcript_language=body.transcript_language,
@@ -163,7 +181,7 @@ async def recent(
     """Statuses, types and dates are compared as a whole, numbers as a part; dates are inclusive."""
     house = resources(request)
     total, found = await call_views.recent(
-        house.db, claims.user_id, _filters(asked), limit=limit, offset=(page - 1) * limit
+        house.db, claims.user_id, _filters(asked, house.numbers), limit=limit, offset=(page - 1) * limit
     )
     data = RecentData(
         total=total,
@@ -247,7 +265,7 @@ def _recent_call(call: CallView, links: RecordingLinks, settings: Settings) -> R
     )
 
 
-def _filters(asked: RecentFilters) -> Filters:
+def _filters(asked: RecentFilters, rules: NumberRules) -> Filters:
     for name, text in asked:
         if text is not None and "\0" in text:
             raise ValidationFailed(f"{name}: must not contain NUL")
@@ -255,17 +273,25 @@ def _filters(asked: RecentFilters) -> Filters:
         statuses=None if asked.status is None else vendor.statuses_shown_as(asked.status),
         call_type=asked.call_type,
         transcript_status=asked.transcript_status,
-        customer_number=_digits(asked.customer_number),
-        agent_number=_digits(asked.agent_number),
-        did=_digits(asked.did),
+        customer_number=_number_filter(asked.customer_number, rules),
+        agent_number=_number_filter(asked.agent_number, rules),
+        did=_number_filter(asked.did, rules),
         from_instant=_instant("date_from", asked.date_from),
         before_instant=_instant("date_to", asked.date_to, after=True),
     )
 
 
-def _digits(part: str | None) -> str | None:
-    """Numbers are stored without their plus, which a URL also makes a blank of."""
-    return None if part is None else part.lstrip("+ ") or None
+def _number_filter(asked: str | None, rules: NumberRules) -> NumberFilter | None:
+    """A whole number finds itself, however it is written; anything else is looked for as a part of the stored digits.
+    A plus that was not escaped in the URL arrives as a blank."""
+    if asked is None:
+        return None
+    try:
+        whole = rules.read("+" + asked[1:] if asked.startswith(" ") else asked).digits
+    except ValueError:
+        whole = None
+    part = part_of_number(asked)
+    return NumberFilter(part, whole) if part else None
 
 
 def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | None:

@@ -1,7 +1,7 @@
 """What routes share: the process's resources, the bearer token, and a body read with care."""
 
 import asyncio
-import re
+import codecs
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -10,10 +10,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 
-from app import accounts
+from app import accounts, calls
 from app.api.envelope import explain
 from app.db import Database
 from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
+from app.numbers import NumberRules
 from app.security import Claims, RecordingLinks, Tokens
 from app.settings import Settings
 from app.storage import Storage
@@ -37,6 +38,7 @@ class Resources:
     throttle: LoginThrottle
     links: RecordingLinks
     storage: Storage
+    numbers: NumberRules
 
 
 def resources(request: Request) -> Resources:
@@ -74,12 +76,10 @@ async def _logged_in(request: Request, claims: Bearer) -> Claims:
 LoggedIn = Annotated[Claims, Depends(_logged_in)]
 """A bearer whose login still counts, for routes whose own statement does not ask that."""
 
-_CALL_ID = re.compile(r"call_[0-9a-z]{16}")
-
 
 async def check_call_id(house: Resources, claims: Claims, call_id: str) -> None:
     """Raises `NoSuchCall` for what cannot be the id of a call; PostgreSQL could not even store some of it."""
-    if _CALL_ID.fullmatch(call_id) is None:
+    if not calls.is_call_id(call_id):
         await accounts.check_login(house.db, claims)
         raise NoSuchCall
 
@@ -97,7 +97,7 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
     if not is_json(request):
         raise ValidationFailed("Send the body as JSON, with the header Content-Type: application/json")
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, context=resources(request).numbers)
     except ValidationError as error:
         raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
 
@@ -133,7 +133,7 @@ async def _limited_body(request: Request) -> bytes:
             break  # up to here a client that sends too much is heard out, so that it can read our answer
     if size > MAX_BODY_BYTES:
         raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+    return bytes(body.removeprefix(codecs.BOM_UTF8))  # which Windows systems put before UTF-8
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from app import accounts, calls, transcripts
 from app.api.deps import Bearer, check_call_id, json_body, read_body, resources
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
-from app.api.schemas import CallOptions, Number, errors
+from app.api.schemas import Agent, CallOptions, Number, errors
 from app.errors import RingbackError
 from app.models import TranscriptStatus
 from app.vendor import Transcript, show_transcript
@@ -20,7 +20,7 @@ router.include_router(login_router(invalid=400))
 
 class Click2CallRequest(CallOptions):
     customer_number: Number
-    agent_number: Number
+    agent_number: Agent
     transcript: Annotated[bool | None, Field(description="Whether a transcript is made")] = True
 
 
@@ -72,13 +72,13 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     except RingbackError:
         await accounts.check_login(house.db, claims)  # a login that has ended is told so, whatever else is wrong
         raise
-    heard = {
-        "did": created.did,
+    options = {
+        "did": body.did and body.did.written,
         "callback_url": body.callback_url,
         "transcript": wants_transcript,
         "transcript_language": body.transcript_language,
     }
-    sent = {key: value for key, value in heard.items() if key in body.model_fields_set}
+    sent = {key: value for key, value in options.items() if key in body.model_fields_set}
     data = Click2CallData(call_id=created.id, status="queued", **sent)
     return success("Click2Call request created", data, exclude_unset=True)
 

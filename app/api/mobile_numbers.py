@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from app import dids, numbers
+from app import dids
 from app.api import schemas
 from app.api.deps import LoggedIn, json_body, read_body, resources
 from app.api.envelope import Envelope, success
@@ -13,6 +13,7 @@ from app.api.schemas import CallbackUrl, StorableText, Switch, UnlessBlank, erro
 from app.dids import Channels, DidView, Share
 from app.errors import NoSuchNumber
 from app.models import Did
+from app.numbers import PhoneNumber
 from app.security import Claims
 
 router = APIRouter(prefix="/api", tags=["current"])
@@ -34,21 +35,25 @@ class AllocatedNumber(MobileNumber):
 
 
 class Pool(BaseModel):
-    """A user's channels, and how many numbers are listed with them."""
+    """A user's channels."""
 
+    user_id: str = Field(examples=["USR_0A1B2C3D"])
+    pool_total_channels: int
+    pool_active_channels: int
+    pool_available_channels: int
+
+
+class MobileNumbers(BaseModel):
     user_id: str = Field(examples=["USR_0A1B2C3D"])
     number_type: Literal["c2c"] = "c2c"
     count: int
     pool_total_channels: int
     pool_active_channels: int
-
-
-class MobileNumbers(Pool):
     numbers: list[MobileNumber]
 
 
 class Allocation(Pool):
-    pool_available_channels: int
+    count: int
     numbers: list[AllocatedNumber]
 
 
@@ -84,7 +89,6 @@ class Utilization(BaseModel):
 
 
 class UtilizationData(Pool):
-    pool_available_channels: int
     numbers: list[Utilization]
 
 
@@ -140,7 +144,13 @@ async def list_numbers(request: Request, claims: LoggedIn) -> Response:
     """With the channels of each, and of your pool. Active channels are those of live calls."""
     channels = await _channels(request, claims)
     shown = [MobileNumber(**_shown(did)) for did in channels.dids]
-    data = MobileNumbers(**_pool(claims, channels, len(shown)), numbers=shown)
+    data = MobileNumbers(
+        user_id=claims.user_id,
+        count=len(shown),
+        pool_total_channels=channels.pool_total,
+        pool_active_channels=channels.pool_active,
+        numbers=shown,
+    )
     return success("Mobile numbers fetched successfully", data)
 
 
@@ -191,7 +201,7 @@ async def get_utilization(
 ) -> Response:
     """Of one number, if named; the pool's figures are those of all."""
     try:
-        number = None if did is None else numbers.parse(did)
+        number = None if did is None else resources(request).numbers.read(did)
     except ValueError:
         raise NoSuchNumber from None
     channels = await _channels(request, claims, number=number)
@@ -207,9 +217,7 @@ async def get_utilization(
         )
         for one in found
     ]
-    data = UtilizationData(
-        **_pool(claims, channels, len(shown)), pool_available_channels=channels.pool_available, numbers=shown
-    )
+    data = UtilizationData(**_pool(claims, channels), numbers=shown)
     return success("Channel utilization fetched successfully", data)
 
 
@@ -262,7 +270,7 @@ async def list_inbound(
     return success("Inbound callback configurations fetched", data)
 
 
-async def _channels(request: Request, claims: Claims, *, number: str | None = None) -> Channels:
+async def _channels(request: Request, claims: Claims, *, number: PhoneNumber | None = None) -> Channels:
     async with resources(request).db.transaction() as session:
         return await dids.get_channels(session, claims.user_id, number=number)
 
@@ -277,17 +285,15 @@ async def _allocate(request: Request, claims: Claims, *, replace: bool) -> Respo
 
 def _allocation(claims: Claims, channels: Channels) -> Allocation:
     shown = [AllocatedNumber(**_shown(did), available_channels=did.available) for did in channels.dids]
-    return Allocation(
-        **_pool(claims, channels, len(shown)), pool_available_channels=channels.pool_available, numbers=shown
-    )
+    return Allocation(**_pool(claims, channels), count=len(shown), numbers=shown)
 
 
-def _pool(claims: Claims, channels: Channels, count: int) -> dict[str, Any]:
+def _pool(claims: Claims, channels: Channels) -> dict[str, Any]:
     return {
         "user_id": claims.user_id,
-        "count": count,
         "pool_total_channels": channels.pool_total,
         "pool_active_channels": channels.pool_active,
+        "pool_available_channels": channels.pool_available,
     }
 
 

@@ -1,13 +1,23 @@
 """What requests of both dialects have in common: numbers, URLs, and the faults that are documented alike."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic.networks import HttpUrl
 
-from app import numbers
 from app.api.envelope import Detail, ErrorEnvelope
 from app.calls import NewCall
+from app.numbers import Callee, NumberRules, PhoneNumber
 from app.outbound import host_of
 
 _LONGEST_URL = 2048
@@ -69,39 +79,85 @@ StorableText = Annotated[str, AfterValidator(_check_storable)]
 
 Switch = Annotated[bool, BeforeValidator(_none_is_false)]
 
-Number = Annotated[
-    str,
-    AfterValidator(numbers.parse),
-    Field(description="8 to 15 digits, with an optional leading +", examples=["919999999999"]),
+
+def number_rules(info: ValidationInfo) -> NumberRules:
+    """The installation's, which whoever validates hands on as context (`read_body`)."""
+    assert isinstance(info.context, NumberRules)
+    return info.context
+
+
+def check_text(value: Any) -> str:
+    """For validators that replace pydantic's own."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
+
+
+def _read_number(value: Any, info: ValidationInfo) -> PhoneNumber:
+    return number_rules(info).read(check_text(value))
+
+
+def _read_agent(value: Any, info: ValidationInfo) -> Callee:
+    return number_rules(info).read_agent(check_text(value))
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenNumber:
+    """A number, with what the client wrote, which the answer repeats."""
+
+    number: PhoneNumber
+    written: str
+
+
+def _read_written(value: Any, info: ValidationInfo) -> WrittenNumber:
+    written = check_text(value)
+    return WrittenNumber(number_rules(info).read(written), written)
+
+
+_NUMBER_SCHEMA = {
+    "type": "string",
+    "description": "One telephone, however it is written: with its country code, or as it is dialled at home",
+    "examples": ["919999999999"],
+}
+_DID_SCHEMA = {"type": "string", "description": "Your number that both are shown", "examples": ["911140000001"]}
+
+Number = Annotated[PhoneNumber, PlainValidator(_read_number), WithJsonSchema(_NUMBER_SCHEMA)]
+Agent = Annotated[
+    Callee,
+    PlainValidator(_read_agent),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "A telephone number; or an extension of 2 to 7 digits, where the installation dials those",
+            "examples": ["918888888888"],
+        }
+    ),
 ]
 CallbackUrl = Annotated[
     str,
     AfterValidator(_check_url),
     Field(description="Told of the call's end and of its transcript", examples=["https://crm.example.com/hooks/calls"]),
 ]
-Did = Annotated[
-    str,
-    AfterValidator(numbers.parse),
-    Field(description="Your number that both are shown, with or without 91", examples=["911140000001"]),
-]
+Did = Annotated[PhoneNumber, PlainValidator(_read_number), WithJsonSchema(_DID_SCHEMA)]
+WrittenDid = Annotated[WrittenNumber, PlainValidator(_read_written), WithJsonSchema(_DID_SCHEMA)]
 
 
 class CallOptions(BaseModel):
     """What may be asked of a call, in either dialect."""
 
-    did: Did | None = None
+    did: WrittenDid | None = None
     callback_url: CallbackUrl | None = None
     transcript_language: Annotated[
         str | None,
         Field(pattern="^[A-Za-z0-9_-]{2,35}$", description="As in `hi`, `hi-IN`, `hi-en`; null: the server's default"),
     ] = None
 
-    def order(self, customer_number: str, agent_number: str, *, transcript: bool) -> NewCall:
+    def order(self, customer_number: PhoneNumber, agent_number: Callee, *, transcript: bool) -> NewCall:
         """For the domain."""
         return NewCall(
             customer_number,
             agent_number,
-            did=self.did,
+            did=None if self.did is None else self.did.number,
             callback_url=self.callback_url,
             transcript=transcript,
             language=self.transcript_language,

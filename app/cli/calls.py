@@ -8,7 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from app import numbers
-from app.cli.common import console, fail, failures_explained, with_database, with_hints
+from app.cli.common import (
+    console,
+    fail,
+    failures_explained,
+    read_agent,
+    read_number,
+    with_database,
+    with_hints,
+)
 from app.cli.deliveries import table_of
 from app.cli.users import find_or_fail
 
@@ -106,12 +114,9 @@ def place(
     from app import calls as domain
     from app.cli.follow import follow
 
-    try:
-        order = domain.NewCall(
-            numbers.parse(customer), numbers.parse(agent), shown=None if shown is None else numbers.parse(shown)
-        )
-    except ValueError as error:
-        fail(f"A telephone number {error}")
+    order = domain.NewCall(
+        read_number(customer), read_agent(agent), shown=None if shown is None else read_number(shown)
+    )
 
     async def work(db: "Database", hints: "Hints") -> bool:
         async with db.transaction() as session:
@@ -147,7 +152,9 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
         if value:
             facts.add_row(name, value)
     if call.answered_at and call.ended_at:
-        facts.add_row("talked", f"{(call.ended_at - call.answered_at).total_seconds():.1f} s")
+        seconds = (call.ended_at - call.answered_at).total_seconds()
+        talked = f"{seconds:.1f}" if call.reported_talk_seconds is None else str(call.reported_talk_seconds)
+        facts.add_row("talked", f"{talked} s")
     if story.recording:
         facts.add_row("recording", f"{story.recording.size_bytes} bytes, {story.recording.storage_key}")
     console.print(facts)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from app.db import Database
+    from app.numbers import Callee, NumberRules, PhoneNumber
     from app.settings import Settings
     from app.tasks import Hints
 
@@ -83,6 +84,26 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
             await hints.aclose()
 
     return with_database(run)
+
+
+def read_number(written: str) -> "PhoneNumber":
+    """A telephone number that a person typed. Fails with the rule."""
+    return _read(lambda rules: rules.read(written))
+
+
+def read_agent(written: str) -> "Callee":
+    """An agent that a person typed: a number, or an extension. Fails with the rule."""
+    return _read(lambda rules: rules.read_agent(written))
+
+
+def _read(reading: "Callable[[NumberRules], T]") -> T:
+    from app import providers
+    from app.settings import get_settings
+
+    try:
+        return reading(providers.number_rules(get_settings()))
+    except ValueError as error:
+        fail(f"A telephone number {error}")
 
 
 def cause_of(error: BaseException) -> str:

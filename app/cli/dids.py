@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from app import numbers
-from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.common import console, fail, failures_explained, read_number, with_database
 from app.cli.users import find_or_fail
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Rented numbers: add, list, assign, expire.", no_args_is_help=True)
 
-Number = Annotated[str, typer.Argument(help="The number, with or without 91", show_default=False)]
+Number = Annotated[str, typer.Argument(help="The number, however it is written", show_default=False)]
 
 
 @app.command()
@@ -32,12 +31,12 @@ def add(
     """Add a number. Its owner then divides their pool of channels among their numbers."""
     from app import dids
 
-    digits = _parse(number)
+    read = read_number(number)
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
             owner = None if user is None else await find_or_fail(session, user)
-            did = await dids.add(session, digits, owner=owner, max_channels=max_channels)
+            did = await dids.add(session, read, owner=owner, max_channels=max_channels)
         console.print(f"Added {did.number} ({did.id}), {did.max_channels} channels at most", soft_wrap=True)
 
     with_database(work)
@@ -102,21 +101,14 @@ def expire(number: Number, undo: Annotated[bool, typer.Option("--undo", help="Ma
 def _change(number: str, change: "Callable[[AsyncSession, Did], Awaitable[str]]") -> None:
     from app import dids
 
-    digits = _parse(number)
+    read = read_number(number)
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            did = await dids.find(session, number=digits, to_change=True)
+            did = await dids.find(session, number=read, to_change=True)
             if did is None:
                 fail(f"There is no number {number}. `ringback dids list` shows them")
             told = await change(session, did)
         console.print(told, soft_wrap=True)
 
     with_database(work)
-
-
-def _parse(number: str) -> str:
-    try:
-        return numbers.parse(number)
-    except ValueError as error:
-        fail(f"A telephone number {error}")

@@ -13,17 +13,19 @@ from app.settings import get_settings
 _PATIENCE_SECONDS = 30.0
 
 
-def alembic_config(database_url: str) -> Config:
-    """Alembic's configuration for this database."""
+def alembic_config(database_url: str, home_country: str = "IN") -> Config:
+    """Alembic's configuration for this database. `home_country`: whose numbers are stored without a country code."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
     config.attributes["url"] = database_url
+    config.attributes["home_country"] = home_country
     return config
 
 
 def migrate_to_head() -> None:
     """Upgrade; a database that is not there yet is waited for, half a minute."""
-    config = alembic_config(get_settings().database_url)
+    settings = get_settings()
+    config = alembic_config(settings.database_url, settings.home_country)
     deadline, told = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         try:

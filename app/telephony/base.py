@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from app.numbers import Callee, PhoneNumber
+
 CUSTOMER_DIALED = "customer:dialed"
 """The key of the event that says when the customer's leg was dialled, where a provider tells."""
 
@@ -34,6 +36,8 @@ class CallStatus(StrEnum):
     CANCELED = "canceled"
     TIMED_OUT = "timed_out"
     AFTER_HOURS = "after_hours"
+    ENDED = "ended"
+    """It is over, and whether it was answered is not known."""
 
 
 class Leg(StrEnum):
@@ -43,14 +47,15 @@ class Leg(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallOrder:
-    """One call to place. Numbers are digits with their country code, as stored; the adapter gives them its
-    provider's shape. All times are in seconds."""
+    """One call to place. The adapter gives numbers its provider's shape (`PhoneNumber.format`). All times are in
+    seconds."""
 
     call_id: str
-    customer_number: str
-    agent_number: str
-    caller_id: str | None = None
-    """The number that both are to be shown, as digits; None leaves it to the provider."""
+    customer_number: PhoneNumber
+    agent_number: Callee
+    """An `Extension` only where the adapter's capabilities refuse none."""
+    caller_id: PhoneNumber | None = None
+    """The number that both are to be shown; None leaves it to the provider."""
     agent_ring_seconds: float = 30.0
     customer_ring_seconds: float = 45.0
     max_call_seconds: float = 3600.0
@@ -113,6 +118,8 @@ class CallEvent:
     detail: str | None = None
     late: bool = False
     """`at` is when it was noticed; it happened some time before."""
+    talk_seconds: float | None = None
+    """Of the end: how long both talked, where the provider counts it; None: from the answer to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,8 @@ class Capabilities:
     """Nobody is rung."""
     stream: bool = False
     """Its events can be listened to; one worker at a time does."""
+    extension_refusal: str | None = "this telephony provider dials telephone numbers only"
+    """Why agents cannot be extensions of a PBX, to follow "101 is an extension of a PBX, and"; None: they can."""
 
 
 class ProviderError(Exception):

@@ -21,9 +21,11 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from app.numbers import Callee, PhoneNumber
 from app.telephony.base import (
     Accepted,
     CallEvent,
@@ -42,6 +44,9 @@ from app.telephony.base import (
     TelephonyProvider,
     Unknown,
 )
+
+_RATE = 8000
+_BYTES_PER_SECOND = 2 * _RATE  # two channels of 8 bits (mu-law)
 
 CONVERSATIONS = Path(__file__).parent / "conversations"
 SILENCE = "silence"
@@ -71,6 +76,7 @@ _AGENTS = {
 _NEVER_REPORTS = "15005550007"
 _SPOKEN = {"15005550005": SILENCE, "15005550006": VOICEMAIL}
 _MAGIC = {*_CUSTOMERS, *_AGENTS, *_SPOKEN, _NEVER_REPORTS}
+_MAGIC_DIGITS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,11 @@ class _LedgerLine:
 
 def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tuple[CallEvent, ...]:
     """Everything that will happen to a call, in order. Pure. It ends 1.5 to 6 s after it was placed, at speed 1."""
-    if order.customer_number == _NEVER_REPORTS:
-        return ()
     events: list[CallEvent] = []
     elapsed = 0.0
+    agent, customer = _magic_of(order.agent_number), _magic_of(order.customer_number)
+    if customer == _NEVER_REPORTS:
+        return ()
 
     def add(after: float, key: str, status: CallStatus, **more: Any) -> None:
         nonlocal elapsed
@@ -108,7 +115,7 @@ def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tu
         return tuple(events)
 
     add(_between(order, "agent rings", 0.15, 0.35), "agent:ringing", CallStatus.RINGING, leg=Leg.AGENT)
-    if ending := _AGENTS.get(order.agent_number):
+    if ending := _AGENTS.get(agent):
         return end(Leg.AGENT, ending)
     add(_between(order, "agent answers", 0.4, 1.0), "agent:answered", CallStatus.RINGING, leg=Leg.AGENT)
     add(
@@ -117,7 +124,7 @@ def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tu
         CallStatus.RINGING,
         leg=Leg.CUSTOMER,
     )
-    if ending := _CUSTOMERS.get(order.customer_number):
+    if ending := _CUSTOMERS.get(customer):
         return end(Leg.CUSTOMER, ending)
     add(_between(order, "customer answers", 0.4, 1.3), "answered", CallStatus.IN_PROGRESS, leg=Leg.CUSTOMER)
     leaver = Leg.CUSTOMER if _between(order, "who leaves", 0, 1) < 0.5 else Leg.AGENT
@@ -129,13 +136,14 @@ def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tu
         hangup_cause="normal_clearing",
         ended_by=leaver,
         has_recording=True,
+        talk_seconds=_length(conversation(order)),
     )
     return tuple(events)
 
 
 def conversation(order: CallOrder) -> Path:
     """Which recording the call has. Pure: the same call always has the same one."""
-    if name := _SPOKEN.get(order.customer_number):
+    if name := _SPOKEN.get(_magic_of(order.customer_number)):
         return CONVERSATIONS / f"{name}.wav"
     spoken = sorted(path for path in CONVERSATIONS.glob("*.wav") if path.stem not in _SPOKEN.values())
     return spoken[int(_between(order, "conversation", 0, len(spoken)))]
@@ -152,7 +160,7 @@ class Simulator(TelephonyProvider):
     `latency` seconds, half of them before it arrives."""
 
     name = "simulator"
-    capabilities = Capabilities(hangup=True, simulated=True, poll_seconds=0.25)
+    capabilities = Capabilities(hangup=True, simulated=True, poll_seconds=0.25, extension_refusal=None)
 
     def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
         self._folder = folder
@@ -161,7 +169,7 @@ class Simulator(TelephonyProvider):
 
     async def place(self, order: CallOrder) -> PlaceResult:
         """Never rejects: what goes wrong with a simulated call goes wrong later, as with a real one."""
-        numbers = (_if_magic(order.customer_number), _if_magic(order.agent_number))
+        numbers = (_magic_of(order.customer_number), _magic_of(order.agent_number))
         line = _LedgerLine("place", _now().isoformat(), order.call_id, *numbers)
         await asyncio.sleep(self._latency / 2)
         try:
@@ -190,10 +198,11 @@ class Simulator(TelephonyProvider):
 
     async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
         ledger = await asyncio.to_thread(self._read, ref.call_id)
-        if not ledger or not any(event.has_recording for event in self._events(ledger)):
+        ended = self._events(ledger)[-1:] if ledger else ()
+        if not ended or not ended[0].has_recording:
             raise RecordingUnavailable("The simulator has no recording of this call")
         order, _ = _placed(ledger)
-        return Recording("audio/wav", _read_file(conversation(order)))
+        return Recording("audio/wav", _read_file(conversation(order), ended[0].talk_seconds or 0.0))
 
     async def check(self) -> AsyncIterator[Finding]:
         try:
@@ -217,12 +226,14 @@ class Simulator(TelephonyProvider):
             return events
         before = tuple(event for event in events if event.at <= hangup)
         answered = any(event.status == CallStatus.IN_PROGRESS for event in before)
+        talk = events[-1].at - before[-1].at if answered else timedelta()
         ended = CallEvent(
             "ended",
             CallStatus.COMPLETED if answered else CallStatus.CANCELED,
             hangup,
             hangup_cause="normal_clearing" if answered else "originator_cancel",
             has_recording=answered,
+            talk_seconds=(events[-1].talk_seconds or 0.0) * ((hangup - before[-1].at) / talk) if answered else None,
         )
         return (*before, ended)
 
@@ -245,18 +256,41 @@ class Simulator(TelephonyProvider):
         return self._folder / call_id[-2:] / f"{call_id}.jsonl"
 
 
-def _if_magic(number: str) -> str:
-    """The ledger outlives its calls, also those of a user who was erased: it needs to know nobody's number."""
-    return number if number in _MAGIC else ""
+def _magic_of(callee: Callee) -> str:
+    """The magic number that this is, whatever the home country made of it; empty for all others. The ledger outlives
+    its calls, also those of a user who was erased, so it keeps no other number."""
+    last = callee.digits[-_MAGIC_DIGITS:]
+    return last if last in _MAGIC else ""
 
 
 def _placed(ledger: list[_LedgerLine]) -> tuple[CallOrder, datetime]:
     line = ledger[0]
-    return CallOrder(line.call_id, line.customer_number, line.agent_number), datetime.fromisoformat(line.at)
+    numbers = PhoneNumber(line.customer_number), PhoneNumber(line.agent_number)
+    return CallOrder(line.call_id, *numbers), datetime.fromisoformat(line.at)
 
 
-async def _read_file(path: Path) -> AsyncIterator[bytes]:
-    yield await asyncio.to_thread(path.read_bytes)
+@lru_cache
+def _length(path: Path) -> float:
+    """Seconds of one of our recordings."""
+    wav = path.read_bytes()
+    return (len(wav) - _data_offset(wav)) / _BYTES_PER_SECOND
+
+
+def _data_offset(wav: bytes) -> int:
+    return wav.index(b"data") + 8
+
+
+async def _read_file(path: Path, seconds: float) -> AsyncIterator[bytes]:
+    """The recording of a talk of so many seconds: its beginning, where somebody hung up earlier."""
+    wav = await asyncio.to_thread(path.read_bytes)
+    offset = _data_offset(wav)
+    frames = min(round(seconds * _RATE), (len(wav) - offset) // 2)
+    head = bytearray(wav[:offset])
+    head[4:8] = (offset - 8 + 2 * frames).to_bytes(4, "little")
+    head[-4:] = (2 * frames).to_bytes(4, "little")
+    fact = wav.index(b"fact") + 8
+    head[fact : fact + 4] = frames.to_bytes(4, "little")
+    yield bytes(head) + wav[offset : offset + 2 * frames]
 
 
 def _now() -> datetime:

@@ -15,8 +15,8 @@ from app import accounts
 from app.call_state import TERMINAL
 from app.db import Database
 from app.models import Call, CallEventRow, Recording, Task, Transcript
+from app.numbers import NumberFormat
 from app.telephony.asterisk import Asterisk, AsteriskOptions
-from app.telephony.asterisk.options import NumberFormat
 from bench.installation import Installation
 from lab.asterisk import PASSWORD as ARI_PASSWORD
 from lab.asterisk import USERNAME, AsteriskServer
@@ -54,7 +54,9 @@ class Lab:
         return AsteriskOptions(**{**values, **changed})  # type: ignore[arg-type]
 
     def provider(self, **changed: object) -> Asterisk:
-        return Asterisk(self.options(**changed), longest_ring_seconds=RING_SECONDS)
+        return Asterisk(
+            self.options(**changed), installation="a-test", home_country="IN", longest_ring_seconds=RING_SECONDS
+        )
 
     def number(self, behaviour: str) -> str:
         """A number nobody else dials, whose telephone does this (`lab/phones.xml`)."""

@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.numbers import NumberFormat, PhoneNumber
 from app.telephony.asterisk import Asterisk
-from app.telephony.asterisk.options import NumberFormat
 from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, Finding, Leg, Rejected
 from tests.asterisk.office import Lab, MakeProvider, eventually
 from tests.provider_contract import Following, new_order
@@ -28,12 +28,16 @@ async def test_numbers_reach_the_trunk_as_it_wants_them(
 async def test_the_number_shown_where_the_trunk_wants_the_account_in_from(
     lab: Lab, make_provider: MakeProvider
 ) -> None:
-    order = CallOrder("call_0000000000000pai", lab.number("201"), lab.number("100"), caller_id="911204567890")
+    order = CallOrder(
+        "call_0000000000000pai",
+        PhoneNumber(lab.number("201")),
+        PhoneNumber(lab.number("100")),
+        PhoneNumber("911204567890"),
+    )
     async with Following(make_provider(dial="PJSIP/{number}@trunk-pai"), order).placed() as call:
         await call.until_ended()
-    invites = [
-        invite for invite in lab.phones.invites() if invite.number in (order.customer_number, order.agent_number)
-    ]
+    called = (order.customer_number.digits, order.agent_number.digits)
+    invites = [invite for invite in lab.phones.invites() if invite.number in called]
     assert len(invites) == 2
     for invite in invites:
         assert "<sip:account@" in invite.shown_in_from
@@ -44,7 +48,7 @@ async def test_without_a_number_to_show_the_trunk_decides(lab: Lab, make_provide
     order = new_order(lab.number("201"), lab.number("486"))
     async with Following(make_provider(dial="PJSIP/{number}@trunk-pai"), order).placed() as call:
         await call.until_ended()
-    (invite,) = [invite for invite in lab.phones.invites() if invite.number == order.agent_number]
+    (invite,) = [invite for invite in lab.phones.invites() if invite.number == order.agent_number.digits]
     assert "<sip:account@" in invite.shown_in_from
 
 
@@ -85,12 +89,14 @@ async def test_an_agent_who_is_gone_before_the_customer_is_dialled(lab: Lab, mak
     async with provider.listen():
         result = await provider.connect(order)
     assert isinstance(result, Rejected)
-    assert lab.invites(order.customer_number) == 0
+    assert lab.invites(order.customer_number.digits) == 0
 
 
 async def test_the_cap_on_talk_holds_when_nobody_of_ours_lives(lab: Lab, make_provider: MakeProvider) -> None:
     agent, customer = lab.number("100"), lab.number("200")
-    order = CallOrder("call_00000000000000cap", customer, agent, customer_ring_seconds=1, max_call_seconds=1)
+    order = CallOrder(
+        "call_00000000000000cap", PhoneNumber(customer), PhoneNumber(agent), customer_ring_seconds=1, max_call_seconds=1
+    )
     provider = make_provider()
     async with Following(provider, order).placed() as call:
         await call.until(lambda event: event.status == CallStatus.IN_PROGRESS)
@@ -108,7 +114,9 @@ async def test_the_cap_on_talk_holds_when_nobody_of_ours_lives(lab: Lab, make_pr
 
 
 async def test_a_call_that_reached_the_cap_says_so(lab: Lab, make_provider: MakeProvider) -> None:
-    order = CallOrder("call_0000000000000cap2", lab.number("200"), lab.number("100"), None, 2, 1, 1)
+    order = CallOrder(
+        "call_0000000000000cap2", PhoneNumber(lab.number("200")), PhoneNumber(lab.number("100")), None, 2, 1, 1
+    )
     async with Following(make_provider(), order).placed() as call:
         ended = await call.until_ended()
         assert (ended.status, ended.hangup_cause, ended.ended_by) == (CallStatus.COMPLETED, "allotted_timeout", None)

@@ -12,12 +12,13 @@ from app import accounts, calls, providers
 from app.calls import NewCall
 from app.db import Database
 from app.models import Did, User
+from app.numbers import PhoneNumber
 from app.outbound import Outbound, parse_networks
 from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints
 from app.transcription.outcome import RulesSummarizer
-from tests.conftest import bearer
+from tests.conftest import AGENT, bearer
 from tests.integration.command import Ringback
 from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
@@ -59,7 +60,7 @@ def house_with(context: Context, user: User) -> MakeHouse:
     async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
         async with context.db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
-        created = await calls.create_call(context.db, context.hints, claims, NewCall(customer, "918888888888"))
+        created = await calls.create_call(context.db, context.hints, claims, NewCall(PhoneNumber(customer), AGENT))
         own = replace(context, provider=provider or context.provider, recognizer=recognizer or context.recognizer)
         return House(own, created.id)
 

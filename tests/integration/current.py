@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from app import calls, dids, recordings, transcripts
 from app.db import Database
 from app.models import Call, Did, Task, User
+from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
@@ -21,7 +22,7 @@ numbers = iter(range(10**9))
 
 async def add_did(db: Database, user: User | None, *, channels: int = 10, allocated: int = 0) -> Did:
     async with db.transaction() as session:
-        did = await dids.add(session, f"9170{next(numbers):08d}", owner=user, max_channels=channels)
+        did = await dids.add(session, PhoneNumber(f"9170{next(numbers):08d}"), owner=user, max_channels=channels)
         did.allocated_channels = allocated
         return did
 

@@ -12,6 +12,7 @@ from app.models import Call, Delivery, Task, User
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
 from app.transcription.base import Digest, Transcription, Turn
+from tests.conftest import AGENT, CUSTOMER
 from tests.integration.receiver import Receiver
 from worker.context import Context
 from worker.runner import run_task
@@ -20,7 +21,7 @@ from worker.runner import run_task
 async def new_call(context: Context, user: User, url: str, *, transcript: bool = True) -> str:
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    order = NewCall("919999999999", "918888888888", callback_url=url, transcript=transcript)
+    order = NewCall(CUSTOMER, AGENT, callback_url=url, transcript=transcript)
     return (await calls.create_call(context.db, context.hints, claims, order)).id
 
 

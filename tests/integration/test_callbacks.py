@@ -12,6 +12,7 @@ from app import accounts, calls, recordings, tasks, transcripts
 from app.calls import NewCall
 from app.models import Task, User
 from app.telephony.base import CallEvent, CallStatus
+from tests.conftest import AGENT, CUSTOMER
 from tests.integration.receiver import Receiver, listening
 from tests.integration.telling import (
     deliveries,
@@ -73,7 +74,8 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         (CallStatus.CANCELED, "call.not_answered"),
         (CallStatus.FAILED, "call.failed"),
         (CallStatus.TIMED_OUT, "call.temporaryfailed"),
-        (CallStatus.AFTER_HOURS, "call.completed"),
+        (CallStatus.AFTER_HOURS, "call.not_answered"),
+        (CallStatus.ENDED, "call.completed"),
     ],
 )
 async def test_every_end_is_told(context: Context, user: User, status: CallStatus, told: str) -> None:
@@ -116,7 +118,7 @@ async def test_that_no_transcript_comes_is_told_with_the_recording(context: Cont
 async def test_no_url_no_callbacks(context: Context, user: User) -> None:
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = (await calls.create_call(context.db, context.hints, claims, NewCall("919999999999", "918888888888"))).id
+    call_id = (await calls.create_call(context.db, context.hints, claims, NewCall(CUSTOMER, AGENT))).id
     await end(context, call_id, CallStatus.BUSY)
     assert await deliveries(context, call_id) == []
 

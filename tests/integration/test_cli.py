@@ -19,6 +19,7 @@ from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
 from app.models import CallEventRow, User
+from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus, Leg
@@ -26,7 +27,7 @@ from app.transcription.base import Digest, Transcription, Turn
 from tests.conftest import new_user
 from tests.integration.command import Ringback
 
-ORDER = NewCall("919999912345", "918888812345")
+ORDER = NewCall(PhoneNumber("919999912345"), PhoneNumber("918888812345"))
 NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
 
 

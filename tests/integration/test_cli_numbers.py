@@ -9,8 +9,10 @@ from app import accounts, calls, dids
 from app.calls import NewCall
 from app.db import Database
 from app.models import Delivery, User
+from app.numbers import PhoneNumber
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus
+from tests.conftest import AGENT, CUSTOMER
 from tests.integration.command import Ringback
 
 
@@ -67,7 +69,7 @@ async def test_api_keys(ringback: Ringback, db: Database, user: User) -> None:
 async def test_deliveries(ringback: Ringback, db: Database, hints: Hints, user: User) -> None:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    order = NewCall("919999999999", "918888888888", callback_url="http://127.0.0.1:1/hook")
+    order = NewCall(CUSTOMER, AGENT, callback_url="http://127.0.0.1:1/hook")
     call_id = (await calls.create_call(db, hints, claims, order)).id
     async with db.transaction() as session:
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))
@@ -93,6 +95,6 @@ async def test_deliveries(ringback: Ringback, db: Database, hints: Hints, user: 
 
 async def test_erase(ringback: Ringback, db: Database, user: User) -> None:
     async with db.transaction() as session:
-        await dids.add(session, number(), owner=await session.get_one(User, user.id), max_channels=1)
+        await dids.add(session, PhoneNumber(number()), owner=await session.get_one(User, user.id), max_channels=1)
     assert "0 calls" in ringback("users", "erase", user.email, "--yes").check()
     assert "no user" in ringback("users", "erase", user.email, "--yes").refused()

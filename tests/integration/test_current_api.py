@@ -73,12 +73,17 @@ async def test_create_defaults(client: httpx.AsyncClient, db: Database, headers:
     assert shown["transcript_status"] == "disabled"
 
 
-@pytest.mark.parametrize("written", [lambda n: n, lambda n: n[2:], lambda n: f" +{n} "])
-async def test_a_did_matches_with_and_without_its_country(
+@pytest.mark.parametrize("written", [lambda n: n, lambda n: n[2:], lambda n: f"0{n[2:]}", lambda n: f" +{n} "])
+async def test_a_did_is_found_however_it_is_written_and_repeated_as_sent(
     client: httpx.AsyncClient, headers: Any, did: Did, written: Any
 ) -> None:
-    answer = await client.post(CREATE, json={**order(did), "did": written(did.number)}, headers=headers)
-    assert data_of(answer, CREATED)["did"] == did.number
+    sent = written(did.number)
+    answer = await client.post(CREATE, json={**order(did), "did": sent}, headers=headers)
+    data = data_of(answer, CREATED)
+    assert data["did"] == sent
+    listed = await client.get("/api/calls/recent", params={"did": sent}, headers=headers)
+    (call,) = listed.json()["data"]["calls"]
+    assert (call["call_id"], call["did"]) == (data["call_id"], did.number)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +383,7 @@ async def test_statuses_are_the_vendors(client: httpx.AsyncClient, db: Database,
         (CallStatus.FAILED, "failed", "FAILED"),
         (CallStatus.TIMED_OUT, "temporaryfailed", "TIMEOUT"),
         (CallStatus.AFTER_HOURS, "afthrs", "AFTERHOURS"),
+        (CallStatus.ENDED, "completed", None),
     ):
         call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
         async with db.transaction() as session:

@@ -189,7 +189,7 @@ async def test_create_commits_the_call_with_its_event_transcript_and_task(
     async with db.transaction() as session:
         call = await session.get_one(Call, data["call_id"])
         assert (call.user_id, call.status) == (user.id, "queued")
-        assert (call.customer_number, call.agent_number) == ("919999999999", "8888888888")
+        assert (call.customer_number, call.agent_number) == ("919999999999", "918888888888")
         of_call = {"call_id": call.id}
         assert (await session.scalars(select(CallEventRow.status).filter_by(**of_call))).all() == ["queued"]
         assert (await session.scalars(select(Task.kind).filter_by(**of_call))).all() == ["dial"]

@@ -18,10 +18,11 @@ from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, Us
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
+from tests.conftest import AGENT, CUSTOMER
 from tests.integration.house import is_waiting_for_a_lock
 from worker.context import Context
 
-ORDER = NewCall("919999999999", "918888888888")
+ORDER = NewCall(CUSTOMER, AGENT)
 LEASE = 30.0
 
 
@@ -162,7 +163,7 @@ async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migra
         right for right in await asyncio.gather(*(spend(db, hints, migrated, call_id) for _ in range(20))) if right
     ]
     assert len(rights) == 1
-    assert (rights[0].order.customer_number, rights[0].order.agent_number) == ("919999999999", "918888888888")
+    assert (rights[0].order.customer_number, rights[0].order.agent_number) == (CUSTOMER, AGENT)
     assert (await get(db, call_id)).status == "dialing"
     assert await task_of(db, call_id, TaskKind.TRACK), "whoever dies now, the call is watched"
 

@@ -19,6 +19,7 @@ from app.storage import FolderStorage
 from app.telephony import base
 from app.telephony.base import CallEvent, CallStatus, ProviderError, RecordingUnavailable, Snapshot, Talk
 from app.transcription.base import Recognition, Word
+from tests.conftest import CUSTOMER
 from tests.integration.house import Heard, House, MakeHouse, Scripted, completed
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
@@ -31,7 +32,7 @@ TALKING = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(U
 
 async def reported(context: Context, call_id: str, url: str | None = None) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
-        answered = Report("919999999999", "Answered", call_id=call_id, recording_url=url)
+        answered = Report(CUSTOMER, "Answered", call_id=call_id, recording_url=url)
         await reports.take(session, None, answered, context.settings)
 
 
@@ -50,7 +51,7 @@ async def test_what_is_stored_stays_when_a_late_report_corrects_the_call(house_w
     await house.run("fetch_recording")
     house.provider.recording = RecordingUnavailable("discarded")
     await reported(house.context, house.call_id)
-    assert await house.open_tasks() == ["track", "transcribe"]
+    assert await house.open_tasks() == ["transcribe"]
     await house.run("transcribe")
     assert (await house.transcript()).status == "ready"
     assert (await house.call()).status == "completed"
@@ -61,7 +62,7 @@ async def test_it_is_owed_once_whoever_tells_of_it(house_with: MakeHouse) -> Non
     house = await timed_out_while_talking(await house_with(away))
     await house.run("fetch_recording")
     await reported(house.context, house.call_id)
-    assert await house.open_tasks() == ["fetch_recording", "track"]
+    assert await house.open_tasks() == ["fetch_recording"]
     house.provider.recording = WAV
     await house.run("fetch_recording")
     await house.run("transcribe")

@@ -13,10 +13,11 @@ from sqlalchemy import Table, delete, func, select, text, update
 from app import accounts, dids, recordings, reports, retention, tasks
 from app.errors import Conflict, ValidationFailed
 from app.models import Base, Call, Delivery, Recording, Task, TaskKind, Transcript, User
+from app.numbers import PhoneNumber
 from app.reports import Report
 from app.storage import FolderStorage, StorageError
 from app.telephony.base import CallStatus
-from tests.conftest import new_user
+from tests.conftest import CUSTOMER, new_user
 from tests.integration.house import is_waiting_for_a_lock
 from tests.integration.telling import end, new_call, save_transcript
 from worker import cleaning
@@ -138,7 +139,7 @@ async def test_a_user_is_erased_with_nothing_left(context: Context, user: User, 
     own = replace(context, storage=FolderStorage(tmp_path / "own"))
     calls = [await finished(own, user) for _ in range(2)]
     async with own.db.transaction() as session:
-        did = await dids.add(session, "917099999999", owner=user, max_channels=1)
+        did = await dids.add(session, PhoneNumber("917099999999"), owner=user, max_channels=1)
         did.inbound_callback_url = "https://crm.example.com/"
         await accounts.create_api_key(session, user)
     assert await retention.erase_user(own.db, own.storage, user) == 2
@@ -184,12 +185,12 @@ async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, 
         user = await new_user(own.db)
         number = f"9160{n:08d}"
         async with own.db.transaction() as session:
-            await dids.add(session, number, owner=user, max_channels=1)
+            await dids.add(session, PhoneNumber(number), owner=user, max_channels=1)
 
         async def report(number: str = number) -> None:
             with suppress(ValidationFailed):
                 async with tasks.transaction(own.db, own.hints) as session:
-                    told = Report("919999999999", "NoAnswered", did=number)
+                    told = Report(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
                     await reports.take(session, None, told, own.settings)
 
         async def erase(user: User = user) -> None:

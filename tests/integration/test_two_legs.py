@@ -26,6 +26,7 @@ from app.telephony.base import (
     Snapshot,
     Unknown,
 )
+from tests.conftest import CUSTOMER
 from tests.integration.house import House, MakeHouse, Scripted, ended
 from worker import connect, listener, track
 from worker.listener import Listener
@@ -81,7 +82,7 @@ async def house(house_with: MakeHouse) -> House:
 
 async def test_the_customer_is_dialled_once(house: House) -> None:
     await house.run("connect")
-    assert [order.customer_number for order in house.provider.connects] == ["919999999999"]
+    assert [order.customer_number for order in house.provider.connects] == [CUSTOMER]
     await report(house, waiting())  # the same again, from the stream and from asking
     assert await house.open_tasks() == ["track"]
     call = await house.call()

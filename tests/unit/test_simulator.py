@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.call_state import MOVES, NOTED, TERMINAL
+from app.numbers import PhoneNumber
 from app.telephony import simulator
 from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, RecordingUnavailable, Unknown
 from app.telephony.simulator import Simulator, timeline
@@ -19,7 +20,7 @@ call_ids = st.from_regex(r"call_[0-9a-z]{16}", fullmatch=True)
 def order(
     customer: str = "919999999999", agent: str = "918888888888", call_id: str = "call_ab12cd34ef56gh78"
 ) -> CallOrder:
-    return CallOrder(call_id, customer, agent)
+    return CallOrder(call_id, PhoneNumber(customer), PhoneNumber(agent))
 
 
 @given(call_ids)
@@ -103,7 +104,7 @@ async def test_it_survives_a_restart_and_keeps_a_ledger(tmp_path: Path) -> None:
     await after.place(order())
     (ledger,) = tmp_path.rglob("*.jsonl")
     assert ledger.read_text().count('"place"') == 2, "a second order is a second line: it would have been dialled"
-    assert order().customer_number not in ledger.read_text(), "it outlives users who are erased"
+    assert order().customer_number.digits not in ledger.read_text(), "it outlives users who are erased"
 
 
 async def test_hangup_cuts_it_short(tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ import io
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+from app.numbers import Callee, PhoneNumber
+from app.telephony.asterisk.application import Application
 from app.telephony.asterisk.ari import Answer, Ari, Lost
 from app.telephony.asterisk.check import check
 from app.telephony.asterisk.manager import manager, start_recording
-from app.telephony.asterisk.options import AsteriskOptions
+from app.telephony.asterisk.options import EXTENSION_REFUSAL, AsteriskOptions
 from app.telephony.asterisk.reports import Translator, channel_id, snapshot
 from app.telephony.base import (
     Accepted,
@@ -75,9 +78,16 @@ class Asterisk(TelephonyProvider):
         longest_dial_seconds=_PREPARE_SECONDS + _DIAL_SECONDS + _CLEAR_SECONDS,
     )
 
-    def __init__(self, options: AsteriskOptions, *, longest_ring_seconds: float) -> None:
-        """`longest_ring_seconds` is the longer of both legs' ring timeouts."""
+    def __init__(
+        self, options: AsteriskOptions, *, installation: str, home_country: str, longest_ring_seconds: float
+    ) -> None:
+        """`installation` tells this installation from others that use the same Asterisk. `longest_ring_seconds` is the
+        longer of both legs' ring timeouts."""
         self._options = options
+        self._application = Application(options.app or f"ringback-{installation}", installation)
+        self._home_country = home_country
+        refusal = None if options.extension_dial is not None else EXTENSION_REFUSAL
+        self.capabilities = replace(type(self).capabilities, extension_refusal=refusal)
         self._ari = Ari(str(options.url), options.username, options.password.get_secret_value())
         self._longest_silence = longest_ring_seconds + _LONGEST_SILENCE_SECONDS
 
@@ -153,15 +163,18 @@ class Asterisk(TelephonyProvider):
             except _NotDialed:
                 await asyncio.sleep(0.2)
 
-    async def _create(self, order: CallOrder, leg: Leg, number: str, *, originator: str | None = None) -> None:
-        endpoint = self._options.endpoint(number)
+    async def _create(self, order: CallOrder, leg: Leg, callee: Callee, *, originator: str | None = None) -> None:
+        try:
+            endpoint = self._options.endpoint(callee, self._home_country)
+        except ValueError as error:
+            raise _NotDialed(f"{callee} is an extension of a PBX, and {error}", retry=False) from error
         channel = channel_id(order.call_id, leg)
         answer = await self._answer(
             "POST",
             "/channels/create",
             leg is Leg.CUSTOMER,  # nobody waits yet for the agent's, and the queue is the better place to wait
             endpoint=endpoint,
-            app=self._options.app,
+            app=self._application.name,
             channelId=channel,
             appArgs=f"{order.call_id},{leg}",
             **({} if originator is None else {"originator": originator}),
@@ -181,7 +194,8 @@ class Asterisk(TelephonyProvider):
             answer = await self._answer("GET", f"/channels/{channel}")
             if answer.status == 404:
                 raise _NotDialed(
-                    f"Asterisk let the channel go at once. Is anybody listening as {self._options.app}?", retry=True
+                    f"Asterisk let the channel go at once. Is anybody listening as {self._application.name}?",
+                    retry=True,
                 )
             if answer.ok and answer.body["dialplan"]["app_name"] == "Stasis":
                 return
@@ -208,8 +222,11 @@ class Asterisk(TelephonyProvider):
         """The number to be shown. On the wire it is From or P-Asserted-Identity, as the trunk's endpoint says; setting
         the caller id instead would make it Anonymous."""
         if order.caller_id is not None:
-            await self._set(channel, "CONNECTEDLINE(num,i)", self._options.spell(order.caller_id))
+            await self._set(channel, "CONNECTEDLINE(num,i)", self._spell(order.caller_id))
             await self._set(channel, "CONNECTEDLINE(pres,i)", "allowed")
+
+    def _spell(self, number: PhoneNumber) -> str:
+        return number.format(self._options.number_format, self._home_country)
 
     async def _set(self, channel: str, variable: str, value: str) -> None:
         await self._sure("POST", f"/channels/{channel}/variable", variable=variable, value=value)
@@ -252,7 +269,8 @@ class Asterisk(TelephonyProvider):
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Report]]:
-        async with self._ari.events(self._options.app) as events:
+        await self._application.hold(self._ari)
+        async with self._ari.events(self._application.name) as events:
             await self._registered()
             translator = Translator()
             channels = await self._ari.request("GET", "/channels")
@@ -266,10 +284,10 @@ class Asterisk(TelephonyProvider):
         """Asterisk accepts the connection a moment before it knows the application, and turns channels away until
         then."""
         for _ in range(100):
-            if (await self._ari.request("GET", f"/applications/{self._options.app}")).ok:
+            if await self._application.is_registered(self._ari):
                 return
             await asyncio.sleep(0.02)
-        raise ProviderError(f"Asterisk does not register the application {self._options.app}")
+        raise ProviderError(f"Asterisk does not register the application {self._application.name}")
 
     async def hangup(self, ref: CallRef) -> None:
         # The bridge first: whoever is just preparing the customer's leg finds it gone, and stops.
@@ -319,7 +337,7 @@ class Asterisk(TelephonyProvider):
             raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
 
     def check(self) -> AsyncIterator[Finding]:
-        return check(self._options, self._ari)
+        return check(self._options, self._ari, self._application, self._home_country)
 
     async def aclose(self) -> None:
         await self._ari.aclose()

@@ -5,6 +5,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from app.numbers import PhoneNumber
+from app.telephony.asterisk.application import FIX, Application
 from app.telephony.asterisk.ari import Ari
 from app.telephony.asterisk.manager import manager, start_recording
 from app.telephony.asterisk.options import AsteriskOptions
@@ -24,10 +26,12 @@ _MODULES = (
     "func_callerid",
     "format_sln",
 )
-_EXAMPLE = "919999999999"
+_EXAMPLE, _EXAMPLE_ABROAD = PhoneNumber("919876543210"), PhoneNumber("447400123456")
 
 
-async def check(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
+async def check(
+    options: AsteriskOptions, ari: Ari, application: Application, home_country: str
+) -> AsyncIterator[Finding]:
     """Stops at what makes the rest pointless."""
     ready = False
     async for finding in _reachable(options, ari):
@@ -35,6 +39,7 @@ async def check(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
         yield finding
     if not ready:
         return
+    yield await _holder(application, ari)
     yield await _modules(options, ari)
     async for finding in _trunk(options, ari):
         yield finding
@@ -52,10 +57,24 @@ async def check(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
     else:
         yield Finding("AMI", ok=True, seen="{}:{}".format(*options.ami()))
         yield await _recording(options, ari)
+    examples = [f"{number} as {options.endpoint(number, home_country)}" for number in (_EXAMPLE, _EXAMPLE_ABROAD)]
+    yield Finding("number format", ok=True, seen=f"at home in {home_country}: dials {', '.join(examples)}")
     yield Finding(
-        "number format",
+        "extensions",
         ok=True,
-        seen=f"{_EXAMPLE} is dialled as {options.endpoint(_EXAMPLE)}",
+        seen=f"agents of 2 to 7 digits are dialled as {options.extension_dial}"
+        if options.extension_dial is not None
+        else "agents of 2 to 7 digits are refused. RINGBACK_ASTERISK_EXTENSION_DIAL can say how to dial them",
+    )
+
+
+async def _holder(application: Application, ari: Ari) -> Finding:
+    other = await application.find_other_holder(ari)
+    return Finding(
+        "application",
+        ok=other is None,
+        seen=application.name if other is None else f"{application.name} is held by {other}",
+        fix=FIX,
     )
 
 

@@ -1,18 +1,15 @@
 """How to reach an Asterisk and how it dials, as settings of its own: `RINGBACK_ASTERISK_` and the name."""
 
-from enum import StrEnum
+import os
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.numbers import Callee, NumberFormat, PhoneNumber
 
-class NumberFormat(StrEnum):
-    """How the trunk wants a number that is stored as digits with its country code."""
-
-    DIGITS = "digits"
-    E164 = "e164"
-    NATIONAL = "national"
+EXTENSION_REFUSAL = "RINGBACK_ASTERISK_EXTENSION_DIAL does not say how to dial one"
 
 
 class AsteriskOptions(BaseSettings):
@@ -23,24 +20,41 @@ class AsteriskOptions(BaseSettings):
     url: AnyHttpUrl = Field(description="Asterisk's HTTP server, as `http://host:8088`")
     username: str = Field(description="User of `ari.conf`, and of `manager.conf` unless AMI has its own")
     password: SecretStr = Field(description="That user's password")
-    app: str = Field("ringback", min_length=1, description="Name of the Stasis application; one for each installation")
+    app: str | None = Field(
+        None, min_length=1, description="Name of the Stasis application; absent: one of this installation alone"
+    )
     dial: str = Field("PJSIP/{number}@trunk", description="What is dialled: technology, number and your trunk's name")
     number_format: NumberFormat = Field(
-        NumberFormat.E164, description="How the trunk wants numbers: `digits`, `e164` (with +) or `national` (with 0)"
+        NumberFormat.E164,
+        description="How the trunk wants numbers: `digits`, `e164` (with +) or `national` (as dialled at home, with 0)",
     )
-    country_code: str = Field("91", pattern="^[0-9]{1,3}$", description="What `national` replaces by 0")
+    extension_dial: str | None = Field(
+        None,
+        description="What is dialled for an agent of 2 to 7 digits, as `PJSIP/{number}`; absent: they are refused",
+    )
     ami_address: str | None = Field(
         None, description="AMI, which starts the recording, as `host:5038`; absent: port 5038 of the URL's host"
     )
     ami_username: str | None = Field(None, description="User of `manager.conf`, if it is another")
     ami_password: SecretStr | None = Field(None, description="That user's password")
 
-    @field_validator("dial")
+    @field_validator("dial", "extension_dial")
     @classmethod
-    def _has_a_place_for_the_number(cls, template: str) -> str:
+    def _has_a_place_for_the_number(cls, template: str | None) -> str | None:
+        if template is None:
+            return None
         if template.count("{number}") != 1 or "/" not in template or template.replace("{number}", "").count("{"):
             raise ValueError("must hold {number} once, like PJSIP/{number}@trunk")
         return template
+
+    @model_validator(mode="after")
+    def _country_code_is_gone(self) -> Self:
+        if os.environ.get("RINGBACK_ASTERISK_COUNTRY_CODE"):
+            raise ValueError(
+                "RINGBACK_ASTERISK_COUNTRY_CODE is no setting any more. Remove it, and set RINGBACK_HOME_COUNTRY to "
+                "your country's ISO code, as IN or GB"
+            )
+        return self
 
     @field_validator("ami_address")
     @classmethod
@@ -51,18 +65,13 @@ class AsteriskOptions(BaseSettings):
                 raise ValueError("must be like host:5038")
         return address
 
-    def endpoint(self, number: str) -> str:
-        """What to dial for this number."""
-        return self.dial.replace("{number}", self.spell(number))
-
-    def spell(self, number: str) -> str:
-        """Digits with their country code, as the trunk wants them."""
-        if self.number_format is NumberFormat.DIGITS:
-            return number
-        if self.number_format is NumberFormat.E164:
-            return f"+{number}"
-        national = number.removeprefix(self.country_code)
-        return f"0{national}" if national != number else f"00{number}"
+    def endpoint(self, callee: Callee, home_country: str) -> str:
+        """What to dial."""
+        if isinstance(callee, PhoneNumber):
+            return self.dial.replace("{number}", callee.format(self.number_format, home_country))
+        if self.extension_dial is None:
+            raise ValueError(EXTENSION_REFUSAL)
+        return self.extension_dial.replace("{number}", callee.digits)
 
     def ami(self) -> tuple[str, int]:
         """Host and port of AMI."""
