@@ -124,7 +124,7 @@ async def log_in(
     Raises `InvalidCredentials`, `InactiveUser`, `UnverifiedUser`, `TooManyAttempts`.
     """
     account = email.strip().lower() if _storable(email) else ""
-    await throttle.check(account, address)
+    known = await throttle.check(account, address)
     async with db.statement() as connection:
         row = (
             await connection.execute(
@@ -133,7 +133,7 @@ async def log_in(
                 )
             )
         ).one_or_none()
-    right = await security.verify_password(password, row.password_hash if row else None)
+    right = await security.verify_password(password, row.password_hash if row else None, known=known)
     if row is None or not right:
         await throttle.record_failure(account, address)
         raise InvalidCredentials
@@ -154,6 +154,7 @@ async def log_in(
         logged_in = (await connection.execute(login)).rowcount
     if not logged_in:
         raise InvalidCredentials
+    await throttle.record_success(account, address)
     log.info("logged_in", user_id=row.id, session_id=str(session_id))
     return TokenPair(tokens.issue("access", row.id, session_id), tokens.issue("refresh", row.id, session_id))
 

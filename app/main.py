@@ -7,6 +7,7 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from app import providers
 from app.api import call_log, current, developer, health, mobile_numbers, recordings
@@ -16,7 +17,7 @@ from app.api.envelope import install_error_handlers
 from app.api.request_log import RequestLog
 from app.db import Database
 from app.security import Tokens
-from app.settings import Settings, get_settings
+from app.settings import Settings, get_settings, split_list
 from app.tasks import Hints, arq_pool
 from app.throttle import LoginThrottle
 
@@ -62,6 +63,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for part in (developer, current, mobile_numbers, call_log, recordings, health):
         app.include_router(part.router)
     app.add_middleware(RequestLog)
+    # Outermost: a page may read our errors, too.
+    if origins := split_list(settings.cors_origins):
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+            max_age=3600,
+        )
     install_error_handlers(app)
     app.openapi = partial(document, app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -131,6 +131,9 @@ def _find_extension(written: str) -> Extension | None:
 @lru_cache(maxsize=4096)  # a client has few agents and DIDs, and reading takes the CPU of half a poll
 def _read(written: str, home_country: str) -> PhoneNumber:
     text = _plain(written)
+    with_both_prefixes = _after_both_prefixes(text, home_country)
+    if with_both_prefixes is not None:
+        return with_both_prefixes
     if text.startswith("+"):
         return _abroad(text[1:]).number
     # At home first: 9876543210 is a telephone in India before it is +98 76543210.
@@ -200,6 +203,17 @@ def _parse(text: str, region: str | None) -> _Reading:
 def _abroad(digits: str) -> _Reading:
     """Of digits that begin with a country code, or with 00 and one."""
     return _parse("+" + digits.removeprefix("00"), None)
+
+
+def _after_both_prefixes(text: str, home_country: str) -> PhoneNumber | None:
+    """The number behind a trunk prefix and the country code, which some write together: 0919876543210."""
+    prefix = f"0{phonenumbers.country_code_for_region(home_country)}"
+    digits = text.removeprefix("+")
+    if not digits.startswith(prefix):
+        return None
+    reading = _parse(f"+{digits[1:]}", None)
+    is_other = not text.startswith("+") and _parse(text, home_country).is_assigned
+    return reading.number if reading.is_assigned and not is_other else None
 
 
 def _at_home(number: PhoneNumber, home_country: str) -> str:

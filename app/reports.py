@@ -57,6 +57,7 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
 
     Raises `NoSuchCall`, `NotYourCall`, `NotYourNumber`, `ValidationFailed`.
     """
+    report = _without_foreign_id(report)
     call = await _get_call(session, user_id, report, settings)
     elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
     call.recording_url = report.recording_url or call.recording_url
@@ -87,11 +88,21 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     return view
 
 
+def _without_foreign_id(report: Report) -> Report:
+    """The name `customer_crm_id` invites a CRM's own id of the customer. The DID then says whose call it is."""
+    is_foreign = report.call_id is not None and not calls.is_call_id(report.call_id)
+    if not is_foreign or report.did is None or report.customer_number is None:
+        return report
+    note = "Left out of a report: customer_crm_id: is no call_id of this server"
+    return replace(report, call_id=None, notes=(*report.notes, note))
+
+
 def _fill_in(call: Call, report: Report, *, is_over: bool) -> Iterator[str]:
     """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
+    of_agent = _leg_of(call, report) is Leg.AGENT
     for column, what, new in (
         ("reported_seconds", "duration", report.seconds),
-        ("reported_talk_seconds", "answer_duration", None if report.leg is Leg.AGENT else report.talk_seconds),
+        ("reported_talk_seconds", "answer_duration", None if of_agent else report.talk_seconds),
     ):
         known = getattr(call, column)
         # Systems report 0 as long as they do not know it.
@@ -157,13 +168,9 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) ->
 async def _get_call(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
     if report.call_id is None:
         return await _find_or_add(session, user_id, report, settings)
-    call = None
-    if calls.is_call_id(report.call_id):
-        call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
-    elif report.did is not None and report.customer_number is not None:
-        # The field's name invites a CRM's own id of the customer.
-        known = replace(report, call_id=None, notes=(*report.notes, "customer_crm_id: is no call_id of this server"))
-        return await _find_or_add(session, user_id, known, settings)
+    if not calls.is_call_id(report.call_id):
+        raise NoSuchCall
+    call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
     if call is None:
         raise NoSuchCall
     if user_id is not None and call.user_id != user_id:

@@ -7,7 +7,9 @@ database by whoever uses it, in the statement it makes anyway.
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ _REQUIRED = {
     "require_iss": True,
     "require_sub": True,
 }
+_USER_ID = re.compile(r"USR_[0-9A-F]{8}")
 _MAX_TOKEN_BYTES = 1024  # ours are about 350; python-jose recurses into a nested header before it checks anything
 MAX_PASSWORD_BYTES = 1024
 
@@ -47,25 +50,50 @@ class _Hashing:
     """One hash at a time, in a thread of its own; while others wait, a rest as long after each.
 
     So a storm of logins queues here and leaves every poll its CPU, and the memory bandwidth that argon2 is made to
-    take (docs/benchmarks.md).
+    take (docs/benchmarks.md). Whoever is known goes before all strangers.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
-        self._turn = asyncio.Lock()
-        self._present = 0
+        self._is_busy = False
+        self._known: deque[asyncio.Future[None]] = deque()
+        self._strangers: deque[asyncio.Future[None]] = deque()
 
-    async def run(self, work: Callable[..., T], *arguments: object) -> T:
-        self._present += 1
+    async def run(self, work: Callable[..., T], *arguments: object, known: bool = False) -> T:
+        await self._wait_for_turn(self._known if known else self._strangers)
         try:
-            async with self._turn:
-                began = perf_counter()
-                result = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-                if self._present > 1:
-                    await asyncio.sleep(perf_counter() - began)
-                return result
+            began = perf_counter()
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+            if self._known or self._strangers:
+                await asyncio.sleep(perf_counter() - began)
+            return result
         finally:
-            self._present -= 1
+            self._give_turn()
+
+    async def _wait_for_turn(self, line: "deque[asyncio.Future[None]]") -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in line:
+                line.remove(turn)
+            else:  # the turn came just then
+                self._give_turn()
+            raise
+
+    def _give_turn(self) -> None:
+        """To whoever is next. The turn stays taken meanwhile, so nobody slips in between."""
+        for line in (self._known, self._strangers):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._is_busy = False
 
 
 _hashing = _Hashing()
@@ -106,14 +134,15 @@ async def hash_password(password: str) -> str:
     return str(await _hashing.run(_argon2.hash, encoded))
 
 
-async def verify_password(password: str, password_hash: str | None) -> bool:
-    """Whether the password is right. None (no such user) takes as long and is always wrong."""
+async def verify_password(password: str, password_hash: str | None, *, known: bool = False) -> bool:
+    """Whether the password is right. None (no such user) takes as long and is always wrong. `known`: whoever asks has
+    logged in before, and need not queue behind strangers."""
     try:
         encoded = check_password_form(password)
     except PasswordRefused:
         return False
     hashed = password_hash or _NOBODY
-    matches = await _hashing.run(_argon2.verify, encoded, hashed)
+    matches = await _hashing.run(_argon2.verify, encoded, hashed, known=known)
     return bool(matches) and password_hash is not None
 
 
@@ -187,7 +216,7 @@ def _check_form(token: str) -> None:
 
 def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
     """Every claim we rely on, with its type. Raises KeyError, TypeError or ValueError."""
-    if claims["kind"] != kind or not isinstance(claims["sub"], str) or type(claims["iat"]) is not int:
+    if claims["kind"] != kind or type(claims["iat"]) is not int or not _USER_ID.fullmatch(claims["sub"]):
         raise ValueError(f"not {kind} claims")
     return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
 

@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Addresses whose X-Forwarded-For is believed, comma-separated"
     )
     embedded: bool = Field(False, description="Set by `ringback up`: its own PostgreSQL and Valkey")
+    cors_origins: str = Field(
+        "",
+        description="Origins of web pages whose scripts may use the API, comma-separated: `https://crm.example.com`; "
+        "absent: none",
+    )
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
 
     # Accounts
@@ -142,9 +147,20 @@ class Settings(BaseSettings):
     @field_validator("outbound_networks")
     @classmethod
     def _are_networks(cls, networks: str) -> str:
-        for network in filter(None, (part.strip() for part in networks.split(","))):
+        for network in split_list(networks):
             ip_network(network)  # its ValueError says what is wrong
         return networks
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str) -> str:
+        for origin in split_list(origins):
+            parts = urlsplit(origin)
+            if origin != "*" and (
+                parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError(f"{origin} is no origin. Write scheme and host only, as https://crm.example.com")
+        return origins
 
     @field_validator("home_country")
     @classmethod
@@ -196,6 +212,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         instance = data_dir_from_environment() / INSTANCE_FILE
         return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=instance)
+
+
+def split_list(text: str) -> list[str]:
+    """The parts of a comma-separated setting."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _has_valid_port(url: str) -> bool:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from alembic import command
 
@@ -36,6 +36,10 @@ def processes() -> list[tuple[int, int, float]]:
             continue
         found.append((int(stat.parent.name), int(fields[1]), sum(map(int, fields[11:15])) / _TICKS))
     return found
+
+
+# A proxy of the environment cannot reach this machine's own address.
+_OPENER = build_opener(ProxyHandler({}))
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Installation:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with urlopen(self.base_url + path, timeout=3):
+                with _OPENER.open(self.base_url + path, timeout=3):
                     return
             except (URLError, OSError) as error:
                 if time.monotonic() > deadline:

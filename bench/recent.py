@@ -26,9 +26,9 @@ _WANTED = {"status": "NoAnswered", "customer_number": "123", "date_from": "2026-
 
 _FILL = """
 INSERT INTO users (id, email, password_hash)
-    SELECT 'USR_' || lpad(to_hex(n), 8, '0'), n || '@example.com', '' FROM generate_series(1, :users) n;
+    SELECT 'USR_' || lpad(upper(to_hex(n)), 8, '0'), n || '@example.com', '' FROM generate_series(1, :users) n;
 INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_at, dialed_at, answered_at, ended_at)
-    SELECT 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(to_hex(1 + n % :users), 8, '0'),
+    SELECT 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0'),
            '9199' || lpad((n::bigint * 7919 % 100000000)::text, 8, '0'), '918888888888',
            (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n / :users % 5],
            now() - n * interval '20 seconds', now() - n * interval '20 seconds',
@@ -36,7 +36,8 @@ INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_a
            now() - n * interval '20 seconds' + interval '60 seconds'
     FROM generate_series(1, :calls) n;
 INSERT INTO transcripts (id, call_id, user_id, status, summary, outcome, history)
-    SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'), 'USR_' || lpad(to_hex(1 + n % :users), 8, '0'),
+    SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'),
+           'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0'),
            CASE WHEN n / :users % 5 < 2 THEN 'ready' ELSE 'failed' END, 'They talked', 'Interested',
            jsonb_build_array(jsonb_build_object('role', 'agent', 'content', repeat('hello ', 40), 'start', 0, 'end', 5))
     FROM generate_series(1, :calls) n;
@@ -88,7 +89,7 @@ async def measure(house: Installation, *, calls: int, requests: int = 200) -> No
     db = Database(house.database_url, pool_size=2)
     tokens = Tokens(house.environment["RINGBACK_SECRET_KEY"], access_seconds=3600, refresh_seconds=3600)
     await _fill(house.database_url, calls)
-    users = [f"USR_{n:08x}" for n in random.sample(range(1, USERS + 1), 20)]
+    users = [f"USR_{n:08X}" for n in random.sample(range(1, USERS + 1), 20)]
     headers = [{"Authorization": f"Bearer {await _log_in(db, tokens, user)}"} for user in users]
     print(f"\n### Recent calls: a page of 20 among {calls:,} calls of {USERS} users\n")
     print("| | median ms | p95 ms | most ms |\n|---|---|---|---|")

@@ -234,13 +234,15 @@ async def _reporter(request: Request, house: Resources) -> str | None:
     name, password = given
     address = request.client.host if request.client else None
     account = f"call-log {name}"  # and no user's e-mail
-    await house.throttle.check(account, address)
+    known = await house.throttle.check(account, address)
     if settings.provider_username is None or settings.provider_password is None:
         raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_PROVIDER_USERNAME and _PASSWORD")
     right = (_alike(name, settings.provider_username), _alike(password, settings.provider_password.get_secret_value()))
     if not all(right):
         await house.throttle.record_failure(account, address)
         raise MissingAuth("Invalid auth credentials")
+    if not known:
+        await house.throttle.record_success(account, address)
     return None
 
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.db import is_unreachable
 from app.errors import InvalidToken, NoSuchAgent, RingbackError, Unavailable, ValidationFailed
@@ -89,14 +90,14 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 async def _maybe_database_away(request: Request, error: Exception) -> Response:
     if not is_unreachable(error):
-        return await _unexpected(request, error)
+        raise error
     log.warning("database_unreachable", error=repr(error))
     return await _ringback_error(request, Unavailable(retry_after=2))
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
-    log.error("unexpected_error", exc_info=error)
-    return failure(500, RingbackError.message)
+async def _client_left(_: Request, error: Exception) -> Response:
+    """Nobody reads this answer; the log has it. 499 is what nginx calls it."""
+    return Response(status_code=499)
 
 
 def explain(faults: Any) -> str:
@@ -114,10 +115,10 @@ def explain(faults: Any) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every way in which a request can fail ends in one of these."""
+    """Every way in which a request can fail ends in one of these, or is unexpected (`app.api.request_log`)."""
     app.add_exception_handler(RingbackError, _ringback_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     for kind in (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
         app.add_exception_handler(kind, _maybe_database_away)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(ClientDisconnect, _client_left)

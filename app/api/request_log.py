@@ -9,6 +9,9 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.envelope import failure
+from app.errors import RingbackError
+
 log = structlog.get_logger()
 
 
@@ -23,17 +26,23 @@ class RequestLog:
         request_id = f"{random.getrandbits(64):016x}"  # no secret, and a tenth of the cost of one
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = perf_counter()
-        status = 500
+        status, began_answer = 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, began_answer
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, began_answer = message["status"], True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            # Here and not in a handler: those run outside of this, and their answers have no request id.
+            log.exception("unexpected_error")
+            if began_answer:
+                raise
+            await failure(500, RingbackError.message)(scope, receive, send_with_id)
         finally:
             # What went well is told by what it changed: a login has its line, a call its timeline.
             if status >= 400:

@@ -71,6 +71,7 @@ def serve() -> None:
         loop="uvloop",
         http="httptools",
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,  # longer than proxies keep a connection (nginx 60 s), so that they end it and not we
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import ProxyHandler, Request, build_opener
 
 from app import accounts, providers
 from app.cli.common import complain, console, fail
@@ -35,6 +35,10 @@ from app.settings import INSTANCE_FILE, Settings, SettingsError, data_dir_from_e
 FIRST_USER = "demo@ringback.local"
 _CUSTOMER, _AGENT = "919999999999", "918888888888"
 _READY_SECONDS = 90.0
+
+
+# A proxy of the environment cannot reach this machine's own address.
+_OPENER = build_opener(ProxyHandler({}))
 
 
 class _Stopped(BaseException):
@@ -172,7 +176,7 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
             if died:
                 raise EmbeddedError(f"The {died.name} did not start:\n{died.last_words()}\nIts log is {died.log}")
             try:
-                with urlopen(url, timeout=2):  # our own address
+                with _OPENER.open(url, timeout=2):
                     return
             except HTTPError as error:
                 missing = json.loads(error.read()).get("missing", [])
@@ -232,7 +236,7 @@ async def _demonstrate(settings: Settings, base_url: str) -> None:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = Request(f"{base_url}/api/developer/calls/click2call", order, headers)  # noqa: S310
         try:
-            answer = await asyncio.to_thread(lambda: json.load(urlopen(request, timeout=10)))  # noqa: S310
+            answer = await asyncio.to_thread(lambda: json.load(_OPENER.open(request, timeout=10)))
         except (HTTPError, URLError) as error:
             complain(f"The demonstration call was refused: {error}")
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from datetime import UTC, datetime
 
 import httpx
@@ -11,7 +12,10 @@ from sqlalchemy import select, update
 
 from app import accounts, transcripts
 from app.db import Database
+from app.errors import TooManyAttempts
 from app.models import Call, CallEventRow, Did, LoginSession, Task, Transcript, User
+from app.settings import Settings
+from app.throttle import LoginThrottle
 from app.transcription.base import Digest, Transcription, Turn
 from tests.answers import data_of, error_of
 from tests.conftest import PASSWORD, bearer, client_of, new_user
@@ -70,6 +74,32 @@ async def test_failed_logins_are_throttled_but_the_owner_gets_in(app: FastAPI, u
         assert "Try again in" in error_of(answers[-1], 429)
         assert (await stranger.post("/api/developer/login", json=login)).status_code == 429, "even a right guess"
         data_of(await owner.post("/api/developer/login", json=login), "Login successful")
+
+
+async def test_an_attack_from_everywhere_does_not_slow_a_known_address(
+    migrated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowed: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slowed.append(seconds)
+
+    monkeypatch.setattr("app.throttle.asyncio.sleep", sleep)
+    throttle = LoginThrottle(migrated.redis_url)
+    account, home = f"{secrets.token_hex(4)}@example.com", "10.1.2.3"
+    assert not await throttle.check(account, home)
+    await throttle.record_success(account, home)
+    for n in range(40):
+        await throttle.record_failure(account, f"10.9.{n}.1")
+    assert await throttle.check(account, home)
+    assert not slowed
+    assert not await throttle.check(account, "10.1.2.4")
+    assert slowed, "a stranger waits"
+    for _ in range(5):
+        await throttle.record_failure(account, home)
+    with pytest.raises(TooManyAttempts):
+        await throttle.check(account, home)
+    await throttle.aclose()
 
 
 async def test_right_logins_are_never_throttled(client: httpx.AsyncClient, user: User) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from base64 import urlsafe_b64encode
 from time import time
@@ -11,7 +12,7 @@ from jose import jwt
 
 from app import security
 from app.errors import InvalidRefreshToken, InvalidToken, SessionEnded
-from app.security import Tokens
+from app.security import Tokens, hash_password, verify_password
 
 SECRET = "0123456789abcdefghijklmnopqrstuvwxyz"
 TOKENS = Tokens(SECRET, access_seconds=7200, refresh_seconds=86400)
@@ -74,6 +75,9 @@ def nested_header() -> str:
         forged(iss="somebody"),
         forged(aud="somebody"),
         forged(aud=["ringback", "x"], sub=7),
+        forged(sub="USR_0000\x000"),
+        forged(sub="USR_\ud800"),
+        forged(sub=None),
         forged(sid="no-uuid"),
         forged(sid=None),
         forged(iat="now"),
@@ -104,8 +108,8 @@ def test_a_cached_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refresh_tokens_tell_ended_from_never_ours() -> None:
-    assert TOKENS.read_refresh(TOKENS.issue("refresh", "USR_1", SESSION)).user_id == "USR_1"
-    for not_ours in (TOKENS.issue("access", "USR_1", SESSION), forged(kind="refresh", sid=None), "a.b.c"):
+    assert TOKENS.read_refresh(TOKENS.issue("refresh", "USR_12345678", SESSION)).user_id == "USR_12345678"
+    for not_ours in (TOKENS.issue("access", "USR_12345678", SESSION), forged(kind="refresh", sid=None), "a.b.c"):
         with pytest.raises(InvalidRefreshToken):
             TOKENS.read_refresh(not_ours)
     for ended in (forged(kind="refresh", exp=int(time()) - 1), forged(kind="refresh", _secret="x" * 32)):
@@ -126,3 +130,22 @@ async def test_passwords_that_no_hash_should_see(password: str) -> None:
     with pytest.raises(security.PasswordRefused):
         await security.hash_password(password)
     assert not await security.verify_password(password, None)
+
+
+async def test_whoever_is_known_is_not_queued_behind_strangers() -> None:
+    password_hash = await hash_password("a good password")
+    finished: list[str] = []
+
+    async def verify(who: str, *, known: bool = False) -> None:
+        assert await verify_password("a good password", password_hash, known=known)
+        finished.append(who)
+
+    strangers = [asyncio.create_task(verify(f"stranger {n}")) for n in range(8)]
+    await asyncio.sleep(0)
+    canceled = asyncio.create_task(verify("somebody who leaves", known=True))
+    owner = asyncio.create_task(verify("owner", known=True))
+    await asyncio.sleep(0)
+    canceled.cancel()
+    await asyncio.gather(owner, *strangers)
+    assert finished[:2] == ["stranger 0", "owner"]
+    assert len(finished) == 9
