@@ -1,11 +1,16 @@
 """Anything may arrive: by the OpenAPI document, and by raw bytes. Every answer is a documented one."""
 
+import hmac
 import json
 import random
 import socket
 import subprocess
 import sys
+import time
+from base64 import urlsafe_b64encode
+from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -61,6 +66,7 @@ def request(path: bytes, *, method: bytes = b"POST", headers: bytes = b"", body:
 
 
 LOGIN, CREATE = b"/api/developer/login", b"/api/developer/calls/click2call"
+LOG = b"/api/calls/call-log"
 JSON = b"Content-Type: application/json\r\n"
 
 
@@ -79,6 +85,11 @@ JSON = b"Content-Type: application/json\r\n"
         request(CREATE, headers=b"Authorization: Bearer \xff\x00\x80\r\n" + JSON, body=b"{}"),
         request(CREATE, headers=b"Authorization: Bearer " + b"a." * 10_000 + b"\r\n" + JSON, body=b"{}"),
         request(CREATE, headers=b"Authorization: \r\n" * 50 + JSON, body=b"{}"),
+        request(LOG, headers=b"Authorization: Basic \xff\r\n" + JSON, body=b"{}"),
+        request(LOG, headers=b"Authorization: Basic /w==\r\n" + JSON, body=b"{}"),
+        request(LOG, headers=b"X-API-Key: \xff\xfe\x80\r\n" + JSON, body=b"{}"),
+        request(LOG, headers=b"X-Greeter-Username: \xff\r\nX-Greeter-Password: \xed\xa0\x80\r\n", body=b"{}"),
+        request(LOG + b"?auth_user=%ff%00&auth_pass=%ed%a0%80", headers=JSON, body=b"{}"),
         request(b"/api/developer/calls/%00%ff%fe/transcript", method=b"GET"),
         request(b"/api/developer/calls/\xff\xfe/transcript", method=b"GET"),
         request(b"/api/developer/calls/" + b"a" * 20_000 + b"/transcript", method=b"GET"),
@@ -111,6 +122,86 @@ def test_random_bytes_in_random_places(instance: Instance, api: httpx.Client) ->
             sent[chosen.randrange(len(sent))] = chosen.randrange(256)
         answer = exchange(instance, bytes(sent))
         assert not answer or status_of(answer) in DOCUMENTED, (bytes(sent), answer[:500])
+
+
+ROUTES = (
+    (b"POST", LOGIN),
+    (b"POST", CREATE),
+    (b"POST", LOG),
+    (b"GET", b"/api/calls/recent"),
+    (b"GET", b"/api/calls/call_0000000000000000/transcript"),
+    (b"POST", b"/api/calls/call_0000000000000000/transcript/retry"),
+    (b"POST", b"/api/refresh_token"),
+    (b"GET", b"/api/recordings/call_0000000000000000"),
+    (b"GET", b"/api/mobile-numbers/channel-allocation/utilization"),
+    (b"PATCH", b"/api/mobile-numbers/channel-allocation"),
+    (b"GET", b"/api/calls/inbound-callback-url"),
+    (b"GET", b"/healthz"),
+)
+HEADERS = (
+    *(b"Authorization", b"X-API-Key", b"X-Greeter-Username", b"X-Greeter-Password", b"Content-Type", b"Range"),
+    *(b"If-Range", b"Accept", b"Origin", b"Cookie", b"X-Forwarded-For", b"Expect", b"Content-Encoding", b"X-\xff"),
+)
+BEGINNINGS = (b"", b"Bearer ", b"Basic ", b"application/json; charset=", b"multipart/form-data; boundary=", b"bytes=")
+QUERIES = (b"auth_user", b"auth_pass", b"did", b"customer_number", b"date_from", b"page", b"status", b"refresh_token")
+PIECES = (
+    b"%00",
+    b"%ff",
+    b"%ed%a0%80",
+    b"+",
+    b"%2B",
+    b"0",
+    b"\xff",
+    b"\x80",
+    b"a",
+    b"-",
+    b"9" * 30,
+    b"=",
+    b",",
+    b"\xc3\xa9",
+)
+
+
+def test_random_headers_queries_and_paths(instance: Instance, api: httpx.Client) -> None:
+    chosen = random.Random(13)
+
+    def piece(most: int) -> bytes:
+        return b"".join(chosen.choices(PIECES, k=chosen.randint(0, most)))
+
+    for _ in range(400):
+        method, path = chosen.choice(ROUTES)
+        if chosen.random() < 0.3:
+            path = path.replace(b"call_0000000000000000", piece(4)).replace(b"calls", piece(2) or b"calls")
+        path += b"?" + b"&".join(chosen.choice(QUERIES) + b"=" + piece(3) for _ in range(chosen.randint(0, 3)))
+        names = chosen.sample(HEADERS, k=chosen.randint(0, 3))
+        sent = b"".join(b"%s: %s%s\r\n" % (name, chosen.choice(BEGINNINGS), piece(4)) for name in names)
+        if b"Authorization" not in names and chosen.random() < 0.5:
+            sent += b"Authorization: " + api.headers["Authorization"].encode() + b"\r\n"
+        whole = request(path, method=method, headers=sent, body=b"{}" if method != b"GET" else b"")
+        answer = exchange(instance, whole)
+        assert not answer or status_of(answer) in DOCUMENTED | {206, 416}, (whole, answer[:500])
+
+
+@pytest.mark.parametrize(
+    "sub", ["USR_\0000000", "USR_\ud8000000", "", "x" * 300, 7, None, ["USR_00000000"], "usr_0000000a"]
+)
+def test_signed_tokens_with_claims_that_nobody_issues(instance: Instance, sub: Any) -> None:
+    secret = json.loads((instance.data_dir / "instance.json").read_text())["secret_key"]
+    now = int(time.time())
+    for kind, more in (("access", {}), ("refresh", {}), ("access", {"sid": "\ud800"}), ("access", {"exp": 2**70})):
+        claims = {
+            **{"iss": "ringback", "aud": "ringback", "kind": kind, "sub": sub, "sid": str(uuid4()), "iat": now},
+            **{"exp": now + 60, **more},
+        }
+        parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "HS256"}, claims)]
+        signature = hmac.digest(secret.encode(), b".".join(parts), "sha256")
+        token = b".".join([*parts, urlsafe_b64encode(signature).rstrip(b"=")])
+        for method, path in ROUTES:
+            bearer = b"Authorization: Bearer " + token + b"\r\n"
+            answer = exchange(instance, request(path, method=method, headers=bearer + JSON, body=b"{}"))
+            assert status_of(answer) in DOCUMENTED, (claims, path, answer[:300])
+        answer = exchange(instance, request(b"/api/refresh_token?refresh_token=" + token))
+        assert status_of(answer) in (400, 401)
 
 
 def test_a_body_of_20_megabytes_is_heard_out(instance: Instance) -> None:
