@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ async def make_provider(lab: Lab) -> AsyncIterator[Callable[..., Asterisk]]:
     """Adapters with an application of their own, closed in the end."""
     made: list[Asterisk] = []
 
-    def make(**changed: object) -> Asterisk:
+    def make(**changed: Any) -> Asterisk:
         made.append(lab.provider(**changed))
         return made[-1]
 

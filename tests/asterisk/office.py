@@ -53,9 +53,9 @@ class Lab:
         }
         return AsteriskOptions(**{**values, **changed})  # type: ignore[arg-type]
 
-    def provider(self, **changed: object) -> Asterisk:
+    def provider(self, *, installation: str = "a-test", **changed: object) -> Asterisk:
         return Asterisk(
-            self.options(**changed), installation="a-test", home_country="IN", longest_ring_seconds=RING_SECONDS
+            self.options(**changed), installation=installation, home_country="IN", longest_ring_seconds=RING_SECONDS
         )
 
     def number(self, behaviour: str) -> str:

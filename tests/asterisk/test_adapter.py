@@ -1,10 +1,16 @@
 """The adapter alone: what reaches the wire, what holds when nobody of ours lives, and what its check finds missing."""
 
+import secrets
+from dataclasses import replace
+
 import pytest
 
-from app.numbers import NumberFormat, PhoneNumber
+from app.numbers import Extension, NumberFormat, PhoneNumber
 from app.telephony.asterisk import Asterisk
-from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, Finding, Leg, Rejected
+from app.telephony.asterisk.ari import Ari
+from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, Finding, Leg, ProviderError, Rejected
+from lab.asterisk import PASSWORD as ARI_PASSWORD
+from lab.asterisk import USERNAME
 from tests.asterisk.office import Lab, MakeProvider, eventually
 from tests.provider_contract import Following, new_order
 
@@ -147,6 +153,68 @@ async def test_what_is_read_back_is_what_was_reported(lab: Lab, make_provider: M
         await provider.hangup(call.ref)
         assert await provider.fetch(call.ref) is None
     await provider.discard_recording(call.ref)
+
+
+async def test_an_extension_is_dialled_by_its_own_template(lab: Lab, make_provider: MakeProvider) -> None:
+    extension = f"0100{secrets.randbelow(1000):03}"
+    order = replace(new_order(lab.number("201"), lab.number("100")), agent_number=Extension(extension))
+    provider = make_provider(extension_dial="PJSIP/{number}@trunk-from")
+    assert provider.capabilities.extension_refusal is None
+    async with Following(provider, order).placed() as call:
+        ended = await call.until_ended()
+    assert ended.status == CallStatus.COMPLETED
+    assert [invite.number for invite in lab.phones.invites()].count(extension) == 1
+
+
+async def test_an_extension_without_a_template_is_refused(lab: Lab, make_provider: MakeProvider) -> None:
+    provider = make_provider()
+    assert provider.capabilities.extension_refusal is not None
+    result = await provider.place(replace(new_order(lab.number("201"), ""), agent_number=Extension("0100")))
+    assert isinstance(result, Rejected)
+    assert "RINGBACK_ASTERISK_EXTENSION_DIAL" in result.reason
+    assert result.retry_after is None
+
+
+# The Stasis application
+
+
+async def test_no_installation_takes_the_events_of_another(lab: Lab, make_provider: MakeProvider) -> None:
+    app = f"shared-{secrets.token_hex(4)}"
+    ours, theirs = make_provider(app=app, installation="ours"), make_provider(app=app, installation="theirs")
+    async with ours.listen():
+        with pytest.raises(ProviderError, match="is held by the installation ours"):
+            async with theirs.listen():
+                pytest.fail("it took the application over")
+        held = (await findings(theirs))["application"]
+        assert not held.ok
+        assert "RINGBACK_ASTERISK_APP" in held.fix
+        assert (await findings(ours))["application"].ok
+        async with make_provider(app=app, installation="ours").listen():
+            pass  # another worker of ours takes over, as when the first is gone
+
+    async def can_be_had() -> bool:
+        return (await findings(theirs))["application"].ok
+
+    await eventually(can_be_had)
+    async with theirs.listen():
+        assert not (await findings(ours))["application"].ok
+
+
+async def test_nor_of_another_program(lab: Lab, make_provider: MakeProvider) -> None:
+    app = f"dialer-{secrets.token_hex(4)}"
+    program = Ari(lab.server.url, USERNAME, ARI_PASSWORD)
+    async with program.events(app):
+        with pytest.raises(ProviderError, match="is held by another program"):
+            async with make_provider(app=app).listen():
+                pytest.fail("it took the application over")
+    await program.aclose()
+
+
+async def test_each_installation_has_an_application_of_its_own(lab: Lab, make_provider: MakeProvider) -> None:
+    one, other = make_provider(app=None, installation="one"), make_provider(app=None, installation="other")
+    async with one.listen(), other.listen():
+        seen = [(await findings(provider))["application"] for provider in (one, other)]
+    assert [(finding.ok, finding.seen) for finding in seen] == [(True, "ringback-one"), (True, "ringback-other")]
 
 
 # `ringback telephony check`
