@@ -376,6 +376,20 @@ async def test_recent(client: httpx.AsyncClient, db: Database, migrated: Setting
         error_of(await client.get(path, params=wrong, headers=headers), 422)
 
 
+async def test_a_provider_that_counts_the_talk_is_believed(
+    client: httpx.AsyncClient, db: Database, headers: Any, did: Did
+) -> None:
+    call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
+    began = datetime.now(UTC)
+    async with db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=began))
+    answered = CallEvent("answered", CallStatus.IN_PROGRESS, began + timedelta(seconds=2))
+    over = CallEvent("ended", CallStatus.COMPLETED, began + timedelta(seconds=3), talk_seconds=13.7)
+    await happen(db, call_id, answered, over)
+    (shown,) = (await client.get("/api/calls/recent", headers=headers)).json()["data"]["calls"]
+    assert (shown["answer_duration"], shown["duration"]) == ("13", "15")
+
+
 async def test_statuses_are_the_vendors(client: httpx.AsyncClient, db: Database, headers: Any, did: Did) -> None:
     for status, shown, cause in (
         (CallStatus.BUSY, "NoAnswered", "BUSY"),

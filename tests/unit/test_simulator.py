@@ -1,9 +1,11 @@
 """The sandbox: a pure function of the order and the time since it was placed."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +120,41 @@ async def test_hangup_cuts_it_short(tmp_path: Path) -> None:
     assert [event.status for event in snapshot.events] == [CallStatus.CANCELED]
     with pytest.raises(RecordingUnavailable):
         await provider.open_recording(ref, None)
+
+
+def seconds_of(wav: bytes) -> float:
+    """By another reader than the simulator's."""
+    with soundfile.SoundFile(io.BytesIO(wav)) as file:
+        return float(len(file) / file.samplerate)
+
+
+@pytest.mark.parametrize("customer", ["919999999999", "15005550005", "15005550006"])
+async def test_the_talk_is_as_long_as_its_recording(tmp_path: Path, customer: str) -> None:
+    provider, ref = Simulator(tmp_path, speed=10_000), CallRef("call_ab12cd34ef56gh78", None)
+    await provider.place(order(customer))
+    while not (snapshot := await provider.fetch(ref)) or snapshot.check_after is not None:
+        pass
+    wav = b"".join([chunk async for chunk in (await provider.open_recording(ref, None)).chunks])
+    assert snapshot.events[-1].talk_seconds == pytest.approx(seconds_of(wav), abs=0.01)
+
+
+async def test_so_is_one_that_was_hung_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider, ref = Simulator(tmp_path), CallRef("call_ab12cd34ef56gh78", None)
+    await provider.place(order())
+    (answered, ended) = timeline(order(), datetime.now(UTC))[-2:]
+    monkeypatch.setattr(simulator, "_now", lambda: answered.at + (ended.at - answered.at) / 4)
+    await provider.hangup(ref)
+    snapshot = await provider.fetch(ref)
+    assert snapshot
+    assert snapshot.events[-1].status == CallStatus.COMPLETED
+    wav = b"".join([chunk async for chunk in (await provider.open_recording(ref, None)).chunks])
+    assert snapshot.events[-1].talk_seconds == pytest.approx(seconds_of(wav), abs=0.01)
+    assert seconds_of(wav) == pytest.approx((ended.talk_seconds or 0) / 4, rel=0.1)
+
+
+@pytest.mark.parametrize("customer", ["15005550001", "8615005550001", "4915005550001"])
+def test_magic_numbers_are_what_they_are_in_every_home_country(customer: str) -> None:
+    assert timeline(order(customer), PLACED)[-1].status == CallStatus.BUSY
 
 
 async def test_a_ledger_that_cannot_be_written_is_unknown(tmp_path: Path) -> None:
