@@ -26,6 +26,9 @@ _REPEATED = timedelta(minutes=10)
 _LATE = timedelta(hours=1)
 """So long after a call timed out, a report without a time can be what it waited for."""
 
+_SAME_SECONDS = 2
+"""Two clocks may differ by so much on the length of one call."""
+
 _LONGEST_LIFE = timedelta(days=1)
 
 
@@ -59,12 +62,13 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     """
     report = _without_foreign_id(report)
     call = await _get_call(session, user_id, report, settings)
+    before = await _view_of(session, call)
     elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
     call.recording_url = report.recording_url or call.recording_url
     call.agent_number = call.agent_number or digits_of(report.agent_number)
     call.did = call.did or digits_of(report.did)
     is_over = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
-    contradictions = list(_fill_in(call, report, is_over=is_over))
+    contradictions = list(_fill_in(call, before, report, is_over=is_over))
     await session.flush()
     await calls.add_note(session, call.id, _summary(call, report))
 
@@ -82,6 +86,10 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
         )
     for note in (*report.notes, *contradictions):
         await calls.add_note(session, call.id, note)
+    return await _view_of(session, call)
+
+
+async def _view_of(session: AsyncSession, call: Call) -> CallView:
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
@@ -97,18 +105,17 @@ def _without_foreign_id(report: Report) -> Report:
     return replace(report, call_id=None, notes=(*report.notes, note))
 
 
-def _fill_in(call: Call, report: Report, *, is_over: bool) -> Iterator[str]:
+def _fill_in(call: Call, before: CallView, report: Report, *, is_over: bool) -> Iterator[str]:
     """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
     of_agent = _leg_of(call, report) is Leg.AGENT
-    for column, what, new in (
-        ("reported_seconds", "duration", report.seconds),
-        ("reported_talk_seconds", "answer_duration", None if of_agent else report.talk_seconds),
+    for column, what, known, new in (
+        ("reported_seconds", "duration", before.seconds, report.seconds),
+        ("reported_talk_seconds", "answer_duration", before.talk_seconds, None if of_agent else report.talk_seconds),
     ):
-        known = getattr(call, column)
         # Systems report 0 as long as they do not know it.
         if new is not None and (not known or (new and not is_over)):
             setattr(call, column, new)
-        elif new is not None and new != known:
+        elif new is not None and known is not None and (new == 0 or abs(new - known) > _SAME_SECONDS):
             yield f"Reported {what} {new} s. {known} s was known, and stays"
     cause = report.hangup_cause and report.hangup_cause.upper()
     if is_over and cause is not None and call.hangup_cause is None:
@@ -159,8 +166,7 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) ->
     if call.recording_url is None or await recordings.find(session, call.id) is not None:
         return
     if elsewhere or not await recordings.is_wanted(session, call.id):
-        view = await call_views.find(session, call.id)
-        if view is not None and not view.is_unanswered:
+        if not (await _view_of(session, call)).is_unanswered:
             await transcripts.ask_again(session, call.id)
         await recordings.expect(session, call.id)
 

@@ -138,10 +138,12 @@ async def test_a_zero_is_filled_in_later(client: httpx.AsyncClient, db: Database
 
 
 async def test_whoever_was_seen_talking_was_answered(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
-    await talk(db, call_id)  # up to here our own provider saw it
-    assert (await report(client, customer_crm_id=call_id, status="Busy"))["status"] == "Answered"
-    other = await row(db, call_id)
-    assert other.status == "completed"
+    await talk(db, call_id)  # 30 s of it, which our own provider saw
+    sent = {"customer_crm_id": call_id, "status": "Busy", "answer_duration": 0, "duration": 0}
+    assert (await report(client, **sent))["status"] == "Answered"
+    call = await row(db, call_id)
+    assert (call.status, call.reported_talk_seconds, call.reported_seconds) == ("completed", None, None)
+    assert "Reported answer_duration 0 s" in await notes(db, call_id)
 
 
 async def test_a_report_ends_a_talk_that_is_up_as_answered(
