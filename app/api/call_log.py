@@ -5,6 +5,7 @@ import hmac
 import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from pydantic import (
@@ -29,6 +30,7 @@ from app.reports import Report
 from app.telephony.base import Leg
 
 T = TypeVar("T")
+_LEGAL_IN_URLS = "%:/?#[]@!$&'()*+,;=-._~"
 
 router = APIRouter(prefix="/api", tags=["current"])
 
@@ -43,6 +45,17 @@ def _is_nothing(value: Any) -> bool:
 
 def _or_none(value: Any) -> Any:
     return None if _is_nothing(value) else value
+
+
+def _link(value: Any) -> Any:
+    """Systems make links of file names with blanks and umlauts in them. Only what no URL may hold is escaped: a signed
+    link stays as it is."""
+    value = _or_none(value)
+    return quote(value.strip(), safe=_LEGAL_IN_URLS) if isinstance(value, str) and _storable(value) else value
+
+
+def _storable(text: str) -> bool:
+    return text.isprintable() and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _text(value: Any) -> Any:
@@ -108,7 +121,7 @@ class CallLogRequest(BaseModel):
 
     customer_number: Annotated[Number, BeforeValidator(_text)]
     status: Annotated[StorableText, BeforeValidator(_text), Field(max_length=100, examples=["Answered"])]
-    recording: Annotated[CallbackUrl | None, BeforeValidator(_or_none)] = None
+    recording: Annotated[CallbackUrl | None, BeforeValidator(_link)] = None
     agent_number: ReportedAgent = None
     did: ReportedDid = None
     call_date: CallDate = None

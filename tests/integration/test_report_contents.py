@@ -64,6 +64,21 @@ async def test_one_odd_field_loses_no_report(
         assert str(value) not in noted or shown, "numbers and links are not written down unmasked"
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("https://a.example/rec/call 42 (in).wav", "https://a.example/rec/call%2042%20(in).wav"),
+        ("https://a.example/Aufnahme ü.wav", "https://a.example/Aufnahme%20%C3%BC.wav"),
+        ("https://a.example/r?sig=ab%2Fcd+e%20f==&x=~y", "https://a.example/r?sig=ab%2Fcd+e%20f==&x=~y"),
+    ],
+)
+async def test_a_link_is_escaped_where_no_url_could_hold_it(
+    client: httpx.AsyncClient, db: Database, did: Did, sent: str, kept: str
+) -> None:
+    data = await report(client, status="Answered", did=did.number, recording=sent)
+    assert (await row(db, data["call_id"])).recording_url == kept
+
+
 async def test_a_customer_who_hides_their_number_is_known_by_the_call(
     client: httpx.AsyncClient, db: Database, call_id: str
 ) -> None:
