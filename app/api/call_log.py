@@ -116,7 +116,7 @@ ReportedLeg = Annotated[
 
 
 class CallLogRequest(BaseModel):
-    """Names are read without regard to case, blanks and underscores. Of these, `customer_number` and `status` are
+    """Names are read without regard to case and signs. Of these, `customer_number` and `status` are
     required; of the others what cannot be read is left out and noted in the call's history."""
 
     customer_number: Annotated[Number, BeforeValidator(_text)]
@@ -303,7 +303,7 @@ async def _fields(request: Request) -> dict[str, Any]:
 
 
 def _field(key: str) -> str | None:
-    plain = key.casefold().replace("_", "").replace(" ", "")
+    plain = "".join(filter(str.isalnum, key.casefold()))
     return _ALIASES.get(plain) or _FIELDS.get(plain)
 
 
