@@ -1,4 +1,4 @@
-"""Whether this installation can do its work: PostgreSQL, Valkey, live workers of both kinds, and the telephony
+"""Whether this installation can do its work: PostgreSQL, Valkey, workers of each kind that work, and the telephony
 system that they listen to."""
 
 import asyncio
@@ -8,11 +8,19 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
+from app import tasks
 from app.db import Database
 from app.models import Listener, Queue, Worker
+from app.tasks import Backlog
 
 WORKER_SILENT_SECONDS = 6
 """A worker that has not said that it lives for this long counts as dead."""
+
+LATE_SECONDS = {Queue.CALLS: 15.0, Queue.CALLBACKS: 60.0, Queue.TRANSCRIPTS: 60.0}
+"""Nobody takes the tasks of a queue in which one waits for longer than this, whatever its workers say of themselves.
+
+The sweep of a single live worker takes a task within seconds. Only calls must never wait: of the other queues, one that
+is long because its workers are busy is in order."""
 
 _PATIENCE_SECONDS = 2.0
 
@@ -35,14 +43,29 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
         async with asyncio.timeout(_PATIENCE_SECONDS), db.statement() as connection:
             queues = set(await connection.scalars(alive))
             lost = list(await connection.scalars(listening))
+            backlogs = await tasks.backlogs(connection)
     except Exception as error:  # whatever it is, it is PostgreSQL that cannot be used
         return [
             f"PostgreSQL cannot be used: {type(error).__name__}. Check RINGBACK_DATABASE_URL and `ringback migrate`"
         ]
     return [
         *[f"no live {queue} worker: start `ringback worker {queue}`" for queue in Queue if queue not in queues],
+        *[_late(queue, backlogs[queue]) for queue in Queue if queue in queues and _is_late(queue, backlogs[queue])],
         *[f"{provider}: {problem or 'connecting'}. `ringback telephony check` tells more" for problem in lost],
     ]
+
+
+def _is_late(queue: Queue, backlog: Backlog) -> bool:
+    busy = backlog.working and queue is not Queue.CALLS
+    return backlog.oldest_seconds > LATE_SECONDS[queue] and not busy
+
+
+def _late(queue: Queue, backlog: Backlog) -> str:
+    count = f"{backlog.count} or more" if backlog.count == tasks.BACKLOG_COUNTED else str(backlog.count)
+    return (
+        f"the {queue} workers do not work: {count} of their tasks are overdue, the oldest for "
+        f"{backlog.oldest_seconds:.0f} s. Read their log, and restart them or add one: `ringback worker {queue}`"
+    )
 
 
 async def _missing_valkey(redis: Redis) -> list[str]:

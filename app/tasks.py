@@ -8,7 +8,7 @@ A task exists if and only if the change that caused it was committed. Its life:
     retry    gives the row back, due later
 
 A worker that dies, or is frozen past its lease, loses the task to another; what the first one then tries to write is
-rolled back with its `finish`. A hint that is lost costs seconds: the sweep hints again what is overdue.
+rolled back with its `finish`. A hint that is lost costs seconds: the sweep claims what is overdue without one.
 
 Whoever adds, finishes or decides something for a call locks the call's row first (`lock_call`; `finish` does it), and
 only then whatever else it needs: the user, their numbers. So what was looked at under the lock stays so until the
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from time import time
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from arq.connections import ArqRedis
@@ -31,9 +31,9 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
 from app.models import Call, Queue, Task, TaskKind
@@ -53,11 +53,17 @@ QUEUE_OF: dict[TaskKind, Queue] = {
 JOB = "run_task"
 """The one arq function. Its argument is a task's id."""
 
-_JOB_LIFE_MS = 3600 * 1000  # a job that nobody took for an hour after it was due; the sweep hints again
+_JOB_LIFE_MS = 3600 * 1000  # a job that nobody took for an hour after it was due; the sweep finds its task
 
 # A job may reach a worker some milliseconds before the database's clock says it is due; without this the task would
 # wait for the sweep.
 _CLOCK_SLACK = timedelta(milliseconds=50)
+
+
+BACKLOG_COUNTED = 1000
+"""Of a queue's backlog no more tasks are counted."""
+
+_AGE = func.extract("epoch", func.now() - Task.created_at)
 
 
 class LeaseLost(Exception):
@@ -82,6 +88,20 @@ class ClaimedTask:
     attempts: int
     """How often it was claimed, this time included."""
     lease_token: UUID
+    age_seconds: float = 0.0
+    """How long ago it was added. A task that was postponed keeps its age."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What of one queue is due and has no worker."""
+
+    count: int
+    """At most `BACKLOG_COUNTED`."""
+    oldest_seconds: float
+    """For how long the oldest of them could have been taken; 0 if there is none."""
+    working: bool
+    """Whether some worker holds the lease of another task of this queue."""
 
 
 async def lock_call(session: AsyncSession, call_id: str) -> None:
@@ -89,7 +109,15 @@ async def lock_call(session: AsyncSession, call_id: str) -> None:
     await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
 
 
-async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: float = 0.0, attempts: int = 0) -> None:
+async def add(
+    session: AsyncSession,
+    kind: TaskKind,
+    call_id: str,
+    *,
+    delay: float = 0.0,
+    attempts: int = 0,
+    age_seconds: float = 0.0,
+) -> None:
     """Owe the call this work, due in `delay` seconds, if and when the session commits.
 
     Of most kinds a call has one task at a time; where there is one already, this does nothing.
@@ -98,7 +126,14 @@ async def add(session: AsyncSession, kind: TaskKind, call_id: str, *, delay: flo
     due_at = func.now() + timedelta(seconds=delay)
     task_id = await session.scalar(
         insert(Task)
-        .values(kind=kind, queue=queue, call_id=call_id, due_at=due_at, attempts=attempts)
+        .values(
+            kind=kind,
+            queue=queue,
+            call_id=call_id,
+            due_at=due_at,
+            attempts=attempts,
+            created_at=func.now() - timedelta(seconds=age_seconds),
+        )
         .on_conflict_do_nothing()
         .returning(Task.id)
     )
@@ -114,20 +149,48 @@ def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
     """Take the task if it is due and nobody has it."""
-    token = uuid4()
+    due = and_(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _nobody_has_it())
+    claimed = await _claim(db, due, lease_seconds)
+    return claimed[0] if claimed else None
+
+
+async def claim_overdue(
+    db: Database, queue: Queue, *, limit: int, overdue_seconds: float, lease_seconds: float
+) -> list[ClaimedTask]:
+    """Take at most `limit` tasks that nobody has though they were due `overdue_seconds` ago, the oldest first.
+
+    Workers that do this at the same time get different tasks, and none waits for another.
+    """
+    late = func.now() - timedelta(seconds=overdue_seconds)
+    chosen = (
+        select(Task.id)
+        .where(Task.queue == queue, Task.due_at <= late, _nobody_has_it())
+        .order_by(Task.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+    )
+    return await _claim(db, Task.id.in_(select(chosen.c.id)), lease_seconds)
+
+
+async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float) -> list[ClaimedTask]:
     claiming = (
         update(Task)
-        .where(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _nobody_has_it())
+        .where(which)
         .values(
-            lease_token=token,
+            lease_token=func.gen_random_uuid(),
             lease_until=func.now() + timedelta(seconds=lease_seconds),
             attempts=Task.attempts + 1,
         )
-        .returning(Task.kind, Task.call_id, Task.attempts)
+        .returning(Task.id, Task.kind, Task.call_id, Task.attempts, Task.lease_token, _AGE)
     )
     async with db.statement() as connection:
-        row = (await connection.execute(claiming)).one_or_none()
-    return row and ClaimedTask(task_id, TaskKind(row.kind), row.call_id, row.attempts, token)
+        rows = (await connection.execute(claiming)).all()
+    return [
+        ClaimedTask(task_id, TaskKind(kind), call_id, attempts, token, float(age))
+        for task_id, kind, call_id, attempts, token, age in rows
+        if token is not None
+    ]
 
 
 async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> bool:
@@ -163,19 +226,24 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
 async def postpone(session: AsyncSession, task: ClaimedTask, *, delay: float) -> None:
     """Nothing was tried: the same is owed in `delay` seconds. Raises `LeaseLost`."""
     await finish(session, task)
-    await add(session, task.kind, task.call_id, delay=delay, attempts=task.attempts - 1)
+    attempts, age = task.attempts - 1, task.age_seconds
+    await add(session, task.kind, task.call_id, delay=delay, attempts=attempts, age_seconds=age)
 
 
-async def overdue(db: Database, queue: Queue, *, limit: int) -> list[AddedTask]:
-    """Due tasks that nobody has, oldest first: those whose hint was lost, and those that wait in a long queue."""
-    looking = (
-        select(Task.id, Task.attempts)
-        .where(Task.queue == queue, Task.due_at <= func.now(), _nobody_has_it())
-        .order_by(Task.due_at)
-        .limit(limit)
-    )
-    async with db.statement() as connection:
-        return [AddedTask(row.id, queue, 0.0, row.attempts) for row in await connection.execute(looking)]
+async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
+    """What waits, in every queue."""
+    since = func.greatest(Task.due_at, Task.lease_until)  # of a task that lost its worker, since its lease ran out
+    counted = []
+    for queue in Queue:
+        due = (Task.queue == queue, Task.due_at <= func.now())
+        waiting = (
+            select(since.label("since")).where(*due, _nobody_has_it()).order_by(Task.due_at).limit(BACKLOG_COUNTED)
+        ).subquery()
+        oldest = func.coalesce(func.extract("epoch", func.now() - func.min(waiting.c.since)), 0)
+        held = exists().where(*due, Task.lease_until >= func.now())
+        counted.append(select(literal(queue.value), func.count(), oldest, held).select_from(waiting))
+    rows = await connection.execute(union_all(*counted))
+    return {Queue(queue): Backlog(count, float(seconds), held) for queue, count, seconds, held in rows}
 
 
 async def hasten(db: Database, kind: TaskKind) -> None:
@@ -263,14 +331,13 @@ class Hints:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._waiting: list[tuple[AddedTask, int]] = []
+        self._waiting: list[AddedTask] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def send(self, task: AddedTask, *, repetition: int = 0) -> None:
-        """Returns at once. The job's id is the task's and the attempt's, so that one hinted twice is run once;
-        `repetition` makes another id, for when the job under the first was lost inside arq."""
+    def send(self, task: AddedTask) -> None:
+        """Returns at once. The job's id is the task's and the attempt's, so that one hinted twice is run once."""
         if len(self._waiting) < self._MOST_WAITING:
-            self._waiting.append((task, repetition))
+            self._waiting.append(task)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
@@ -280,8 +347,8 @@ class Hints:
             now = int(time() * 1000)
             try:
                 async with self._redis.pipeline(transaction=False) as pipe:
-                    for task, repetition in batch:  # a job is there before its id is in the queue
-                        job_id = f"task:{task.id}:{task.attempts}:{repetition}"
+                    for task in batch:  # a job is there before its id is in the queue
+                        job_id = f"task:{task.id}:{task.attempts}"
                         job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
                         due = now + int(task.delay * 1000)
                         pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)

@@ -1,16 +1,30 @@
 """`python -m worker calls`, `callbacks` or `transcripts`: one worker process."""
 
-import asyncio
 import os
+import signal
 import sys
-
-from app import lifeline, logs
-from app.models import Queue
-from app.settings import SettingsError, get_settings
-from worker import main
+from types import FrameType
 
 
 def run() -> None:
+    # First of all, because the imports below take a second: a worker that has not begun has nothing to finish.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _end_at_once)
+
+    import asyncio
+
+    from app import lifeline, logs
+    from app.models import Queue
+    from app.settings import SettingsError, get_settings
+    from worker import main
+
+    async def work() -> None:
+        code = await main.run(settings, Queue(sys.argv[1]))
+        # From inside the loop, which would wait for threads when it ends: a recognition that outlived the grace cannot
+        # be cancelled, and nobody waits for it.
+        sys.stdout.flush()
+        os._exit(code)
+
     lifeline.hold()
     queues = [queue.value for queue in Queue]
     if len(sys.argv) != 2 or sys.argv[1] not in queues:
@@ -18,11 +32,12 @@ def run() -> None:
     try:
         settings = get_settings()
         logs.configure(settings.log_format)
-        asyncio.run(main.run(settings, Queue(sys.argv[1])))
+        asyncio.run(work())
     except SettingsError as error:
         sys.exit(str(error))
-    # A recognition that outlived the grace runs in a thread that cannot be cancelled, and nobody waits for it.
-    sys.stdout.flush()
+
+
+def _end_at_once(signum: int, frame: FrameType | None) -> None:
     os._exit(0)
 
 

@@ -41,9 +41,8 @@ class Listener:
         self._queues: list[asyncio.Queue[Report]] = [asyncio.Queue() for _ in range(_APPLIERS)]
 
     async def run(self) -> None:
-        """Until cancelled: lead whenever nobody else does. A database that is away is waited for."""
-        if not self._context.provider.capabilities.stream:
-            return
+        """Until cancelled: lead whenever nobody else does. A database that is away is waited for. The provider has a
+        stream."""
         async with asyncio.TaskGroup() as group:
             for queue in self._queues:
                 group.create_task(self._apply(queue))

@@ -1,146 +1,108 @@
-"""A worker process: arq takes jobs off one queue; beside it run the sweep and, for calls, listener and cleaning.
+"""A worker process. Its parts run side by side: arq's consumer, the sweep, the heartbeat and, for calls, the listener
+and the cleaning. The process ends when it is told to, or when one of its parts does.
 
-arq brings a job to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
+arq brings a task to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
+from collections.abc import Coroutine
+from typing import Any
 from uuid import uuid4
 
 import structlog
-from arq.worker import Worker as ArqWorker
-from arq.worker import func
-from redis.exceptions import RedisError
 
-from app import providers, tasks
+from app import providers
 from app.db import Database
 from app.models import Queue
 from app.settings import Settings
-from app.tasks import Hints, arq_pool, arq_queue
+from app.tasks import Hints, arq_pool
 from worker import cleaning
+from worker.consumer import Consumer
 from worker.context import Context, receivers, recording_hosts
+from worker.heartbeat import Heartbeat
 from worker.listener import Listener
-from worker.runner import run_task
+from worker.slots import Slots
 from worker.sweep import Sweep
 
 log = structlog.get_logger()
 
-_POLL_SECONDS = 0.05  # the floor under the hand-over from a POST to its dial; 2 % of a core when idle
-_LONGEST_JOB_SECONDS = 6 * 3600  # a lease says who has a task; this only ends what hangs for ever
-_VALKEY_RETRY_SECONDS = 1.0
 _POOL_SIZE = 8
+_DRAIN_AFTER_FAILURE_SECONDS = 2.0
+_CLOSE_SECONDS = 2.0
+"""For each step of closing. A server that is frozen must not keep this process alive."""
 
 
-async def run(settings: Settings, queue: Queue) -> None:
-    """Work until SIGTERM or SIGINT, then let tasks finish for `shutdown_grace_seconds`."""
-    logging.getLogger("arq").setLevel(logging.ERROR)  # a line per job, which our own logs have with the call's id
+async def run(settings: Settings, queue: Queue) -> int:
+    """Work until SIGTERM or SIGINT, then let tasks finish for `shutdown_grace_seconds`. Returns the exit code."""
+    logging.getLogger("arq").setLevel(logging.WARNING)  # below that, a line per job, which our own logs have
+    context = _open(settings)  # until here a signal ends the process at once; see `worker.__main__`
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    return await work(context, queue, stop)
 
-    context = _open(settings)
-    worker_id = uuid4()
-    sweep = Sweep(context, queue, worker_id)
+
+async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
+    """Run all parts of a worker until `stop` is set, and close the context.
+
+    Returns the exit code: 1 if a part ended by itself. A worker that lacks one is worth nothing, and whoever started
+    this process starts it again.
+    """
+    settings, worker_id = context.settings, uuid4()
+    size = {
+        Queue.CALLS: settings.call_concurrency,
+        Queue.CALLBACKS: settings.callback_concurrency,
+        Queue.TRANSCRIPTS: settings.transcript_concurrency,
+    }[queue]
+    slots = Slots(size)
+    consumer, sweep = Consumer(context, queue, slots, size), Sweep(context, queue, slots)
+    heartbeat, listener = Heartbeat(context.db, queue, worker_id), Listener(context, worker_id)
+    parts = {
+        "consumer": consumer.run(),
+        "sweep": sweep.run(settings.sweep_seconds),
+        "heartbeat": heartbeat.run(),
+    }
+    if queue is Queue.CALLS:
+        parts["cleaning"] = cleaning.run(context)
+        if context.provider.capabilities.stream:
+            parts["listener"] = listener.run()
     structlog.contextvars.bind_contextvars(worker=f"{queue}-{worker_id.hex[:6]}")
     log.info("worker_started", queue=queue, pid=os.getpid(), provider=context.provider.name)
 
-    sweeping = asyncio.create_task(sweep.run(settings.sweep_seconds))
-    listener = Listener(context, worker_id)
-    listening = asyncio.create_task(listener.run()) if queue is Queue.CALLS else None
-    tidying = asyncio.create_task(cleaning.run(context)) if queue is Queue.CALLS else None
-    consumer = Consumer(context, queue)
-    consuming = asyncio.create_task(consumer.run())
-    await stop.wait()
-    log.info("worker_stopping", running=consumer.running)
-    consumer.stop_taking()
-    sweeping.cancel()
-    await consumer.drain(settings.shutdown_grace_seconds)
-    background = [task for task in (consuming, sweeping, listening, tidying) if task is not None]
-    for task in background:
-        task.cancel()
-    await asyncio.gather(*background, return_exceptions=True)
-    try:
-        await sweep.leave()
-        await listener.leave()
-    except Exception as error:
-        log.warning("leaving_unnoticed", error=repr(error))
-    await consumer.aclose()
-    await _close(context)
+    running = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    ended = [part for part in running if part.done()]
+    for part in ended:
+        error = None if part.cancelled() else part.exception()
+        log.error("worker_part_ended", part=part.get_name(), error=repr(error), exc_info=error)
+
+    log.info("worker_stopping", running=slots.running)
+    slots.close()
+    await slots.drain(_DRAIN_AFTER_FAILURE_SECONDS if ended else settings.shutdown_grace_seconds)
+    for part in running:
+        part.cancel()
+    await asyncio.wait(running, timeout=_CLOSE_SECONDS)
+    await _at_most(_CLOSE_SECONDS, heartbeat.leave(), listener.leave(), consumer.aclose(), context.hints.aclose())
+    await _at_most(_CLOSE_SECONDS, _close(context))
     log.info("worker_stopped")
+    return 1 if ended else 0
 
 
-class Consumer:
-    """arq's worker on one queue, started anew when Valkey breaks under it. What was running runs on."""
-
-    def __init__(self, context: Context, queue: Queue) -> None:
-        settings = context.settings
-        self._context = context
-        self._queue = queue
-        self._max_jobs = {
-            Queue.CALLS: settings.call_concurrency,
-            Queue.CALLBACKS: settings.callback_concurrency,
-            Queue.TRANSCRIPTS: settings.transcript_concurrency,
-        }[queue]
-        self._running: set[asyncio.Task[None]] = set()
-        self._worker: ArqWorker | None = None
-        self._pool = arq_pool(settings.redis_url)
-
-    @property
-    def running(self) -> int:
-        """How many tasks are under way."""
-        return len(self._running)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._worker = self._new_worker()
-            try:
-                await self._worker.async_run()
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning("valkey_unavailable", error=repr(error))
-                await asyncio.sleep(_VALKEY_RETRY_SECONDS)
-
-    def stop_taking(self) -> None:
-        """Take no more jobs."""
-        if self._worker is not None:
-            self._worker.allow_pick_jobs = False
-
-    async def drain(self, seconds: float) -> None:
-        """Wait for what is running, this long at most; what is left then is another worker's after its lease."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
-
-    async def aclose(self) -> None:
-        """Close the connections to Valkey."""
-        await self._pool.aclose(close_connection_pool=True)
-
-    def _new_worker(self) -> ArqWorker:
-        return ArqWorker(
-            functions=[func(self._run_job, name=tasks.JOB)],  # type: ignore[arg-type]  # arq's protocol is looser
-            queue_name=arq_queue(self._queue),
-            redis_pool=self._pool,
-            job_serializer=tasks.to_json,
-            job_deserializer=json.loads,
-            handle_signals=False,
-            max_jobs=self._max_jobs,
-            job_timeout=_LONGEST_JOB_SECONDS,
-            keep_result=0,
-            max_tries=1,
-            retry_jobs=False,
-            poll_delay=_POLL_SECONDS,
-            log_results=False,
-        )
-
-    async def _run_job(self, _: dict[str, object], task_id: int) -> None:
-        # A task of its own, so that it outlives an arq worker that Valkey broke.
-        running = asyncio.create_task(run_task(self._context, task_id))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
-        await asyncio.shield(running)
+async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None:
+    """Do these together, for so long. What fails or hangs then is of no use to anybody any more."""
+    begun = [asyncio.create_task(closing) for closing in closings]
+    done, hanging = await asyncio.wait(begun, timeout=seconds)
+    for task in hanging:
+        task.cancel()
+    failed = [repr(task.exception()) for task in done if task.exception() is not None]
+    if failed or hanging:
+        log.warning("not_closed", errors=failed, hanging=len(hanging))
 
 
 def _open(settings: Settings) -> Context:
@@ -164,5 +126,4 @@ async def _close(context: Context) -> None:
     await context.recognizer.aclose()
     await context.summarizer.aclose()
     await context.outbound.aclose()
-    await context.hints.aclose()
     await context.db.dispose()

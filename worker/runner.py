@@ -82,8 +82,12 @@ async def run_task(context: Context, task_id: int) -> None:
     except Exception as error:
         log.warning("claim_failed", task_id=task_id, error=repr(error))
         return
-    if task is None:
-        return
+    if task is not None:
+        await run_claimed(context, task)
+
+
+async def run_claimed(context: Context, task: ClaimedTask) -> None:
+    """Do a task that this worker has claimed. Raises nothing but cancellation."""
     work = WORK[task.kind]
     with structlog.contextvars.bound_contextvars(call_id=task.call_id, task=task.kind, attempt=task.attempts):
         try:

@@ -1,76 +1,71 @@
-"""What every worker does beside its tasks: says that it lives, and finds what was lost.
+"""Finds the tasks that no hint brought to a worker, and runs them.
 
-A hint can be lost (Valkey flushed, killed or away), and a worker can die with a task. Both show as a due task that
-nobody has, and are hinted again.
+PostgreSQL decides what there is to do. A hint can be lost: Valkey is flushed, killed or away, arq is deaf or its queue
+is full of what is no job, a worker dies with a task. All of these show as a due task that nobody has. The sweep claims
+such tasks by itself, so that they need neither Valkey nor arq. The first moment is left to arq, which is faster.
 """
 
 import asyncio
-import socket
-from time import monotonic
-from uuid import UUID
+from contextlib import suppress
 
 import structlog
-from sqlalchemy import delete, func
-from sqlalchemy.dialects.postgresql import insert
 
 from app import tasks
-from app.models import Queue, Worker
-from app.tasks import AddedTask
+from app.models import Queue
 from worker.context import Context
+from worker.runner import run_claimed
+from worker.slots import Slots
 
 log = structlog.get_logger()
 
-_AT_ONCE = 500
-_LONGEST_PAUSE_SECONDS = 300
+HEAD_START_SECONDS = 0.5
+"""A task is arq's alone for this long after it was due. arq's share of that is usually a tenth."""
+
+_PAUSE_SECONDS = 0.1
+_LONGEST_CLAIM_SECONDS = 60.0
 
 
 class Sweep:
-    """One worker's sweep over its own queue."""
+    """One worker's, over its own queue."""
 
-    def __init__(self, context: Context, queue: Queue, worker_id: UUID) -> None:
+    def __init__(self, context: Context, queue: Queue, slots: Slots) -> None:
         self._context = context
-        self._db = context.db
-        self._hints = context.hints
         self._queue = queue
-        self._worker_id = worker_id
-        # Task and attempt -> how often it was hinted here, and when to do so again. A task may well be overdue because
-        # its queue is long; hinting it at growing intervals keeps copies of its job few, and still frees a task whose
-        # job was lost inside arq (a worker killed between taking the job and claiming the task).
-        self._hinted: dict[tuple[int, int], tuple[int, float]] = {}
+        self._slots = slots
 
     async def run(self, every: float) -> None:
-        """Until cancelled, every so many seconds. A database that is away is waited for."""
+        """Runs until cancelled: every so many seconds, and sooner while there is more. A database that is away is
+        waited for."""
         while True:
+            more = False
             try:
-                await self.once()
+                more = await self.once()
             except Exception as error:
                 log.warning("sweep_failed", error=repr(error))
-            await asyncio.sleep(every)
+            if more:
+                await asyncio.sleep(min(_PAUSE_SECONDS, every))  # a full worker does not ask for each task that ends
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(every):
+                        await self._slots.wait()
+            else:
+                await asyncio.sleep(every)
 
-    async def once(self) -> None:
-        await self._beat()
-        overdue = await tasks.overdue(self._db, self._queue, limit=_AT_ONCE)
-        known, self._hinted = self._hinted, {}
-        for task in overdue:
-            self._hinted[task.id, task.attempts] = self._hint_if_time(task, known.get((task.id, task.attempts)))
-
-    def _hint_if_time(self, task: AddedTask, before: tuple[int, float] | None) -> tuple[int, float]:
-        times, due = before or (0, 0.0)
-        if monotonic() < due:
-            return times, due
-        self._hints.send(task, repetition=times)
-        return times + 1, monotonic() + min(5 * 2**times, _LONGEST_PAUSE_SECONDS)
-
-    async def _beat(self) -> None:
-        beating = (
-            insert(Worker)
-            .values(id=self._worker_id, queue=self._queue, host=socket.gethostname())
-            .on_conflict_do_update(index_elements=["id"], set_={"seen_at": func.now()})
-        )
-        async with self._db.statement() as connection:
-            await connection.execute(beating)
-
-    async def leave(self) -> None:
-        """This worker stops and is not to be counted any more."""
-        async with self._db.statement() as connection:
-            await connection.execute(delete(Worker).where(Worker.id == self._worker_id))
+    async def once(self) -> bool:
+        """Start as many overdue tasks as there are free slots. Returns whether there may be more of them."""
+        reserved = self._slots.reserve()
+        if not reserved:
+            return True
+        try:
+            async with asyncio.timeout(_LONGEST_CLAIM_SECONDS):
+                claimed = await tasks.claim_overdue(
+                    self._context.db,
+                    self._queue,
+                    limit=reserved,
+                    overdue_seconds=HEAD_START_SECONDS,
+                    lease_seconds=self._context.settings.lease_seconds,
+                )
+        finally:
+            self._slots.release(reserved)
+        for task in claimed:
+            self._slots.start(run_claimed(self._context, task))
+        return len(claimed) == reserved

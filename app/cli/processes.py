@@ -13,6 +13,7 @@ from app.cli.common import complain
 
 _STOP_SECONDS = 6.0
 _LONGEST_PAUSE = 30.0
+_STOPPED_PAUSE = 0.5
 _STEADY_SECONDS = 60.0
 
 
@@ -29,6 +30,11 @@ class Process:
     def last_words(self) -> str:
         """The end of its log."""
         return "\n".join(f"  {line}" for line in self.log.read_text(errors="replace").splitlines()[-5:])
+
+
+def was_stopped(code: int) -> bool:
+    """Whether a process that ended with this code did what a signal asked of it, so that nothing is wrong with it."""
+    return code in (0, -signal.SIGTERM, -signal.SIGINT)
 
 
 class Processes:
@@ -52,7 +58,7 @@ class Processes:
         return next((process for process in self._processes if process.running.poll() is not None), None)
 
     def watch(self) -> None:
-        """Start again whatever dies: at once the first time, then after growing pauses."""
+        """Start again whatever ends: at once if it was stopped or died once, else after growing pauses."""
         while True:
             for process in self._processes:
                 self._revive(process)
@@ -65,14 +71,14 @@ class Processes:
                 process.restarts = 0
             return
         if process.restart_at is None:
-            pause = min(2.0**process.restarts - 1, _LONGEST_PAUSE)
-            process.restart_at = now + pause
             code = process.running.returncode
+            pause = _STOPPED_PAUSE if was_stopped(code) else min(2.0**process.restarts - 1, _LONGEST_PAUSE)
+            process.restart_at = now + pause
             complain(f"The {process.name} ended (code {code}); starting it again in {pause:.0f} s. Log: {process.log}")
         if now >= process.restart_at:
+            process.restarts += not was_stopped(process.running.returncode)
             process.running = self._spawn(process.command, process.log)
             process.started_at, process.restart_at = now, None
-            process.restarts += 1
 
     def stop(self) -> None:
         """End all, in order if they can in a few seconds."""

@@ -314,7 +314,7 @@ async def test_a_replay_of_what_waits_for_its_next_attempt_is_sent_at_once(conte
     async def hinted_in() -> float:
         async with context.db.transaction() as session:
             task = (await session.scalars(select(Task).where(Task.call_id == call_id, Task.kind == "deliver"))).one()
-        job = f"task:{task.id}:{task.attempts}:0"
+        job = f"task:{task.id}:{task.attempts}"
         redis = arq_pool(context.settings.redis_url)
         try:
             while (due := await redis.zscore(arq_queue(Queue.CALLBACKS), job)) is None:

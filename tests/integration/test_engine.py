@@ -137,17 +137,31 @@ async def test_a_task_exists_only_if_its_transaction_committed(db: Database, hin
         assert not (await session.scalars(select(Task).filter_by(call_id=call_id, kind="transcribe"))).all()
 
 
-async def test_overdue_are_due_and_in_nobodys_hands(db: Database, hints: Hints, call_id: str) -> None:
-    task_id = await task_of(db, call_id)
+async def claim_overdue(db: Database, limit: int = 10_000, overdue_seconds: float = 0.0) -> list[ClaimedTask]:
+    return await tasks.claim_overdue(db, Queue.CALLS, limit=limit, overdue_seconds=overdue_seconds, lease_seconds=LEASE)
 
-    async def listed() -> bool:
-        return task_id in [task.id for task in await tasks.overdue(db, Queue.CALLS, limit=10_000)]
 
-    assert await listed()
-    await claim(db, task_id)
-    assert not await listed()
-    await expire_lease(db, task_id)
-    assert await listed()
+async def test_what_is_overdue_is_claimed_by_one_worker_and_again_when_that_one_is_lost(
+    db: Database, hints: Hints, user: User
+) -> None:
+    ids = {await task_of(db, await new_call(db, hints, user)) for _ in range(20)}
+    assert not ids & {task.id for task in await claim_overdue(db, overdue_seconds=60)}, "these are not late yet"
+    claimed = [task.id for some in await asyncio.gather(*(claim_overdue(db) for _ in range(5))) for task in some]
+    assert ids <= set(claimed)
+    assert len(claimed) == len(set(claimed)), "no two have the same one"
+    assert not ids & {task.id for task in await claim_overdue(db)}
+    lost = min(ids)
+    await expire_lease(db, lost)
+    again = {task.id: task for task in await claim_overdue(db)}
+    assert ids & again.keys() == {lost}
+    assert again[lost].attempts == 2
+
+
+async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints, user: User) -> None:
+    for _ in range(5):
+        await new_call(db, hints, user)
+    assert len(await claim_overdue(db, limit=3)) == 3
+    await claim_overdue(db)
 
 
 # The right to dial

@@ -1,0 +1,51 @@
+"""Says in the database that this worker's process lives; `app.health` reads it."""
+
+import asyncio
+import socket
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+
+from app.db import Database
+from app.models import Queue, Worker
+
+log = structlog.get_logger()
+
+_BEAT_SECONDS = 1.0
+_LONGEST_BEAT_SECONDS = 30.0
+
+
+class Heartbeat:
+    """One worker's."""
+
+    def __init__(self, db: Database, queue: Queue, worker_id: UUID) -> None:
+        self._db = db
+        self._queue = queue
+        self._worker_id = worker_id
+
+    async def run(self) -> None:
+        """Runs until cancelled. A database that is away is waited for."""
+        while True:
+            try:
+                async with asyncio.timeout(_LONGEST_BEAT_SECONDS):
+                    await self.once()
+            except Exception as error:
+                log.warning("heartbeat_failed", error=repr(error))
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    async def once(self) -> None:
+        """Writes the worker's row, or its time."""
+        beating = (
+            insert(Worker)
+            .values(id=self._worker_id, queue=self._queue, host=socket.gethostname())
+            .on_conflict_do_update(index_elements=["id"], set_={"seen_at": func.now()})
+        )
+        async with self._db.statement() as connection:
+            await connection.execute(beating)
+
+    async def leave(self) -> None:
+        """This worker stops and is not to be counted any more."""
+        async with self._db.statement() as connection:
+            await connection.execute(delete(Worker).where(Worker.id == self._worker_id))
