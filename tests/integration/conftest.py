@@ -1,5 +1,6 @@
 """A house to run a worker's tasks in."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,21 +8,26 @@ from typing import Any
 
 import httpx
 import pytest
+from alembic import command
+from sqlalchemy import delete, text
+from sqlalchemy.engine import make_url
 
 from app import accounts, calls, providers
 from app.calls import NewCall
+from app.cli.migrate import alembic_config
 from app.db import Database
-from app.models import Did, User
+from app.models import Did, Task, User, Worker
 from app.numbers import PhoneNumber
 from app.outbound import Outbound, parse_networks
 from app.settings import Settings
 from app.storage import FolderStorage
-from app.tasks import Hints
+from app.tasks import Hints, arq_pool
 from app.transcription.outcome import RulesSummarizer
-from tests.conftest import AGENT, bearer
+from tests.conftest import AGENT, bearer, new_user
 from tests.integration.command import Ringback
 from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
+from tests.integration.whole_worker import Own
 from worker.context import Context, receivers, recording_hosts
 
 
@@ -65,6 +71,38 @@ def house_with(context: Context, user: User) -> MakeHouse:
         return House(own, created.id)
 
     return make
+
+
+@pytest.fixture(scope="session")
+async def own_settings(migrated: Settings) -> Settings:
+    """No other test's tasks are run by these workers, and none of these by others."""
+    admin = Database(migrated.database_url, pool_size=1)
+    async with admin.statement() as connection:
+        await connection.execute(text("CREATE DATABASE of_workers"))
+    await admin.dispose()
+    database_url = make_url(migrated.database_url).set(database="of_workers").render_as_string(hide_password=False)
+    await asyncio.to_thread(command.upgrade, alembic_config(database_url), "head")
+    return migrated.model_copy(
+        update={
+            "database_url": database_url,
+            "redis_url": migrated.redis_url.removesuffix("/0") + "/7",
+            "sweep_seconds": 0.2,
+        }
+    )
+
+
+@pytest.fixture
+async def own(own_settings: Settings, context: Context) -> AsyncIterator[Own]:
+    db, redis = Database(own_settings.database_url, pool_size=4), arq_pool(own_settings.redis_url)
+    hints = Hints(redis)
+    await redis.flushdb()
+    yield Own(own_settings, replace(context, db=db, hints=hints), await new_user(db), redis)
+    async with db.transaction() as session:
+        await session.execute(delete(Task))
+        await session.execute(delete(Worker))
+    await redis.flushdb()
+    await hints.aclose()
+    await db.dispose()
 
 
 @pytest.fixture

@@ -1,0 +1,253 @@
+"""A whole worker: whatever befalls arq and its queue, calls are dialled, once; and it stops when it is told to."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from arq.connections import ArqRedis
+from sqlalchemy import func, update
+from sqlalchemy.engine import make_url
+
+from app.models import Queue, Task
+from app.settings import Settings
+from app.tasks import arq_queue
+from tests.integration.whole_worker import PATIENCE_SECONDS, Own
+from worker import cleaning
+from worker.context import Context
+from worker.main import work
+
+QUEUE = arq_queue(Queue.CALLS)
+NEVER = 3600.0
+ROOT = Path(__file__).parents[2]
+
+
+# What arq and its queue may suffer
+
+
+async def nothing(own: Own) -> dict[str, object]:
+    return {}
+
+
+async def deaf(own: Own) -> dict[str, object]:
+    """Valkey refuses what arq's loop over its queue begins with, and takes everything else."""
+    await own.redis.acl_setuser(
+        "deaf", enabled=True, passwords=["+deaf"], categories=["+@all"], commands=["-zrangebyscore"], keys=["*"]
+    )
+    port = make_url(own.settings.redis_url).port
+    return {"redis_url": f"redis://deaf:deaf@127.0.0.1:{port}/7"}
+
+
+async def poisoned(own: Own) -> dict[str, object]:
+    await own.redis.zadd(QUEUE, {b"\xff\xfe": 1})
+    await put_job(own.redis, "no time", et=None)
+    return {}
+
+
+async def full_of_stale_keys(own: Own) -> dict[str, object]:
+    """As workers leave it that were killed with hundreds of jobs in hand, by arq's own protocol."""
+    async with own.redis.pipeline() as pipe:
+        for number in range(600):
+            pipe.zadd(QUEUE, {f"stale:{number}": number + 1})
+            pipe.psetex(f"arq:in-progress:stale:{number}", 6 * 3600 * 1000, b"1")
+        await pipe.execute()
+    return {}
+
+
+async def gone(own: Own) -> dict[str, object]:
+    return {"redis_url": "redis://127.0.0.1:1/0"}
+
+
+@pytest.mark.parametrize("fault", [nothing, deaf, poisoned, full_of_stale_keys, gone])
+async def test_whatever_befalls_arq_calls_are_dialled_once(
+    own: Own, fault: Callable[[Own], Awaitable[dict[str, object]]]
+) -> None:
+    before = await own.place(5)
+    settings = await fault(own)
+    async with own.working(**settings):
+        await own.ended(before)
+        await own.ended(await own.place(5))
+
+
+async def put_job(redis: ArqRedis, job_id: str, score: float = 1, **changed: object) -> None:
+    """A job as arq writes it, but for what is changed."""
+    job = {"t": None, "f": "run_task", "a": [1], "k": {}, "et": int(time.time() * 1000), **changed}
+    await redis.set(f"arq:job:{job_id}", json.dumps(job))
+    await redis.zadd(QUEUE, {job_id: score})
+
+
+async def put_bytes(redis: ArqRedis, job_id: str, job: bytes) -> None:
+    await redis.set(f"arq:job:{job_id}", job)
+    await redis.zadd(QUEUE, {job_id: 1})
+
+
+async def put_other_type(redis: ArqRedis, key: str, job_id: str) -> None:
+    await put_job(redis, job_id)
+    await redis.delete(key)
+    await redis.sadd(key, "a set")  # type: ignore[misc]  # redis-py's types know of no asyncio here
+
+
+async def replace_key(redis: ArqRedis, key: str) -> None:
+    """By a text; returns when the worker has removed it."""
+    await redis.set(key, "a text")
+    while await redis.type(key) == b"string":
+        await asyncio.sleep(0.02)
+        if key != QUEUE:
+            return
+
+
+Poison = Callable[[ArqRedis], Awaitable[object]]
+POISON: dict[str, Poison] = {
+    "an id that is not UTF-8": lambda redis: redis.zadd(QUEUE, {b"\xff\xfe": 1}),
+    "an empty id": lambda redis: redis.zadd(QUEUE, {"": 1}),
+    "no job under the id": lambda redis: redis.zadd(QUEUE, {"missing": 1}),
+    "enqueued at a text": lambda redis: put_job(redis, "text", et="yesterday"),
+    "enqueued at null": lambda redis: put_job(redis, "null", et=None),
+    "enqueued at 1e300": lambda redis: put_job(redis, "late", et=1e300),
+    "enqueued before the year 1": lambda redis: put_job(redis, "early", et=-(10**17)),
+    "due at 0": lambda redis: put_job(redis, "zero", score=0),
+    "due at minus infinity": lambda redis: put_job(redis, "ever", score=float("-inf")),
+    "a function that nobody has": lambda redis: put_job(redis, "other", f="os.system"),
+    "a function that is a list": lambda redis: put_job(redis, "list", f=["run_task"]),
+    "no arguments": lambda redis: put_job(redis, "none", a=[]),
+    "arguments that are a number": lambda redis: put_job(redis, "number", a=7),
+    "arguments that are null": lambda redis: put_job(redis, "nothing", a=None),
+    "a task id that is a text": lambda redis: put_job(redis, "id text", a=["1; DROP TABLE calls"]),
+    "a task id that no column holds": lambda redis: put_job(redis, "id large", a=[10**30]),
+    "a list of keyword arguments": lambda redis: put_job(redis, "keywords", k=["a"]),
+    "a number of tries that is a text": lambda redis: put_job(redis, "tries", t="many"),
+    "no JSON": lambda redis: put_bytes(redis, "pickle", b"\x80\x05}."),
+    "JSON of another shape": lambda redis: put_bytes(redis, "shape", b"[1]"),
+    "JSON too deep": lambda redis: put_bytes(redis, "deep", b"[" * 200_000),
+    "a large job": lambda redis: put_job(redis, "large", a=["x" * 3_000_000]),
+    "a job that is a set": lambda redis: put_other_type(redis, "arq:job:job list", "job list"),
+    "tries that are a set": lambda redis: put_other_type(redis, "arq:retry:tries list", "tries list"),
+    "aborted jobs that are a text": lambda redis: replace_key(redis, "arq:abort"),
+    "a queue that is a text": lambda redis: replace_key(redis, QUEUE),
+}
+
+
+async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(own: Own) -> None:
+    """Without the sweep: what is dialled here, arq's queue brought. So the next restart meets none of it either."""
+    with structlog.testing.capture_logs() as logs:
+        async with own.working(sweep_seconds=NEVER):
+            for name, poison in POISON.items():
+                await poison(own.redis)
+                try:
+                    await own.ended(await own.place(1))
+                except TimeoutError:
+                    pytest.fail(f"no call is dialled after {name}")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await own.redis.zcount(QUEUE, "-inf", time.time() * 1000):
+                    await asyncio.sleep(0.02)
+    assert await own.redis.keys("arq:job:[a-z]*") == await own.redis.keys("arq:job:task:*")
+    skipped = {line["job_id"] for line in logs if line["event"] == "job_skipped"}
+    assert {"\\xff\\xfe", "text", "null", "late", "early", "list", "tries", "job list", "tries list"} <= skipped
+    assert {line["key"] for line in logs if line["event"] == "misshapen_key_removed"} == {QUEUE, "arq:abort"}
+
+
+async def test_stale_keys_do_not_even_slow_arq_down(own: Own) -> None:
+    await full_of_stale_keys(own)
+    async with own.working(sweep_seconds=NEVER):
+        await own.ended(await own.place(3))
+
+
+async def test_arq_and_the_sweep_together_keep_to_the_limit(own: Own) -> None:
+    ids = await own.place(40)
+    async with own.context.db.transaction() as session:
+        await session.execute(update(Task).values(due_at=func.now() - timedelta(seconds=10)))
+    async with own.working(call_concurrency=3, sweep_seconds=0.01):
+        await own.ended(ids)
+    assert own.provider.most_at_once == 3
+
+
+# The parts of a worker
+
+
+async def test_when_a_part_ends_the_worker_says_why_and_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: Context) -> None:
+        raise RuntimeError("a bug in the cleaning")
+
+    monkeypatch.setattr(cleaning, "run", fail)
+    with structlog.testing.capture_logs() as logs:
+        assert await work(own.opened(), Queue.CALLS, asyncio.Event()) == 1
+    (told,) = (line for line in logs if line["event"] == "worker_part_ended")
+    assert (told["part"], told["error"]) == ("cleaning", "RuntimeError('a bug in the cleaning')")
+
+
+async def test_when_arqs_loop_just_ends_the_worker_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def end(_: object) -> None:
+        pass
+
+    monkeypatch.setattr("arq.worker.Worker.async_run", end)
+    with structlog.testing.capture_logs() as logs:
+        assert await work(own.opened(), Queue.CALLS, asyncio.Event()) == 1
+    assert [line["part"] for line in logs if line["event"] == "worker_part_ended"] == ["consumer"]
+
+
+# Stopping
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Of a server that is frozen: it takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def start(settings: Settings, **changed: str) -> "subprocess.Popen[str]":
+    values = {
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "DATA_DIR": str(settings.data_dir),
+        "SECRET_KEY": settings.secret_key.get_secret_value(),
+        **changed,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker", "calls"],
+        env={**os.environ, **{f"RINGBACK_{name}": value for name, value in values.items()}},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def catches_sigterm(process: "subprocess.Popen[str]") -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def read_until_started(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    assert any("worker_started" in line for line in process.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_worker_stops_cleanly_while_it_starts_and_while_it_is_idle_and_while_its_servers_are_frozen(
+    own_settings: Settings, silent_port: int
+) -> None:
+    frozen = {
+        "DATABASE_URL": f"postgresql+asyncpg://nobody@127.0.0.1:{silent_port}/x",
+        "REDIS_URL": f"redis://127.0.0.1:{silent_port}/0",
+    }
+    starting, idle, deserted = start(own_settings), start(own_settings), start(own_settings, **frozen)
+    while not catches_sigterm(starting):
+        time.sleep(0.001)
+    starting.terminate()
+    for process in (idle, deserted):
+        read_until_started(process)
+        process.terminate()
+    for process in (starting, idle, deserted):
+        rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0, rest
+        assert ("worker_stopped" in rest) == (process is not starting)

@@ -1,0 +1,91 @@
+"""What a test needs that runs a whole worker: a database and a Valkey that no other test's tasks are in."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from arq.connections import ArqRedis
+from sqlalchemy import func, select
+
+from app import accounts, calls
+from app.calls import NewCall
+from app.db import Database
+from app.models import Call, Queue, User
+from app.settings import Settings
+from app.tasks import Hints, arq_pool
+from app.telephony import base
+from tests.integration.house import Scripted, ended
+from worker.context import Context
+from worker.main import work
+
+PATIENCE_SECONDS = 60  # far above what anything takes
+
+
+@dataclass
+class Slow(Scripted):
+    """Takes a moment to answer, and counts how many orders are under way at once."""
+
+    snapshot: base.Snapshot | Exception | None = field(default_factory=lambda: ended(recording=False))
+    at_once: int = 0
+    most_at_once: int = 0
+
+    async def place(self, order: base.CallOrder) -> base.PlaceResult:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0.02)
+        self.at_once -= 1
+        return await super().place(order)
+
+
+@dataclass
+class Own:
+    """What a worker of a test has for itself."""
+
+    settings: Settings
+    context: Context
+    user: User
+    redis: ArqRedis
+    provider: Slow = field(default_factory=Slow)
+
+    def opened(self, **settings: object) -> Context:
+        """A worker's context, with clients of its own."""
+        changed = self.settings.model_copy(update=settings)
+        return replace(
+            self.context,
+            settings=changed,
+            db=Database(changed.database_url, pool_size=4),
+            hints=Hints(arq_pool(changed.redis_url)),
+            provider=self.provider,
+        )
+
+    async def place(self, count: int) -> set[str]:
+        db = self.context.db
+        async with db.transaction() as session:
+            claims = await accounts.open_login(session, self.user, seconds=60)
+        order = NewCall("919999999999", "918888888888")
+        return {(await calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
+
+    async def ended(self, ids: set[str]) -> None:
+        """Wait until all these calls have come to their end, each dialled once."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            open_calls = select(func.count()).where(Call.id.in_(ids), Call.status != "completed")
+            while True:
+                async with self.context.db.statement() as connection:
+                    if not (await connection.execute(open_calls)).scalar_one():
+                        break
+                await asyncio.sleep(0.02)
+        dialled = Counter(order.call_id for order in self.provider.orders)
+        assert {call_id: dialled[call_id] for call_id in ids} == dict.fromkeys(ids, 1)
+
+    @asynccontextmanager
+    async def working(self, **settings: object) -> AsyncIterator[None]:
+        """A worker works while the block lasts, and then stops as on SIGTERM."""
+        stop = asyncio.Event()
+        worker = asyncio.create_task(work(self.opened(**settings), Queue.CALLS, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            assert await worker == 0
