@@ -4,8 +4,6 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from time import time
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -82,11 +80,12 @@ async def _send(context: Context, message: Message, receiver: str) -> _Outcome:
             answer = await context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
     except OutboundError as error:
         return _Outcome(str(error))
+    redirects = " (callbacks do not follow redirects)" if 300 <= answer.status < 400 else ""
     return _Outcome(
-        f"{answer.status} {answer.text}".strip(),
+        f"{answer.status}{redirects} {answer.text}".strip(),
         delivered=200 <= answer.status < 300,
         gone=answer.status == _GONE,
-        retry_after=_seconds(answer.retry_after),
+        retry_after=min(answer.retry_after, max(SCHEDULE_SECONDS)),
     )
 
 
@@ -102,16 +101,3 @@ async def _note(session: AsyncSession, message: Message, outcome: _Outcome) -> N
         await callbacks.failed(session, message, outcome.told, again_after=max(pause, outcome.retry_after))
     attempt = message.attempts + outcome.tried
     log.info("callback", message=message.message_id, callback=message.event, attempt=attempt, ok=outcome.delivered)
-
-
-def _seconds(retry_after: str | None) -> float:
-    """What a receiver asked for, in either of the header's forms; at most the schedule's longest pause."""
-    if retry_after is None:
-        return 0.0
-    try:
-        seconds = (
-            float(retry_after) if retry_after.isdigit() else parsedate_to_datetime(retry_after).timestamp() - time()
-        )
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(0.0, seconds), max(SCHEDULE_SECONDS))

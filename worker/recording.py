@@ -2,12 +2,14 @@
 The provider need not keep its copy then, which the clearing up after every call tells it (`worker.hangup`)."""
 
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 import structlog
 
 from app import calls, recordings, tasks
 from app.models import TaskKind
-from app.outbound import host_of
+from app.outbound import OutboundError, host_of
 from app.storage import StorageError, Stored, TooLarge
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import RecordingUnavailable
@@ -15,20 +17,26 @@ from worker.context import Context
 
 log = structlog.get_logger()
 
+LONGEST_SECONDS = 75 * 60.0
+"""After this no other attempt is begun. The pauses of the schedule are an hour; slow answers come on top."""
+
+_LONGEST_IN_LINE_SECONDS = 24 * 3600.0
+"""For how long a recording waits for its turn at a host that answers, and of which many are wanted at once."""
+
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         url = await calls.get_recording_url(session, task.call_id)
-    wait = 0.0 if url is None else context.recording_hosts.wait(host_of(url))
-    if wait:
-        async with tasks.transaction(context.db, context.hints) as session:
-            await tasks.postpone(session, task, delay=wait)
-        return
     try:
+        if url is not None and await _waits_for_its_turn(context, task, host_of(url)):
+            return
         if url is None:
             stored, content_type = await _from_provider(context, task.call_id)
         else:
             stored, content_type = await _from_url(context, task.call_id, url)
+    except OutboundError as error:
+        error.args = (f"The recording could not be fetched: {error}",)  # a poller reads it
+        raise
     except (RecordingUnavailable, TooLarge) as error:
         await give_up(context, task, f"There is no usable recording: {error}")
         return
@@ -55,6 +63,22 @@ async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
                 log.error("not_deleted", call_id=task.call_id, error=str(error))
 
 
+async def _waits_for_its_turn(context: Context, task: ClaimedTask, host: str) -> bool:
+    """Whether there is no place at the host now. Such a turn is no attempt, so here too it must come to an end."""
+    hosts = context.recording_hosts
+    wait = hosts.wait(host)
+    if not wait:
+        return False
+    silent = hosts.silent_for(host) > 0
+    if task.age_seconds > (LONGEST_SECONDS if silent else _LONGEST_IN_LINE_SECONDS):
+        said = "gives no answer to anybody" if silent else "was too busy all the time"
+        await give_up(context, task, f"There is no usable recording: {host} {said}")
+        return True
+    async with tasks.transaction(context.db, context.hints) as session:
+        await tasks.postpone(session, task, delay=wait)
+    return True
+
+
 async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:
     async with context.db.transaction() as session:
         ref = await calls.get_ref(session, call_id)
@@ -64,8 +88,11 @@ async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:
 
 
 async def _from_url(context: Context, call_id: str, url: str) -> tuple[Stored, str]:
-    async with context.recording_hosts.request(host_of(url)), context.outbound.download(url) as download:
-        content_type = recordings.audio_type(download.content_type, url)
+    found = context.outbound.download(url, max_bytes=recordings.MAX_BYTES)
+    async with context.recording_hosts.request(host_of(url)), found as download:
+        # A redirect may lead from a name that says what it is to one that does not, or the other way round.
+        ending = PurePosixPath(urlsplit(download.url).path).suffix
+        content_type = recordings.audio_type(download.content_type, download.url if ending else url)
         return await _store(context, call_id, content_type, download.chunks), content_type
 
 

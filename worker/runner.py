@@ -1,10 +1,12 @@
 """Runs one task: claim it, hold its lease, do it, and say what happens if that fails."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 
 import structlog
 
@@ -62,6 +64,8 @@ class _Work:
     run: Callable[[Context, ClaimedTask], Awaitable[None]]
     give_up: Callable[[Context, ClaimedTask, str], Awaitable[None]]
     delays: tuple[float, ...]
+    longest: float = math.inf
+    """Seconds since the task was added, after which no other attempt is begun."""
 
 
 WORK: dict[TaskKind, _Work] = {
@@ -69,7 +73,13 @@ WORK: dict[TaskKind, _Work] = {
     TaskKind.CONNECT: _Work(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
     TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
     TaskKind.HANGUP: _Work(hangup.run, _leave_it, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
-    TaskKind.FETCH_RECORDING: _Work(recording.run, recording.give_up, (1, 2, 5, 15, 30, 60, 120, 300, 900, 1800)),
+    # docs/recordings.md tells of this schedule.
+    TaskKind.FETCH_RECORDING: _Work(
+        recording.run,
+        recording.give_up,
+        (1, 2, 5, 10, 15, 30, 30, 30, 60, 60, 60, 300, 600, 600, 1800),
+        longest=recording.LONGEST_SECONDS,
+    ),
     TaskKind.DELIVER: _Work(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
     TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
 }
@@ -88,7 +98,7 @@ async def run_task(context: Context, task_id: int) -> None:
 
 async def run_claimed(context: Context, task: ClaimedTask) -> None:
     """Do a task that this worker has claimed. Raises nothing but cancellation."""
-    work = WORK[task.kind]
+    work, began = WORK[task.kind], monotonic()
     with structlog.contextvars.bound_contextvars(call_id=task.call_id, task=task.kind, attempt=task.attempts):
         try:
             if task.attempts > len(work.delays) + 1:  # its workers died with it, again and again
@@ -99,23 +109,37 @@ async def run_claimed(context: Context, task: ClaimedTask) -> None:
         except LeaseLost:
             log.warning("lease_lost")
         except Exception as error:
-            await _after_failure(context, task, work, error)
+            await _after_failure(context, task, work, error, monotonic() - began)
 
 
-async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error: Exception) -> None:
-    unreachable = is_unreachable(error)
-    log.warning("task_failed", error=repr(error), exc_info=not unreachable)
+async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error: Exception, seconds: float) -> None:
+    """The task failed after so many seconds: say when to try again, or that this was the last time."""
+    expected = isinstance(error, _FOR_PEOPLE)
+    log.warning("task_failed", error=repr(error), exc_info=not expected and not is_unreachable(error))
+    pause = _pause_before_retry(work, task, error, task.age_seconds + seconds)
     try:
-        if task.attempts > len(work.delays):
-            told = str(error) if isinstance(error, _FOR_PEOPLE) else _UNEXPECTED
-            await work.give_up(context, task, told)
+        if pause is None:
+            await work.give_up(context, task, str(error) if expected else _UNEXPECTED)
         else:
             async with tasks.transaction(context.db, context.hints) as session:
-                await tasks.retry_later(session, task, delay=work.delays[task.attempts - 1], error=repr(error))
+                await tasks.retry_later(session, task, delay=pause, error=repr(error))
     except LeaseLost:
         log.warning("lease_lost")
     except Exception as again:  # the database is away: the lease runs out, and the sweep finds the task
         log.warning("task_left_to_the_sweep", error=repr(again))
+
+
+def _pause_before_retry(work: _Work, task: ClaimedTask, error: Exception, age: float) -> float | None:
+    """In how many seconds to try again; None: not any more."""
+    tries = len(work.delays) + 1
+    retry_after = 0.0
+    if isinstance(error, OutboundError):
+        tries = min(tries, error.tries or tries)
+        retry_after = min(error.retry_after, work.longest - age)
+    if task.attempts >= tries:
+        return None
+    pause = max(work.delays[task.attempts - 1], retry_after)
+    return pause if age + pause <= work.longest else None
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ LEAVES = [
     "app/telephony",
     "app/transcription",
     "app/storage",
-    "app/outbound.py",
+    "app/outbound",
     "app/embedded.py",
     "app/lifeline.py",
     "app/numbers.py",

@@ -1,0 +1,91 @@
+"""The bytes of a download: how many may come, and how `Content-Encoding` is undone."""
+
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from app.outbound.base import DownloadTooLarge, NotThere, Unreadable
+
+CHUNK_BYTES = 64 * 1024
+
+_GZIP = b"\x1f\x8b"
+_UNDONE = ("gzip", "x-gzip", "deflate")
+_NOT_UNDONE = ("br", "zstd", "compress", "x-compress")
+
+
+def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str]) -> AsyncIterator[bytes]:
+    """What was sent, without the codings that these headers name. Raises `Unreadable`; while it is read, `NotThere`."""
+    for coding in reversed([coding.strip() for coding in ",".join(codings).lower().split(",")]):
+        if coding in _NOT_UNDONE:
+            raise Unreadable(f"the file is compressed by {coding}, which is not understood")
+        if coding in _UNDONE:
+            chunks = _inflated(chunks, is_deflate=coding == "deflate")
+        # Any other is no compression: a store hands out whatever words the file was stored with.
+    return chunks
+
+
+async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+    """The same chunks. Raises `DownloadTooLarge` past so many bytes."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise DownloadTooLarge(f"the file is larger than {max_bytes} bytes")
+        yield chunk
+
+
+async def _inflated(chunks: AsyncIterator[bytes], *, is_deflate: bool) -> AsyncIterator[bytes]:
+    """In pieces of at most `CHUNK_BYTES`, however much is in one chunk. What only claims to be compressed comes as it
+    is. What follows the end of the compressed file is dropped, unless it is another one of gzip."""
+    decoder: Any = None
+    window = 0
+    pending = b""
+    async for chunk in chunks:
+        pending += chunk
+        if len(pending) < len(_GZIP):
+            continue
+        data, pending = pending, b""
+        if decoder is None:
+            window = _window_bits(data, is_deflate)
+            if not window:
+                yield data
+                async for rest in chunks:
+                    yield rest
+                return
+            decoder = zlib.decompressobj(window)
+        while data:
+            if decoder.eof:
+                if len(data) < len(_GZIP):
+                    pending = data
+                    break
+                if not data.startswith(_GZIP):
+                    return
+                decoder = zlib.decompressobj(window)
+            try:
+                piece = decoder.decompress(data, CHUNK_BYTES)
+            except zlib.error as error:
+                raise NotThere(f"what the server sent compressed is damaged: {error}") from error
+            if piece:
+                yield piece
+            data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+    if decoder is None:
+        yield pending
+        return
+    yield decoder.flush()
+    if not decoder.eof:
+        raise NotThere("what the server sent was cut short")
+
+
+def _window_bits(data: bytes, is_deflate: bool) -> int:
+    """zlib's parameter for data that begins so; 0: it is not compressed."""
+    if data.startswith(_GZIP):
+        return 16 + zlib.MAX_WBITS
+    if not is_deflate:
+        return 0
+    if data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0:
+        return zlib.MAX_WBITS
+    try:
+        zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, CHUNK_BYTES)
+    except zlib.error:
+        return 0
+    return -zlib.MAX_WBITS
