@@ -171,18 +171,25 @@ async def test_410_stops(context: Context, user: User) -> None:
     assert [row.status for row in await deliveries(context, call_id)] == ["failed"]
 
 
-async def test_redirects_are_not_followed(context: Context, user: User) -> None:
+async def test_a_signed_address_is_kept_byte_for_byte_and_a_redirect_is_not_followed(
+    context: Context, user: User
+) -> None:
+    signed, asked = "/hook%2F1?sig=a%2Fb%2B+c%20d%3D&empty=", []
     async with listening(Receiver()) as target:
 
         async def away(request: web.Request, n: int) -> web.StreamResponse:
+            asked.append(request.raw_path)
             raise web.HTTPFound(target.url)
 
         async with listening(Receiver(answer=away)) as receiver:
-            call_id = await new_call(context, user, receiver.url)
+            call_id = await new_call(context, user, f"http://127.0.0.1:{receiver.port}{signed}")
             await end(context, call_id, CallStatus.BUSY)
             await send_due(context, call_id)
-    assert len(receiver.heard) == 1
+    assert asked == [signed]
     assert target.heard == []
+    first, _ = await deliveries(context, call_id)
+    assert (first.status, first.attempts) == ("pending", 1)
+    assert (first.last_answer or "").startswith("302 (callbacks do not follow redirects)")
 
 
 @pytest.mark.parametrize(
