@@ -103,6 +103,7 @@ def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
+        hide_parameters=True,  # the text of an error goes to the log, and parameters are numbers and password hashes
         connect_args={
             "timeout": 5,
             "command_timeout": 30,
