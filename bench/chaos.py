@@ -4,6 +4,7 @@ Calls are posted to a whole installation with two workers of each kind, while
 
     workers are killed -9 in the middle of their tasks       one is frozen past its lease, and thawed
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
+    arq is deaf, its queue poisoned or full of stale keys, Valkey gone (`bench.queue_faults`)
 
 Judged by the books of the telephony system (`bench.worlds`): the simulator's ledger, or the INVITEs that reached the
 telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must be there, its
@@ -29,6 +30,7 @@ from app import accounts, callbacks
 from app.call_state import TERMINAL
 from app.db import Database
 from bench.installation import Installation
+from bench.queue_faults import QueueFaults
 from bench.told import Told
 from bench.worlds import WORLDS, Disaster, Seen, World
 
@@ -88,8 +90,15 @@ class Report:
 
 
 class Chaos:
-    def __init__(self, house: Installation, world: World, told: Told, db: Database, calls: int, kills: int) -> None:
+    def __init__(
+        self, house: Installation, world: World, told: Told, db: Database, calls: int, kills: int, faults: str
+    ) -> None:
         self._house = house
+        self._queue = QueueFaults(house.valkey, db, self._kill_a_calls_worker)
+        self._disasters = [
+            *(self._of_servers(world) if faults in ("all", "servers") else ()),
+            *(self._queue.disasters if faults in ("all", "queue") else ()),
+        ]
         self._told = told
         self._world = world
         self._db = db
@@ -112,7 +121,7 @@ class Chaos:
         login = await client.post("/api/developer/login", json={"email": "chaos@example.com", "password": PASSWORD})
         client.headers["Authorization"] = f"Bearer {login.json()['data']['access_token']}"
         # Each disaster takes about ten seconds, each kill two.
-        pause = (self._kills * 2.0 + 40.0) / self._calls
+        pause = (self._kills * 2.0 + len(self._disasters) * 10.0) / self._calls
         while len(self._report.accepted) < self._calls or not self._broken:
             order = {**self._world.new_order(), "callback_url": self._told.url}
             try:
@@ -127,15 +136,18 @@ class Chaos:
                     self._report.refused += 1
             await asyncio.sleep(random.expovariate(1 / pause))
 
-    async def _break_everything(self) -> None:
-        await asyncio.sleep(2)
-        disasters = [
+    def _of_servers(self, world: World) -> list[Disaster]:
+        return [
             ("a worker frozen past its lease and thawed", self._freeze_and_thaw),
             ("Valkey flushed", self._flush_valkey),
             ("Valkey killed", self._kill_valkey),
             ("PostgreSQL stopped at once", self._stop_postgres),
-            *self._world.disasters,
+            *world.disasters,
         ]
+
+    async def _break_everything(self) -> None:
+        await asyncio.sleep(2)
+        disasters = list(self._disasters)
         random.shuffle(disasters)
         self._report.planned = planned = len(disasters)
         every = max(1, self._kills // (planned + 1))
@@ -174,6 +186,14 @@ class Chaos:
         self._report.kills += 1
         self._house.start_worker(name, kind)
         return True
+
+    async def _kill_a_calls_worker(self) -> None:
+        """Whatever it does at the moment."""
+        name = random.choice(CALLS_WORKERS)
+        process = self._house.processes[name]
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        self._house.start_worker(name, "calls")
 
     async def _held(self, kind: str) -> set[str]:
         """Leases of tasks of this kind; of calls also the dials whose request is out."""
@@ -269,7 +289,8 @@ class Chaos:
         report.violations += await self._world.violations(calls)
         report.violations += self._told.violations(calls)
         report.violations += await self._undelivered()
-        report.more = [*self._world.figures(), *self._told.figures()]
+        report.violations += self._queue.violations
+        report.more = [*self._queue.figures, *self._world.figures(), *self._told.figures()]
         wrong = "\n".join(report.violations)
         for call_id in [call.call_id for call in calls if call.call_id in wrong][:_MOST_STORIES]:
             try:
@@ -278,8 +299,8 @@ class Chaos:
                 report.stories.append(str(error))
 
 
-async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator") -> Report:
-    """The whole run in this folder; takes minutes."""
+async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator", faults: str = "all") -> Report:
+    """The whole run in this folder; takes minutes. `faults`: of `servers`, of arq's `queue`, or `all`."""
     outside = WORLDS[world](data_dir)
     told = Told()
     await outside.start()
@@ -295,7 +316,7 @@ async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "sim
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
             told.trust(await callbacks.valid_secrets(session, user.id))
         await asyncio.to_thread(house.wait_until_ready)
-        report = await Chaos(house, outside, told, db, calls, kills).run()
+        report = await Chaos(house, outside, told, db, calls, kills, faults).run()
         await db.dispose()
         return report
     finally:
@@ -308,6 +329,7 @@ def main() -> None:
     """Prints the figures; exits with 1 if anything was lost, doubled or endless."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", choices=WORLDS, default="simulator", help="the telephony system")
+    parser.add_argument("--faults", choices=["all", "servers", "queue"], default="all", help="what breaks")
     parser.add_argument("--calls", type=int, default=500, help="at least; more until everything has been broken")
     parser.add_argument("--kills", type=int, default=20, help="workers to kill, each in the middle of a task")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the same choices again")
@@ -315,7 +337,11 @@ def main() -> None:
     random.seed(options.seed)
     print(f"seed {options.seed}; this takes several minutes", flush=True)
     with tempfile.TemporaryDirectory(prefix="ringback-chaos-", ignore_cleanup_errors=True) as folder:
-        report = asyncio.run(run_chaos(Path(folder), calls=options.calls, kills=options.kills, world=options.against))
+        report = asyncio.run(
+            run_chaos(
+                Path(folder), calls=options.calls, kills=options.kills, world=options.against, faults=options.faults
+            )
+        )
         print(report)
         enough = report.kills >= options.kills and len(report.disasters) == report.planned
         if report.violations or not enough:

@@ -1,0 +1,139 @@
+"""What may befall arq and its queue while everything else is in order, and how soon calls are dialled meanwhile.
+
+    deaf       Valkey refuses what arq's loop over its queue begins with, and takes everything else
+    poisoned   what is no job is written into the queue all the time, and other things under arq's own keys
+    stale      the queue begins with hundreds of jobs that are marked as in progress, and never end
+    gone       Valkey is killed, and stays away
+
+Each lasts some seconds in which calls are posted, and a calls worker is killed -9 at its beginning.
+"""
+
+import asyncio
+import json
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import text
+
+from app.db import Database
+from app.embedded import Valkey
+from app.models import Queue
+from app.tasks import arq_queue
+from bench.worlds import Disaster
+
+LONGEST_SECONDS = 20.0
+"""A call that waits longer than this for its dial is a violation: a lease of a killed worker, and a slow machine."""
+
+_LASTS_SECONDS = 8.0
+_QUEUES = [arq_queue(queue) for queue in Queue]
+_DIALLED = text(
+    "SELECT extract(epoch FROM coalesce(dialed_at, now()) - created_at)::float, dialed_at IS NULL FROM calls "
+    "WHERE created_at BETWEEN :since AND :until"
+)
+
+
+class QueueFaults:
+    """Breaks arq in four ways, and keeps what that did to calls."""
+
+    def __init__(self, valkey: Valkey, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
+        self._valkey = valkey
+        self._db = db
+        self._kill_worker = kill_worker
+        self.figures: list[str] = []
+        self.violations: list[str] = []
+        self.disasters: list[Disaster] = [
+            ("arq deaf", self._deaf),
+            ("arq's queue poisoned", self._poisoned),
+            ("arq's queue full of stale keys", self._stale),
+            ("Valkey gone", self._gone),
+        ]
+
+    async def _deaf(self) -> None:
+        async with self._measured("arq deaf"), self._client() as redis:
+            await redis.acl_setuser("default", enabled=True, commands=["-zrangebyscore"])
+            await asyncio.sleep(_LASTS_SECONDS)
+            await redis.acl_setuser("default", enabled=True, commands=["+zrangebyscore"])
+
+    async def _poisoned(self) -> None:
+        async with self._measured("poisoned"), self._client() as redis:
+            for number in range(int(_LASTS_SECONDS / 0.2)):
+                await self._poison(redis, number)
+                await asyncio.sleep(0.2)
+
+    async def _poison(self, redis: Redis, number: int) -> None:
+        job: dict[str, object] = {"t": None, "f": "run_task", "a": [1], "k": {}, "et": 0}
+        bad: list[dict[str, object]] = [
+            {"et": None},
+            {"et": "now"},
+            {"et": 1e300},
+            {"f": ["run_task"]},
+            {"f": "nobody's"},
+            {"a": 7},
+            {"t": "x"},
+        ]
+        for queue in _QUEUES:
+            with suppress(RedisError):  # of a queue that is a text at the moment
+                await redis.zadd(queue, {b"\xff\xfe%d" % number: 1, b"missing:%d" % number: 1})
+                for kind, changed in enumerate(bad):
+                    job_id = f"bad:{number}:{kind}"
+                    await redis.set(f"arq:job:{job_id}", json.dumps(job | changed))
+                    await redis.zadd(queue, {job_id: 1})
+            if number % 10 == 5:
+                await redis.set(queue, "a text")
+        await redis.set("arq:abort", "a text")
+
+    async def _stale(self) -> None:
+        async with self._measured("stale keys"), self._client() as redis:
+            for turn in range(int(_LASTS_SECONDS)):
+                async with redis.pipeline(transaction=False) as pipe:
+                    for number in range(600):
+                        job_id = f"stale:{turn}:{number}"
+                        pipe.psetex(f"arq:in-progress:{job_id}", 6 * 3600 * 1000, b"1")
+                        for queue in _QUEUES:
+                            pipe.zadd(queue, {job_id: number + 1})
+                    await pipe.execute()
+                await asyncio.sleep(1)
+
+    async def _gone(self) -> None:
+        async with self._measured("Valkey gone"):
+            await asyncio.to_thread(self._valkey.kill)
+            await asyncio.sleep(_LASTS_SECONDS)
+        await asyncio.to_thread(self._valkey.start)
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Redis]:
+        redis: Redis = Redis.from_url(self._valkey.url)
+        try:
+            yield redis
+        finally:
+            await redis.aclose()
+
+    @asynccontextmanager
+    async def _measured(self, name: str) -> AsyncIterator[None]:
+        """How long the calls that are posted in the block wait until the right to dial them is spent."""
+        since = await self._now()
+        await self._kill_worker()
+        yield
+        until = await self._now()
+        for _ in range(int(LONGEST_SECONDS)):
+            async with self._db.statement() as connection:
+                waited = (await connection.execute(_DIALLED, {"since": since, "until": until})).all()
+            if not any(waits for _, waits in waited):
+                break
+            await asyncio.sleep(1)
+        seconds = sorted(seconds for seconds, _ in waited) or [LONGEST_SECONDS + 1]
+        self.figures.append(
+            f"dialled while {name:<12} {len(waited)} calls, after {statistics.median(seconds):.1f} s (median), "
+            f"{seconds[-1]:.1f} s at most"
+        )
+        if seconds[-1] > LONGEST_SECONDS:
+            self.violations.append(f"with {name} a call was dialled only after {seconds[-1]:.0f} s, or none was posted")
+
+    async def _now(self) -> datetime:
+        async with self._db.statement() as connection:
+            now: datetime = (await connection.execute(text("SELECT now()"))).scalar_one()
+        return now
