@@ -1,13 +1,15 @@
 """Downloads as the senders of links mean them: redirects, signed addresses, compressed and broken answers."""
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from app.outbound import AddressRefused, NotThere, Outbound, OutboundError, UnusableUrl, host_of, parse_networks
+from app.outbound import AddressRefused, NotThere, Outbound, OutboundError, UnusableUrl, client, host_of, parse_networks
 from app.outbound.base import DownloadTooLarge, Gone, RedirectRefused, Unreadable
 from app.outbound.urls import parse, redirected
 from app.storage import FolderStorage, TooLarge
@@ -297,3 +299,23 @@ async def test_a_silent_place_behind_a_redirect_is_not_the_silence_of_who_redire
     with pytest.raises(OutboundError, match="Cannot connect") as raised:
         await fetch(outbound, server.url + "/link")
     assert not raised.value.no_answer
+
+
+async def test_a_server_that_says_nothing_or_never_ends(outbound: Outbound, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"/silent" not in await reader.readline():
+            writer.write(response(200, Content_Length="999999"))
+            with suppress(OSError):
+                while True:
+                    writer.write(b".")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(client, "_STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(client, "LONGEST_DOWNLOAD_SECONDS", 1.0)
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as slow:
+        for path in ("silent", "endless"):
+            with pytest.raises(OutboundError, match="did not answer in time"):
+                await fetch(outbound, f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}/{path}")
