@@ -15,6 +15,7 @@ from app import reports, tasks
 from app.models import Recording, Task, TaskKind
 from app.outbound import LONGEST_DOWNLOAD_SECONDS, OutboundError
 from app.reports import Report
+from tests.conftest import CUSTOMER
 from tests.integration.house import House, MakeHouse, Scripted
 from tests.integration.raw_server import Asked, RawServer, response, serving
 from worker.hosts import Hosts
@@ -36,7 +37,7 @@ async def server() -> AsyncIterator[RawServer]:
 def reported(house_with: MakeHouse) -> Callable[[str], object]:
     async def make(url: str) -> House:
         house = await house_with(Scripted())
-        answered = Report("919999999999", "Answered", call_id=house.call_id, recording_url=url)
+        answered = Report(CUSTOMER, "Answered", call_id=house.call_id, recording_url=url)
         async with tasks.transaction(house.context.db, house.context.hints) as session:
             await reports.take(session, None, answered, house.context.settings)
         return house

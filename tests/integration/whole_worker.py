@@ -16,6 +16,7 @@ from app.models import Call, Queue, User
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from app.telephony import base
+from tests.conftest import AGENT, CUSTOMER
 from tests.integration.house import Scripted, ended
 from worker.context import Context
 from worker.main import work
@@ -64,7 +65,7 @@ class Own:
         db = self.context.db
         async with db.transaction() as session:
             claims = await accounts.open_login(session, self.user, seconds=60)
-        order = NewCall("919999999999", "918888888888")
+        order = NewCall(CUSTOMER, AGENT)
         return {(await calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
 
     async def ended(self, ids: set[str]) -> None:
