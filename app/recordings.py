@@ -1,8 +1,9 @@
 """A call's recording: stored once, then transcribed."""
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlalchemy import exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
@@ -18,25 +19,123 @@ MAX_BYTES = 512 * 1024 * 1024
 _ENDINGS = {
     "audio/wav": ".wav",
     "audio/x-wav": ".wav",
+    "audio/wave": ".wav",
+    "audio/vnd.wave": ".wav",
     "audio/mpeg": ".mp3",
+    "audio/mp3": ".mp3",
     "audio/ogg": ".ogg",
+    "application/ogg": ".ogg",
+    "audio/opus": ".opus",
     "audio/flac": ".flac",
+    "audio/x-flac": ".flac",
     "audio/mp4": ".m4a",
+    "audio/m4a": ".m4a",
+    "audio/x-m4a": ".m4a",
+    "video/mp4": ".mp4",
+    "audio/aac": ".aac",
+    "audio/webm": ".webm",
+    "video/webm": ".webm",
+    "audio/x-matroska": ".mka",
+    "video/x-matroska": ".mka",
+    "audio/amr": ".amr",
+    "audio/amr-wb": ".amr",
+    "audio/3gpp": ".3gp",
+    "audio/aiff": ".aiff",
+    "audio/x-aiff": ".aiff",
+    "audio/x-ms-wma": ".wma",
+    "audio/gsm": ".gsm",
+    "audio/x-gsm": ".gsm",
+    "audio/basic": ".ulaw",
+    "audio/pcmu": ".ulaw",
+    "audio/x-mulaw": ".ulaw",
+    "audio/pcma": ".alaw",
+    "audio/x-alaw": ".alaw",
+    "audio/l16": ".l16",
+    "audio/x-sln": ".sln",
+    "audio/g722": ".g722",
 }
-_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac", ".m4a": "audio/mp4"}
+"""What is stored of each type of audio, by the name that a download of it gets."""
+_TYPES = {
+    ".wav": "audio/wav",
+    ".wave": "audio/wav",
+    ".wav49": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/opus",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp4": "video/mp4",
+    ".aac": "audio/aac",
+    ".webm": "audio/webm",
+    ".mka": "audio/x-matroska",
+    ".mkv": "video/x-matroska",
+    ".amr": "audio/amr",
+    ".awb": "audio/amr-wb",
+    ".3gp": "audio/3gpp",
+    ".aif": "audio/aiff",
+    ".aiff": "audio/aiff",
+    ".wma": "audio/x-ms-wma",
+    ".au": "audio/basic",
+    ".snd": "audio/basic",
+}
+_RAW_TYPES = {
+    ".gsm": "audio/gsm",
+    ".ul": "audio/pcmu",
+    ".ulaw": "audio/pcmu",
+    ".mulaw": "audio/pcmu",
+    ".mu": "audio/pcmu",
+    ".pcmu": "audio/pcmu",
+    ".al": "audio/pcma",
+    ".alaw": "audio/pcma",
+    ".pcma": "audio/pcma",
+    ".sln": "audio/x-sln",
+    ".slin": "audio/x-sln",
+    ".sln8": "audio/x-sln",
+    ".sln16": "audio/x-sln;rate=16000",
+    ".raw": "audio/x-sln",
+    ".g722": "audio/g722",
+}
+"""Files without a header: only the name, or the type, says how they are to be read."""
+UNKNOWN_TYPE = "application/octet-stream"
+_PARAMETER = re.compile(r";\s*(rate|channels)\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
 
 
 def audio_type(said: str, url: str) -> str:
-    """Of a recording that a server handed out: what it said, if that is audio that we know, else what the URL's name
-    says. So it is never a page, whatever somebody names as a recording."""
-    if said in _ENDINGS:
-        return said
-    return _TYPES.get(PurePosixPath(urlsplit(url).path).suffix.lower(), "application/octet-stream")
+    """The content type of a recording that a server handed out, with its parameters `rate` and `channels`.
+
+    `said`: the server's Content-Type. The name in the URL decides where it names a format without a header, because
+    such files are handed out under any type, and where the server says nothing that is known. The answer is audio or
+    `application/octet-stream`, never a page, whatever somebody names as a recording.
+    """
+    kind = said.partition(";")[0].strip().lower()
+    ending = _ending(url)
+    raw = kind in _ENDINGS and _ENDINGS[kind] in (*_RAW_TYPES, ".l16")
+    if ending in _RAW_TYPES and not (raw and ending == ".raw"):
+        named = _RAW_TYPES[ending]
+        return named if ";" in named else named + _parameters(said if kind in _ENDINGS else "")
+    if kind in _ENDINGS:
+        return kind + _parameters(said)
+    return _TYPES.get(ending, UNKNOWN_TYPE)
+
+
+def _parameters(said: str) -> str:
+    return "".join(f";{name.lower()}={value}" for name, value in _PARAMETER.findall(said))
+
+
+def _ending(url: str) -> str:
+    """Of the file that the URL names, in its path or in its query."""
+    parts = urlsplit(url)
+    ending = PurePosixPath(unquote(parts.path)).suffix.lower()
+    if ending in _TYPES or ending in _RAW_TYPES:
+        return ending
+    named = (PurePosixPath(value).suffix.lower() for _, value in parse_qsl(parts.query))
+    return next((found for found in named if found in _TYPES or found in _RAW_TYPES), ending)
 
 
 def storage_key(call_id: str, content_type: str) -> str:
     """Where this call's recording goes: spread over folders, so that none holds a million files."""
-    return _place(call_id) + _ENDINGS.get(content_type, "")
+    return _place(call_id) + _ENDINGS.get(content_type.partition(";")[0], "")
 
 
 def storage_keys(call_id: str) -> list[str]:

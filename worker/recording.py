@@ -2,8 +2,6 @@
 The provider need not keep its copy then, which the clearing up after every call tells it (`worker.hangup`)."""
 
 from collections.abc import AsyncIterator
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -91,8 +89,8 @@ async def _from_url(context: Context, call_id: str, url: str) -> tuple[Stored, s
     found = context.outbound.download(url, max_bytes=recordings.MAX_BYTES)
     async with context.recording_hosts.request(host_of(url)), found as download:
         # A redirect may lead from a name that says what it is to one that does not, or the other way round.
-        ending = PurePosixPath(urlsplit(download.url).path).suffix
-        content_type = recordings.audio_type(download.content_type, download.url if ending else url)
+        types = [recordings.audio_type(download.content_type, place) for place in (download.url, url)]
+        content_type = next((known for known in types if known != recordings.UNKNOWN_TYPE), recordings.UNKNOWN_TYPE)
         return await _store(context, call_id, content_type, download.chunks), content_type
 
 

@@ -1,9 +1,10 @@
 """Turn a stored recording into a transcript."""
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import recordings, tasks, transcripts
-from app.calls import get_language
+from app.calls import add_note, get_language
 from app.tasks import ClaimedTask
 from app.transcription.base import TranscriptionError
 from app.transcription.pipeline import transcribe
@@ -26,7 +27,12 @@ async def run(context: Context, task: ClaimedTask) -> None:
     try:
         async with context.storage.local_copy(recording.storage_key) as path:
             made = await transcribe(
-                path, recognizer=context.recognizer, summarizer=context.summarizer, language=language
+                path,
+                recognizer=context.recognizer,
+                summarizer=context.summarizer,
+                language=language,
+                content_type=recording.content_type,
+                name=recording.storage_key,
             )
     except TranscriptionError as error:
         if error.retryable:
@@ -34,10 +40,18 @@ async def run(context: Context, task: ClaimedTask) -> None:
         async with tasks.transaction(context.db, context.hints) as session:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, error.reason)
+            await _note(session, task.call_id, error.notes)
         log.warning("transcript_failed", call_id=task.call_id, reason=error.reason)
         return
     engine = f"{context.recognizer.name}, {context.summarizer.name}"
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
         await transcripts.save(session, task.call_id, made, engine=engine)
+        await _note(session, task.call_id, made.notes)
     log.info("transcript_ready", call_id=task.call_id, turns=len(made.turns), outcome=made.digest.outcome)
+
+
+async def _note(session: AsyncSession, call_id: str, notes: tuple[str, ...]) -> None:
+    """Into the call's history, whose lock the transcript's end has taken."""
+    for note in notes:
+        await add_note(session, call_id, note)

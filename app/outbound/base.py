@@ -80,6 +80,7 @@ class Download:
     """A file that is coming in."""
 
     content_type: str
+    """The header as it came, with its parameters."""
     url: str
     """Where it was found in the end, without user and password."""
     chunks: AsyncIterator[bytes]

@@ -182,7 +182,7 @@ def _download(response: aiohttp.ClientResponse, place: URL, max_bytes: int) -> D
         raise DownloadTooLarge(f"the file is larger than {max_bytes} bytes")
     chunks = limited(response.content.iter_chunked(CHUNK_BYTES), max_bytes)
     chunks = decoded(chunks, response.headers.getall("Content-Encoding", ()))
-    return Download(response.content_type, str(place.with_user(None)), chunks)
+    return Download(response.headers.get("Content-Type", ""), str(place.with_user(None)), chunks)
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

@@ -1,50 +1,68 @@
-"""Decodes a recording, whatever its format, into channels of 16 kHz samples."""
+"""A stored recording as audio. Decoded by another process, so that no file can hurt this one."""
 
-from itertools import chain
+import asyncio
+import json
+import os
+import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
-import av
 import numpy as np
-from av.error import FFmpegError
 
-from app.transcription.base import SAMPLE_RATE, Audio, TranscriptionError
+from app.transcription.base import Audio, TranscriptionError
 
-_LONGEST_SECONDS = 6 * 3600
-_LAYOUTS = {1: "mono", 2: "stereo"}
+_LONGEST_SECONDS = 600.0
+"""Of decoding. Six hours of telephone audio take a minute or two."""
+_ROOT = Path(__file__).parents[2]
+"""Where the package of the decoder is found."""
 
 
-def load(path: Path) -> Audio:
-    """The recording's audio. WAV, FLAC, Ogg, MP3 and whatever else FFmpeg reads; one or two channels.
+async def load(path: Path, content_type: str = "", name: str = "", *, timeout: float = _LONGEST_SECONDS) -> Audio:
+    """The recording's audio: one channel for each role. `content_type` and `name` are what its sender called it.
 
-    Raises `TranscriptionError` for a file that is empty, broken, too long or has more channels.
+    Raises `TranscriptionError` for a file out of which no audio comes, with a reason for people.
     """
+    with tempfile.TemporaryFile() as samples:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app.transcription.decoding",
+            str(samples.fileno()),
+            str(path),
+            content_type,
+            name,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=[samples.fileno()],
+            env={**os.environ, "PYTHONPATH": str(_ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                answer, _ = await process.communicate()
+        except TimeoutError:
+            raise TranscriptionError(
+                f"The recording could not be decoded within {timeout:.0f} s. Check what the recorder writes"
+            ) from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return _audio(answer, samples)
+
+
+def _audio(answer: bytes, samples: IO[bytes]) -> Audio:
     try:
-        audio = _decode(path)
-    except (FFmpegError, OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error  # their own text names a path of this machine
+        result = json.loads(answer)
+    except ValueError:  # killed by a limit, or by a fault of the decoder
         raise TranscriptionError(
-            f"The recording cannot be decoded ({why}). Check that the telephony provider's file is whole"
-        ) from error
-    if audio.duration == 0:
-        raise TranscriptionError("The recording is empty")
-    return audio
-
-
-def _decode(path: Path) -> Audio:
-    with av.open(str(path)) as container:
-        if not container.streams.audio:
-            raise TranscriptionError("The recording has no audio in it")
-        stream = container.streams.audio[0]
-        channels = stream.codec_context.channels
-        if channels not in _LAYOUTS:
-            raise TranscriptionError(f"The recording has {channels} channels; one or two can be transcribed")
-        resampler = av.AudioResampler(format="fltp", layout=_LAYOUTS[channels], rate=SAMPLE_RATE)
-        pieces = [np.zeros((channels, 0), np.float32)]
-        length = 0
-        for frame in chain(container.decode(stream), [None]):  # None: what the resampler still holds
-            for resampled in resampler.resample(frame):
-                pieces.append(np.asarray(resampled.to_ndarray(), np.float32))
-                length += resampled.samples
-            if length > _LONGEST_SECONDS * SAMPLE_RATE:
-                raise TranscriptionError(f"The recording is longer than {_LONGEST_SECONDS // 3600} hours")
-    return Audio(tuple(np.concatenate(pieces, axis=1)))
+            "The recording cannot be decoded: the decoder ran out of memory or time, or failed. Check that the "
+            "telephony provider's file is whole"
+        ) from None
+    if "reason" in result:
+        raise TranscriptionError(result["reason"])
+    shape = (result["length"], len(result["roles"]))
+    mapped = np.memmap(samples, np.dtype("<i2"), "r", shape=shape)  # stays when the file is closed
+    channels = tuple(mapped[:, column] for column in range(shape[1]))
+    return Audio(channels, tuple(result["roles"]), tuple(result["notes"]), result["level"])

@@ -12,17 +12,23 @@ import numpy.typing as npt
 
 Role = Literal["agent", "customer", "unknown"]
 
-Samples = npt.NDArray[np.float32]
-"""One channel, mono, 16 kHz, between -1 and 1."""
+Samples = npt.NDArray[np.int16]
+"""One channel, mono, 16 kHz. It may be a view of a file: take slices, do not copy all of it."""
 
 SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """A decoded recording. Two channels are agent and customer, in this order; one channel has no sides."""
+    """A decoded recording."""
 
     channels: tuple[Samples, ...]
+    roles: tuple[Role, ...] = ("agent", "customer")
+    """Who speaks on each channel; `unknown` where nobody can say."""
+    notes: tuple[str, ...] = ()
+    """For the call's history: what could not be read, and what was left out."""
+    level: float = 0.0
+    """Of the loudest 10 ms, in dB of full scale."""
 
     @property
     def duration(self) -> float:
@@ -74,6 +80,8 @@ class Transcription:
     digest: Digest
     language: str | None
     duration: float
+    notes: tuple[str, ...] = ()
+    """For the call's history."""
 
 
 class TranscriptionError(Exception):
@@ -83,10 +91,12 @@ class TranscriptionError(Exception):
     without somebody's help (a corrupt file, a missing model).
     """
 
-    def __init__(self, reason: str, *, retryable: bool = False) -> None:
+    def __init__(self, reason: str, *, retryable: bool = False, notes: tuple[str, ...] = ()) -> None:
+        """`notes`: for the call's history."""
         super().__init__(reason)
         self.reason = reason
         self.retryable = retryable
+        self.notes = notes
 
 
 class Recognizer(Protocol):

@@ -6,11 +6,10 @@ import wave
 from typing import Any
 
 import aiohttp
-import numpy as np
-from faster_whisper.vad import get_speech_timestamps
 from pydantic import BaseModel, ValidationError
 
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
+from app.transcription.vad import find_speech
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10)
 
@@ -46,7 +45,7 @@ class OpenAIRecognizer:
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:
             # These engines, too, make up words in silence: what holds no speech is not sent.
-            if not await asyncio.to_thread(get_speech_timestamps, channel):
+            if not await asyncio.to_thread(find_speech, channel):
                 channels.append(())
                 continue
             answer = await self._ask(channel, spoken)
@@ -111,5 +110,5 @@ def _wav(channel: Samples) -> bytes:
         writer.setnchannels(1)
         writer.setsampwidth(2)
         writer.setframerate(SAMPLE_RATE)
-        writer.writeframes((np.clip(channel, -1, 1) * 32767).astype("<i2").tobytes())
+        writer.writeframes(channel.astype("<i2").tobytes())
     return file.getvalue()

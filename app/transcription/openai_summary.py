@@ -8,7 +8,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.transcription.base import Digest, Turn
-from app.transcription.outcome import OUTCOMES, RulesSummarizer
+from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, RulesSummarizer, find_outcome
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class ChatSummarizer:
         self._session: aiohttp.ClientSession | None = None
 
     async def digest(self, turns: tuple[Turn, ...], *, language: str | None, duration: float) -> Digest:
-        if turns:  # there is nothing to ask about silence
+        if find_outcome(turns).outcome != NO_CONVERSATION:  # nothing to ask about silence, or a machine's announcement
             for _ in range(_ATTEMPTS):
                 try:
                     answer = await self._ask(turns)

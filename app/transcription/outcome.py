@@ -7,6 +7,7 @@ Rules read the customer's words, a clause at a time. Each is a pattern with guar
 import re
 from dataclasses import dataclass
 
+from app.transcription import announcements
 from app.transcription.base import Digest, Role, Turn
 
 INTERESTED = "Interested"
@@ -102,11 +103,11 @@ _RULES = (
     ),
 )
 
-# Read from whoever is heard: a greeting of a machine.
+# Read from whoever is not the agent: a person's own greeting, or a mailbox.
 _VOICEMAIL = re.compile(
-    r"\b(?:leave|record) (?:\w+ )?(?:a |your )?(?:\w+ )?message\b|\bafter the (?:tone|beep)\b|\bvoice ?mail\b|\bmailbox\b|"
-    r"\b(?:person|number|subscriber|customer) you (?:are|have) (?:\w+ )?(?:call\w*|dial\w*|try\w*|reach\w*)|"
-    r"\bsandesh\b.*\bchhod|बीप के बाद|संदेश (?:छोड़|रिकॉर्ड)|जिस (?:व्यक्ति|नंबर) (?:से|पर)",
+    r"\b(?:leave|record) (?:\w+ )?(?:a |your )?(?:\w+ ){0,3}message\b|\bafter the (?:tone|beep)\b|\bvoice ?mail\b|\bmailbox\b|"
+    r"\b(?:i|we)(?:'m| am| are|'re)? (?:can't|cannot|can not|unable to|not able to|couldn't) (?:\w+ )?(?:take|answer|attend|come to) (?:your |the |this )?(?:call|phone)\b|"
+    r"\bsandesh\b.*\bchh?od|\bsandesh record|बीप के बाद|संदेश (?:छोड़|छोड|रिकॉर्ड)|वॉइस ?मेल|वॉयस ?मेल|मैसेज (?:छोड़|रिकॉर्ड)",
     re.IGNORECASE,
 )
 # Only the agent promised, and the customer said nothing that decides: "I'm driving." "I'll call you this evening."
@@ -133,14 +134,15 @@ class Finding:
 
 def find_outcome(turns: tuple[Turn, ...]) -> Finding:
     """What came of the call. A recording without roles is read as if the customer had said all of it."""
-    heard = [turn for turn in turns if turn.role != "agent"]
-    if not heard:
-        return Finding(NO_CONVERSATION)
-    for turn in heard:
-        if _VOICEMAIL.search(turn.content):
+    for turn in turns:
+        if turn.role != "agent" and _VOICEMAIL.search(turn.content.replace("’", "'")):
             return Finding(VOICEMAIL, turn)
+    people, machines = announcements.without(turns)
+    others = [turn for turn in people if turn.role != "agent"]
+    if not others:
+        return Finding(NO_CONVERSATION, machines[0] if machines else None)
 
-    said = [Finding(outcome, turn) for turn in heard for outcome in _outcomes_of(turn.content)]
+    said = [Finding(outcome, turn) for turn in others for outcome in _outcomes_of(turn.content)]
     for finding in said:
         if finding.outcome in _FINAL:
             return finding
@@ -149,10 +151,23 @@ def find_outcome(turns: tuple[Turn, ...]) -> Finding:
         last = said[-1]
         callbacks = [finding for finding in said if finding.outcome == CALLBACK]
         return callbacks[-1] if callbacks and last.outcome != NOT_INTERESTED else last
-    for turn in turns:
+    if machines and not _is_conversation(people, others):
+        return Finding(NO_CONVERSATION, machines[0])
+    for turn in people:
         if turn.role == "agent" and _AGENT_PROMISES.search(turn.content):
             return Finding(CALLBACK, turn)
     return Finding(CONNECTED)
+
+
+def _is_conversation(people: tuple[Turn, ...], others: list[Turn]) -> bool:
+    """Whether people talked besides a machine: more than a "hello?" to it, and on both sides where sides are known."""
+    words = sum(len(turn.content.split()) for turn in others)
+    if any(turn.role == "unknown" for turn in others):
+        return words >= _WORDS_OF_TWO
+    return words >= _WORDS_OF_ONE and any(turn.role == "agent" for turn in people)
+
+
+_WORDS_OF_ONE, _WORDS_OF_TWO = 4, 12
 
 
 def _outcomes_of(content: str) -> list[str]:
@@ -177,6 +192,11 @@ class RulesSummarizer:
 
     async def aclose(self) -> None:
         """Nothing is held open."""
+
+
+def silent(duration: float) -> Digest:
+    """Of a recording without any sound. `duration` is seconds."""
+    return Digest(f"The recording is silent: in {_seconds(duration)} there is no sound in it.", NO_CONVERSATION)
 
 
 _SPEAKERS: dict[Role, str] = {"agent": "the agent", "customer": "the customer", "unknown": "somebody"}

@@ -1,28 +1,46 @@
 """A recording becomes a transcript: decode, recognize each side, merge into turns, digest."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 from app.transcription.audio import load
-from app.transcription.base import Digest, Recognizer, Summarizer, Transcription
+from app.transcription.base import Digest, Recognizer, Summarizer, Transcription, TranscriptionError
+from app.transcription.outcome import silent
 from app.transcription.turns import make_turns
+
+SILENCE_DB = -55.0
+"""A recording whose loudest 10 ms are below this holds no sound: noise of the line at most."""
 
 
 async def transcribe(
-    path: Path, *, recognizer: Recognizer, summarizer: Summarizer, language: str | None
+    path: Path,
+    *,
+    recognizer: Recognizer,
+    summarizer: Summarizer,
+    language: str | None,
+    content_type: str = "",
+    name: str = "",
 ) -> Transcription:
-    """All that is made of the recording at `path`. `language`: what a client said is spoken, or None.
+    """All that is made of the recording at `path`.
 
-    Raises `TranscriptionError`.
+    `language`: what a client said is spoken, or None. `content_type` and `name`: what the recording's sender called it,
+    for files that do not say themselves what they are.
+
+    Raises `TranscriptionError`, with what was found out about the recording in its notes.
     """
-    audio = await asyncio.to_thread(load, path)
-    recognition = await recognizer.recognize(audio, language and language_code(language))
-    turns = tuple(replace(turn, content=_text(turn.content)) for turn in make_turns(recognition))
+    audio = await load(path, content_type, name)
+    if audio.level < SILENCE_DB:
+        return Transcription((), silent(audio.duration), None, audio.duration, audio.notes)
+    try:
+        recognition = await recognizer.recognize(audio, language and language_code(language))
+    except TranscriptionError as error:
+        error.notes = audio.notes
+        raise
+    turns = tuple(replace(turn, content=_text(turn.content)) for turn in make_turns(recognition, audio.roles))
     digest = await summarizer.digest(turns, language=recognition.language, duration=audio.duration)
     digest = Digest(_text(digest.summary), _text(digest.outcome))
     language = recognition.language and _text(recognition.language)
-    return Transcription(turns, digest, language, audio.duration)
+    return Transcription(turns, digest, language, audio.duration, audio.notes)
 
 
 def language_code(asked: str) -> str:

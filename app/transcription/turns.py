@@ -7,12 +7,9 @@ from app.transcription.base import Recognition, Role, Turn, Word
 PAUSE_SECONDS = 1.0
 """A longer silence of one side ends a piece; what the other side says in it then comes between."""
 
-_ROLES: dict[int, tuple[Role, ...]] = {1: ("unknown",), 2: ("agent", "customer")}
 
-
-def make_turns(recognition: Recognition) -> tuple[Turn, ...]:
-    """Two channels are agent and customer; of one nobody can say who speaks, and this does not guess."""
-    roles = _ROLES[len(recognition.channels)]
+def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[Turn, ...]:
+    """`roles`: who speaks on each channel. Where nobody can say, this does not guess."""
     pieces = [
         piece
         for role, words in zip(roles, recognition.channels, strict=True)

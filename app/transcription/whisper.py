@@ -7,23 +7,14 @@ from pathlib import Path
 import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.transcribe import Segment
-from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from app.transcription import models
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
 from app.transcription.turns import PAUSE_SECONDS
+from app.transcription.vad import LONGEST_SECONDS, as_float, find_speech
 
-_HEARD_AT_ONCE_SECONDS = 28  # the model's window is 30
-
-# Measured on telephone speech (docs/speech.md). The VAD is not optional: on silence, noise and ringback Whisper makes
-# up text, with high confidence.
-VAD = VadOptions(
-    threshold=0.3,  # at 0.5 speech that lost what is below 300 Hz, as on many trunks, goes unheard
-    min_speech_duration_ms=100,
-    min_silence_duration_ms=400,
-    speech_pad_ms=200,
-    max_speech_duration_s=_HEARD_AT_ONCE_SECONDS,
-)
+_DETECTED_IN_SECONDS = 120
+"""The language is detected in so much speech."""
 
 
 class WhisperRecognizer:
@@ -70,27 +61,39 @@ class WhisperRecognizer:
 
 
 def _recognize(model: WhisperModel, audio: Audio, language: str | None) -> Recognition:
-    spoken = _choose_language(model, audio, language)
-    channels = tuple(_words(model, channel, spoken) for channel in audio.channels)
+    utterances = tuple(_utterances(channel) for channel in audio.channels)
+    spoken = _choose_language(model, audio, utterances, language)
+    channels = tuple(
+        _words(model, channel, said, spoken) for channel, said in zip(audio.channels, utterances, strict=True)
+    )
     return Recognition(channels, spoken if any(channels) else None)
 
 
-def _choose_language(model: WhisperModel, audio: Audio, asked: str | None) -> str:
-    """What was asked for where the model can, else one detection on both sides' speech: never one per segment."""
+def _choose_language(
+    model: WhisperModel, audio: Audio, utterances: tuple[list[tuple[int, int]], ...], asked: str | None
+) -> str:
+    """What was asked for where the model can, else one detection on all sides' speech: never one per segment."""
     if not model.model.is_multilingual:
         return "en"
     if asked is not None and asked in model.supported_languages:
         return asked
-    pooled = np.concatenate(audio.channels)
-    detected, _, _ = model.detect_language(pooled, vad_filter=True, vad_parameters=VAD, language_detection_segments=4)
+    said = sorted((first, last, channel) for channel, spans in enumerate(utterances) for first, last in spans)
+    pooled = [np.zeros(SAMPLE_RATE, np.float32)]
+    seconds = 0.0
+    for first, last, channel in said:
+        pooled.append(as_float(audio.channels[channel][first:last]))
+        seconds += (last - first) / SAMPLE_RATE
+        if seconds > _DETECTED_IN_SECONDS:
+            break
+    detected, _, _ = model.detect_language(np.concatenate(pooled), language_detection_segments=4)
     return str(detected)
 
 
-def _words(model: WhisperModel, channel: Samples, language: str) -> tuple[Word, ...]:
+def _words(model: WhisperModel, channel: Samples, utterances: list[tuple[int, int]], language: str) -> tuple[Word, ...]:
     words: list[Word] = []
-    for first, last in _utterances(channel):
+    for first, last in utterances:
         segments, _ = model.transcribe(
-            channel[first:last],
+            as_float(channel[first:last]),
             language=language,
             beam_size=5,
             temperature=[0.0, 0.2, 0.4],
@@ -117,11 +120,10 @@ def _utterances(channel: Samples) -> list[tuple[int, int]]:
     and then swallows a short "okay", or the rest of what follows, and puts words at the wrong side of a pause.
     """
     joined: list[tuple[int, int]] = []
-    for piece in get_speech_timestamps(channel, VAD):
-        first, last = int(piece["start"]), int(piece["end"])
+    for first, last in find_speech(channel):
         if joined:
             begun, until = joined[-1]
-            if first - until < PAUSE_SECONDS * SAMPLE_RATE and last - begun < _HEARD_AT_ONCE_SECONDS * SAMPLE_RATE:
+            if first - until < PAUSE_SECONDS * SAMPLE_RATE and last - begun < LONGEST_SECONDS * SAMPLE_RATE:
                 joined[-1] = (begun, last)
                 continue
         joined.append((first, last))

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from app.models import Recording, Task
+from app.models import CallEventRow, Recording, Task
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
@@ -215,15 +215,36 @@ async def recorded(house: House, recording: Path) -> House:
     return house
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"\0" * 5000, b"<html>not found</html>"])
-async def test_a_corrupt_recording(house_with: MakeHouse, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "The recording is empty (0 bytes)"),
+        (b"RIFF", "Check that the telephony provider's file is whole"),
+        (b"\0" * 5000, "Check that the telephony provider's file is whole"),
+        (b"<html>not found</html>", "led to a web page, not to audio"),
+    ],
+)
+async def test_a_corrupt_recording(house_with: MakeHouse, tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "broken.wav").write_bytes(content)
     house = await recorded(await house_with(), tmp_path / "broken.wav")
     await house.run("transcribe")
     transcript = await house.transcript()
     assert transcript.status == "failed"
-    assert "Check that the telephony provider's file is whole" in (transcript.failure or "")
+    assert reason in (transcript.failure or "")
     assert await house.open_tasks() == []
+
+
+async def test_what_could_not_be_read_is_in_the_history(house_with: MakeHouse, tmp_path: Path) -> None:
+    """A recording that was cut off is transcribed as far as it goes."""
+    whole = (AUDIO / "call_callback.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    house = await recorded(await house_with(), tmp_path / "cut.wav")
+    await house.run("transcribe")
+    assert (await house.transcript()).status == "ready"
+    call = await house.call()
+    async with house.context.db.transaction() as session:
+        details = await session.scalars(select(CallEventRow.detail).where(CallEventRow.call_id == call.id))
+        assert any("promises 46.8 s; the file ends after 23.4 s" in (detail or "") for detail in details)
 
 
 async def test_a_missing_model(house_with: MakeHouse, tmp_path: Path) -> None:

@@ -59,7 +59,43 @@ SAID = [
     (DO_NOT_CALL, "मुझे कॉल मत करना"),
     (VOICEMAIL, "Please leave a message after the tone."),
     (VOICEMAIL, "You have reached the voicemail of Priya."),
-    (VOICEMAIL, "The person you are calling is not available right now."),
+    (VOICEMAIL, "Hi, this is Raj. I can't take your call right now."),
+    (VOICEMAIL, "The person you are calling is not available. Please leave a message after the tone."),
+    # A machine of the network: nobody's wish, and no conversation.
+    (NO_CONVERSATION, "The person you are calling is not available right now."),
+    (NO_CONVERSATION, "The person you are calling is busy. Please call again after some time."),
+    (
+        NO_CONVERSATION,
+        "The number you have dialled is currently switched off or out of coverage area. Please call back later.",
+    ),
+    (NO_CONVERSATION, "The subscriber is not reachable at the moment. Please try again later."),
+    (
+        NO_CONVERSATION,
+        "The person you're calling is speaking to someone else. Please stay on the line or call again later.",
+    ),
+    (NO_CONVERSATION, "The mobile number you are calling does not exist. Please check the number and dial again."),
+    (NO_CONVERSATION, "All our executives are busy. Please stay on the line or call back after some time."),
+    (NO_CONVERSATION, "आप जिस व्यक्ति से संपर्क करना चाहते हैं वह अभी व्यस्त है। कृपया थोड़ी देर बाद कॉल करें।"),
+    (NO_CONVERSATION, "आपने जिस नंबर पर कॉल किया है वह अभी स्विच ऑफ है। कृपया बाद में कॉल करें।"),
+    (NO_CONVERSATION, "डायल किया गया नंबर अभी पहुंच से बाहर है। कृपया थोड़ी देर बाद फोन करें।"),
+    (NO_CONVERSATION, "Aap jis vyakti se sampark karna chahte hain vah vyast hai. Kripya thodi der baad call karen."),
+    (NO_CONVERSATION, "Dial kiya gaya number coverage kshetra se bahar hai, kripya kuch samay baad call kijiye."),
+    # The same, as small models mishear it.
+    (NO_CONVERSATION, "My person you are calling it busy. Please call again after some time."),
+    (NO_CONVERSATION, "The number you have nailed is switched off. Please try again later."),
+    (
+        NO_CONVERSATION,
+        "The first primer you are calling is not regional at the moment. Please call back after some time.",
+    ),
+    (NO_CONVERSATION, "The number you have now been out of the camera in your area. Please call later."),
+    # People say similar things.
+    (CALLBACK, "I am busy. Please call again after some time."),
+    (CALLBACK, "Please call after some time."),
+    (CALLBACK, "मैं अभी व्यस्त हूँ। थोड़ी देर बाद कॉल करना।"),
+    (CALLBACK, "My phone was switched off. Call me tomorrow."),
+    (CALLBACK, "The person you are calling for is my husband. He is busy. Call him tomorrow."),
+    (WRONG_NUMBER, "There is nobody with that name here, the number you are calling is a wrong number."),
+    (CONNECTED, "What is the number you are calling from?"),
     # Past tense, negation, and what the customer promises: none of these asks for anything.
     (CONNECTED, "You called me back yesterday."),
     (CONNECTED, "I'll call you back tomorrow."),
@@ -92,6 +128,23 @@ def test_an_agents_promise_counts_where_the_customer_leaves_it_open() -> None:
     assert find_outcome(said).outcome == CALLBACK
     refused = (turn("I am not interested."), turn("I will call you tomorrow.", "agent"))
     assert find_outcome(refused).outcome == NOT_INTERESTED
+
+
+def test_a_conversation_after_an_announcement_decides() -> None:
+    said = (
+        turn("The person you are calling is busy. Please stay on the line."),
+        turn("Hello, this is Sam.", "agent"),
+        turn("Yes, that sounds good, I am interested."),
+    )
+    assert find_outcome(said).outcome == INTERESTED
+
+
+def test_a_hello_to_a_machine_is_no_conversation() -> None:
+    hello = turn("Hello? Hello?", "agent")
+    busy, again = turn("The person you are calling is busy."), turn("Please call again after some time.")
+    assert find_outcome((busy, hello, again)).outcome == NO_CONVERSATION
+    promise = turn("All our agents are busy. We will call you back tomorrow.", "agent")
+    assert find_outcome((promise, turn("Hello?"))).outcome == NO_CONVERSATION
 
 
 def test_nobody_there() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from app.recordings import audio_type
+from app.recordings import audio_type, storage_key, storage_keys
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,22 @@ from app.recordings import audio_type
         ("binary/octet-stream", "https://pbx.example.com/a.mp3", "audio/mpeg"),
         ("text/html", "https://pbx.example.com/a.html", "application/octet-stream"),
         ("application/octet-stream", "https://pbx.example.com/", "application/octet-stream"),
+        ("", "https://pbx.example.com/get?id=7&file=7.opus", "audio/opus"),
+        ("video/x-matroska", "https://pbx.example.com/a", "video/x-matroska"),
+        # Without a header in the file, the name says what it is, whatever the server thinks.
+        ("audio/wav", "https://pbx.example.com/a.gsm", "audio/gsm"),
+        ("audio/basic", "https://pbx.example.com/a.alaw", "audio/pcma"),
+        ("text/plain", "https://pbx.example.com/a.sln16", "audio/x-sln;rate=16000"),
+        ('audio/L16; rate="16000"; channels=2', "https://pbx.example.com/a.raw", "audio/l16;rate=16000;channels=2"),
+        ("audio/PCMU;rate=8000;x=<script>", "https://pbx.example.com/a", "audio/pcmu;rate=8000"),
     ],
 )
 def test_what_a_fetched_recording_is(said: str, url: str, kind: str) -> None:
     assert audio_type(said, url) == kind
+
+
+def test_a_recording_is_found_again_wherever_its_type_put_it() -> None:
+    types = {
+        audio_type(said, "/") for said in ("audio/wav", "audio/gsm", "audio/L16;rate=8000", "video/mp4", "text/html")
+    }
+    assert {storage_key("call_0123456789abcdef", kind) for kind in types} <= set(storage_keys("call_0123456789abcdef"))

@@ -3,8 +3,10 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.transcription.base import Recognition, Turn, Word
+from app.transcription.base import Recognition, Role, Turn, Word
 from app.transcription.turns import make_turns
+
+SIDES: tuple[Role, ...] = ("agent", "customer")
 
 
 def words(*said: tuple[str, float, float]) -> tuple[Word, ...]:
@@ -14,7 +16,7 @@ def words(*said: tuple[str, float, float]) -> tuple[Word, ...]:
 def test_what_the_other_says_in_a_pause_comes_between() -> None:
     agent = words(("One", 0, 0.4), ("two.", 0.5, 1), ("Three.", 4, 5))
     customer = words(("Okay.", 2, 2.5))
-    assert make_turns(Recognition((agent, customer), "en")) == (
+    assert make_turns(Recognition((agent, customer), "en"), SIDES) == (
         Turn("agent", "One two.", 0, 1),
         Turn("customer", "Okay.", 2, 2.5),
         Turn("agent", "Three.", 4, 5),
@@ -23,28 +25,28 @@ def test_what_the_other_says_in_a_pause_comes_between() -> None:
 
 def test_neighbours_of_one_role_are_one_turn_whatever_the_pause() -> None:
     agent = words(("Hello?", 0, 1), ("Hello?", 9, 10))
-    assert make_turns(Recognition((agent, ()), "en")) == (Turn("agent", "Hello? Hello?", 0, 10),)
+    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (Turn("agent", "Hello? Hello?", 0, 10),)
 
 
 def test_overlap_keeps_the_order_of_starts() -> None:
-    turns = make_turns(Recognition((words(("Long", 0, 5)), words(("Yes", 1, 1.2))), "en"))
+    turns = make_turns(Recognition((words(("Long", 0, 5)), words(("Yes", 1, 1.2))), "en"), SIDES)
     assert [turn.role for turn in turns] == ["agent", "customer"]
 
 
 def test_one_channel_has_no_roles() -> None:
-    assert make_turns(Recognition((words(("Hello.", 0, 1), ("Hi.", 3, 4)),), "en")) == (
+    assert make_turns(Recognition((words(("Hello.", 0, 1), ("Hi.", 3, 4)),), "en"), ("unknown",)) == (
         Turn("unknown", "Hello. Hi.", 0, 4),
     )
 
 
 def test_words_join_as_the_engine_spaced_them() -> None:
     rate = (Word(" 8", 0, 1), Word(".5", 1, 2), Word("%", 2, 3), Word(" fine", 3, 4))
-    assert make_turns(Recognition((rate, ()), "en"))[0].content == "8.5% fine"
+    assert make_turns(Recognition((rate, ()), "en"), SIDES)[0].content == "8.5% fine"
 
 
 def test_silence_is_no_turn() -> None:
-    assert make_turns(Recognition(((), ()), None)) == ()
-    assert make_turns(Recognition(((Word("  ", 0, 1),), ()), None)) == ()
+    assert make_turns(Recognition(((), ()), None), SIDES) == ()
+    assert make_turns(Recognition(((Word("  ", 0, 1),), ()), None), SIDES) == ()
 
 
 side = st.lists(
@@ -57,7 +59,7 @@ side = st.lists(
 
 @given(side, side)
 def test_no_word_is_lost_and_turns_alternate_in_time(agent: tuple[Word, ...], customer: tuple[Word, ...]) -> None:
-    turns = make_turns(Recognition((agent, customer), "en"))
+    turns = make_turns(Recognition((agent, customer), "en"), SIDES)
     assert [turn.start for turn in turns] == sorted(turn.start for turn in turns)
     roles = [turn.role for turn in turns]
     assert all(before != after for before, after in pairwise(roles))

@@ -1,0 +1,59 @@
+"""`python -m app.transcription.decoding FD PATH CONTENT_TYPE NAME`: decodes one recording, within bounds.
+
+A process of its own, because a file that was made to hurt, or a fault of FFmpeg's, must not take the worker with it.
+The samples go to the file descriptor, 16-bit and interleaved. What they are goes to standard output as JSON.
+"""
+
+import json
+import os
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import av.logging
+
+from app.transcription.decoding.parts import Unreadable
+from app.transcription.decoding.recording import read
+
+MEMORY_BYTES = 3 * 512 * 1024**2
+ADDRESS_BYTES = 8 * 1024**3
+"""With the files that are mapped: the recording, and what was decoded of it."""
+FILE_BYTES = 3 * 1024**3
+CPU_SECONDS = 600
+
+
+def _limit() -> None:
+    bounds = [
+        (resource.RLIMIT_DATA, MEMORY_BYTES),
+        (resource.RLIMIT_AS, ADDRESS_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, most in bounds:
+        with suppress(ValueError, OSError):  # not every system has them all
+            resource.setrlimit(kind, (most, most))
+
+
+def main() -> None:
+    samples, path, content_type, name = sys.argv[1:]
+    _limit()
+    av.logging.set_level(None)
+    answer: dict[str, object]
+    try:
+        choice = read(Path(path), content_type, name)
+        with os.fdopen(int(samples), "wb", closefd=False) as file:
+            for block in choice.blocks():
+                file.write(block.astype("<i2").tobytes())
+        answer = {"roles": choice.roles, "notes": choice.notes, "level": choice.level, "length": choice.length}
+    except Unreadable as error:
+        answer = {"reason": str(error)}
+    except FileNotFoundError:
+        answer = {"reason": "The recording cannot be decoded: its file is gone"}
+    except MemoryError:
+        answer = {"reason": "The recording takes too much memory to decode. Check what the recorder writes"}
+    json.dump(answer, sys.stdout)
+
+
+main()
