@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null 
   python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 
-.PHONY: up test test-asterisk asterisk-up check format chaos bench bench-asterisk lock clean
+.PHONY: up test test-asterisk asterisk-up check format chaos bench bench-asterisk bench-speech lock clean
 
 up: .venv/embedded
 	@exec $(BIN)/ringback up
@@ -41,6 +41,10 @@ bench: .venv/dev
 # Four minutes: calls on a real Asterisk
 bench-asterisk: .venv/dev
 	$(BIN)/python -m bench.asterisk $(ARGS)
+
+# About ten minutes: crosstalk, echo and one signal on two channels, with and without the choice of channels
+bench-speech: .venv/dev
+	$(BIN)/python -m bench.speech $(ARGS)
 
 # After a change of dependencies in pyproject.toml
 lock: .venv/dev
