@@ -29,8 +29,11 @@ class Slots:
         return max(0, self._size - self._reserved - len(self._running))
 
     def reserve(self) -> int:
-        """Keep all free slots for the caller, until it calls `release` with the number that this returns."""
-        count = self.free
+        """Keep some free slots for the caller, until it calls `release` with the number that this returns.
+
+        Half of them, because others need one meanwhile; of a single one, that. 0 if none is free.
+        """
+        count = (self.free + 1) // 2
         self._reserved += count
         return count
 

@@ -51,7 +51,7 @@ class Sweep:
                 await asyncio.sleep(every)
 
     async def once(self) -> bool:
-        """Start as many overdue tasks as there are free slots. Returns whether there may be more of them."""
+        """Start overdue tasks in half of the free slots. Returns whether there may be more of them."""
         reserved = self._slots.reserve()
         if not reserved:
             return True
