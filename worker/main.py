@@ -1,5 +1,5 @@
 """A worker process. Its parts run side by side: arq's consumer, the sweep, the heartbeat and, for calls, the listener
-and the cleaning. The process ends when it is told to, or when one of its parts does.
+and the cleaning. The process ends on a signal, or when one of its parts ends.
 
 arq brings a task to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
 """
@@ -80,7 +80,8 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     ended = [part for part in running if part.done()]
     for part in ended:
         error = None if part.cancelled() else part.exception()
-        log.error("worker_part_ended", part=part.get_name(), error=repr(error), exc_info=error)
+        why = "it returned" if error is None else repr(error)
+        log.error("worker_part_ended", part=part.get_name(), error=why, exc_info=error)
 
     log.info("worker_stopping", running=slots.running)
     slots.close()
@@ -89,7 +90,14 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
         part.cancel()
     await asyncio.wait(running, timeout=_CLOSE_SECONDS)
     await _at_most(_CLOSE_SECONDS, heartbeat.leave(), listener.leave(), consumer.aclose(), context.hints.aclose())
-    await _at_most(_CLOSE_SECONDS, _close(context))
+    await _at_most(
+        _CLOSE_SECONDS,
+        context.provider.aclose(),
+        context.recognizer.aclose(),
+        context.summarizer.aclose(),
+        context.outbound.aclose(),
+        context.db.dispose(),
+    )
     log.info("worker_stopped")
     return 1 if ended else 0
 
@@ -119,11 +127,3 @@ def _open(settings: Settings) -> Context:
         receivers=receivers(settings),
         recording_hosts=recording_hosts(settings),
     )
-
-
-async def _close(context: Context) -> None:
-    await context.provider.aclose()
-    await context.recognizer.aclose()
-    await context.summarizer.aclose()
-    await context.outbound.aclose()
-    await context.db.dispose()

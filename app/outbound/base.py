@@ -1,4 +1,4 @@
-"""What all parts of this package hand on: answers, downloads, and why there is none."""
+"""Answers, downloads, and why there is none."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class OutboundError(Exception):
 
 
 class AddressRefused(OutboundError, OSError):
-    """This is no address that a client may name. An OSError, as aiohttp hands on no other."""
+    """This is no address that a client may name. An OSError, because aiohttp passes on no other."""
 
     no_answer = False
     tries = FEW_TRIES

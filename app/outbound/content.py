@@ -20,7 +20,7 @@ def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str]) -> AsyncIterat
             raise Unreadable(f"the file is compressed by {coding}, which is not understood")
         if coding in _UNDONE:
             chunks = _inflated(chunks, is_deflate=coding == "deflate")
-        # Any other is no compression: a store hands out whatever words the file was stored with.
+        # Any other is no compression: a store sends whatever words the file was stored with.
     return chunks
 
 

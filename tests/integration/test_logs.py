@@ -91,8 +91,8 @@ def test_a_failure_shows_where_it_was_and_no_variable(log_format: str, servers: 
     done = subprocess.run(
         [sys.executable, "-c", FAILING, log_format, url], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
     for line in (
         "ours",
         "ours too",
@@ -102,9 +102,9 @@ def test_a_failure_shows_where_it_was_and_no_variable(log_format: str, servers: 
         "the database's",
         "ASGI",
     ):
-        assert line in told
-    assert told.count("ValueError: it failed") == 6
-    assert len(re.findall(r"in fail\b", told)) == 6, "each with its traceback"
-    assert "division by zero" in told
+        assert line in output
+    assert output.count("ValueError: it failed") == 6
+    assert len(re.findall(r"in fail\b", output)) == 6, "each with its traceback"
+    assert "division by zero" in output
     for secret in ("hidden-in-a-variable", "hidden-in-a-header", "Login(", "876543210"):
-        assert secret not in told, secret
+        assert secret not in output, secret

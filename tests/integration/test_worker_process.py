@@ -1,4 +1,4 @@
-"""A whole worker: whatever befalls arq and its queue, calls are dialled, once; and it stops when it is told to."""
+"""A whole worker: whatever befalls arq and its queue, calls are dialled, once; and it stops on a signal."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def poisoned(own: Own) -> dict[str, object]:
 
 
 async def full_of_stale_keys(own: Own) -> dict[str, object]:
-    """As workers leave it that were killed with hundreds of jobs in hand, by arq's own protocol."""
+    """As killed workers leave it that had hundreds of unfinished jobs, by arq's own protocol."""
     async with own.redis.pipeline() as pipe:
         for number in range(600):
             pipe.zadd(QUEUE, {f"stale:{number}": number + 1})
@@ -180,8 +180,8 @@ async def test_when_a_part_ends_the_worker_says_why_and_ends(own: Own, monkeypat
     monkeypatch.setattr(cleaning, "run", fail)
     with structlog.testing.capture_logs() as logs:
         assert await work(own.opened(), Queue.CALLS, asyncio.Event()) == 1
-    (told,) = (line for line in logs if line["event"] == "worker_part_ended")
-    assert (told["part"], told["error"]) == ("cleaning", "RuntimeError('a bug in the cleaning')")
+    (line,) = (entry for entry in logs if entry["event"] == "worker_part_ended")
+    assert (line["part"], line["error"]) == ("cleaning", "RuntimeError('a bug in the cleaning')")
 
 
 async def test_when_arqs_loop_just_ends_the_worker_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
