@@ -72,7 +72,7 @@ def test_kill_9_hinders_nothing(tmp_path: Path) -> None:
 def test_a_dead_worker_is_named_and_started_again(tmp_path: Path) -> None:
     running = start(tmp_path)
     servers = servers_of(running)
-    workers = [pid for pid in processes_of(running) if pid not in servers and "worker" in command_of(pid)]
+    workers = [pid for pid in processes_of(running) if pid not in servers and "-m worker" in command_of(pid)]
     assert len(workers) == 3
 
     def named() -> bool:
@@ -80,7 +80,7 @@ def test_a_dead_worker_is_named_and_started_again(tmp_path: Path) -> None:
 
     os.kill(running.process.pid, signal.SIGSTOP)  # it would start them again before anybody noticed
     for pid in processes_of(running):
-        if pid not in servers and "worker" in command_of(pid):
+        if pid not in servers and "-m worker" in command_of(pid):
             os.kill(pid, signal.SIGKILL)
     wait_for(named)
     os.kill(running.process.pid, signal.SIGCONT)
