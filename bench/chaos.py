@@ -94,7 +94,7 @@ class Chaos:
         self, house: Installation, world: World, told: Told, db: Database, calls: int, kills: int, faults: str
     ) -> None:
         self._house = house
-        self._queue = QueueFaults(house.valkey, db, self._kill_a_calls_worker)
+        self._queue = QueueFaults(house, db, self._kill_a_calls_worker)
         self._disasters = [
             *(self._of_servers(world) if faults in ("all", "servers") else ()),
             *(self._queue.disasters if faults in ("all", "queue") else ()),
@@ -221,7 +221,7 @@ class Chaos:
     async def _kill_valkey(self) -> None:
         await asyncio.to_thread(self._house.valkey.kill)
         await asyncio.sleep(3)
-        await asyncio.to_thread(self._house.valkey.start)
+        await asyncio.to_thread(self._house.start_valkey)
 
     async def _stop_postgres(self) -> None:
         await asyncio.to_thread(self._house.postgres.stop, immediately=True)

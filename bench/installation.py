@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+import redis
 from alembic import command
 
 from app.cli.migrate import alembic_config
@@ -117,6 +118,17 @@ class Installation:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{path} of the installation in {self.data_dir}: {error}") from error
                 time.sleep(0.1)
+
+    def start_valkey(self) -> None:
+        """After it was killed; returns when it has read its data, too."""
+        self.valkey.start()
+        with redis.Redis.from_url(self.redis_url) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except redis.BusyLoadingError:
+                    time.sleep(0.05)
 
     def stop(self) -> None:
         for process in self.processes.values():

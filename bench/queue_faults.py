@@ -20,9 +20,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from app.db import Database
-from app.embedded import Valkey
 from app.models import Queue
 from app.tasks import arq_queue
+from bench.installation import Installation
 from bench.worlds import Disaster
 
 LONGEST_SECONDS = 20.0
@@ -39,8 +39,8 @@ _DIALLED = text(
 class QueueFaults:
     """Breaks arq in four ways, and keeps what that did to calls."""
 
-    def __init__(self, valkey: Valkey, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
-        self._valkey = valkey
+    def __init__(self, house: Installation, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
+        self._house = house
         self._db = db
         self._kill_worker = kill_worker
         self.figures: list[str] = []
@@ -100,13 +100,13 @@ class QueueFaults:
 
     async def _gone(self) -> None:
         async with self._measured("Valkey gone"):
-            await asyncio.to_thread(self._valkey.kill)
+            await asyncio.to_thread(self._house.valkey.kill)
             await asyncio.sleep(_LASTS_SECONDS)
-        await asyncio.to_thread(self._valkey.start)
+        await asyncio.to_thread(self._house.start_valkey)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Redis]:
-        redis: Redis = Redis.from_url(self._valkey.url)
+        redis: Redis = Redis.from_url(self._house.redis_url)
         try:
             yield redis
         finally:
