@@ -18,6 +18,8 @@ _RAW_TYPES = {
     "audio/pcmu": "mulaw",
     "audio/x-mulaw": "mulaw",
     "audio/mulaw": "mulaw",
+    "audio/x-ulaw": "mulaw",
+    "audio/ulaw": "mulaw",
     "audio/pcma": "alaw",
     "audio/x-alaw": "alaw",
     "audio/alaw": "alaw",
