@@ -56,6 +56,8 @@ _LEGS: dict[str, Leg] = {
     **dict.fromkeys(("customer", "customerleg", "b", "bleg", "legb", "leg2", "2", "second", "to"), Leg.CUSTOMER),
 }
 
+_INBOUND = frozenset(("inbound", "incoming", "in", "inboundcall", "incomingcall"))
+
 
 def read_status(word: str) -> CallStatus | None:
     """The end that this word tells of, whatever its case, blanks and signs; None: it tells of no end.
@@ -64,6 +66,11 @@ def read_status(word: str) -> CallStatus | None:
     """
     plain = _plain(word)
     return None if plain in _PROGRESS else _ENDS.get(plain, _S.ENDED)
+
+
+def is_inbound(word: str | None) -> bool:
+    """Whether this `call_type` is of a call that came in. Reports that do not say are of such calls."""
+    return word is None or _plain(word) in _INBOUND
 
 
 def read_leg(word: str) -> Leg:

@@ -73,6 +73,8 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
     await calls.add_note(session, call.id, _summary(call, report))
 
     end = _end_of(call, report)
+    if end in call_state.UNANSWERED and report.talk_seconds:
+        contradictions.append(f"Reported as {end}, and with an answer_duration of {report.talk_seconds} s")
     if is_over:
         if end is not None and end not in (call.status, CallStatus.ENDED):
             contradictions.append(f"Reported as {end}, after the call had ended as {call.status}. Not changed")
@@ -108,6 +110,8 @@ def _without_foreign_id(report: Report) -> Report:
 def _fill_in(call: Call, before: CallView, report: Report, *, is_over: bool) -> Iterator[str]:
     """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
     of_agent = _leg_of(call, report) is Leg.AGENT
+    if report.customer_number is not None and not of_agent and report.customer_number.digits != call.customer_number:
+        yield "Reported with another customer_number than the call's, which stays"
     for column, what, known, new in (
         ("reported_seconds", "duration", before.seconds, report.seconds),
         ("reported_talk_seconds", "answer_duration", before.talk_seconds, None if of_agent else report.talk_seconds),
@@ -241,7 +245,10 @@ def _can_be(call: Call, report: Report) -> bool:
         same = report.recording_url == call.recording_url
     else:
         same = not report.seconds or not call.reported_seconds or report.seconds == call.reported_seconds
-    return ago < _REPEATED and same and report_fields.read_status(report.status) == call.status
+    end = report_fields.read_status(report.status)
+    # Systems say Answered when it is, and completed when it is over.
+    same_end = end == call.status or {end, call.status} == {CallStatus.COMPLETED, CallStatus.ENDED}
+    return ago < _REPEATED and same and same_end
 
 
 async def _add(
@@ -255,7 +262,7 @@ async def _add(
     owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
     if await session.scalar(owner) is None:  # they were being erased, which we waited for
         raise ValidationFailed("did: this number is nobody's any more")
-    inbound = (report.call_type or CallType.INBOUND).casefold() == CallType.INBOUND
+    inbound = report_fields.is_inbound(report.call_type)
     now = datetime.now(UTC)
     call = Call(
         id=calls.new_call_id(),

@@ -145,6 +145,18 @@ async def test_a_contradiction_is_noted_and_rubs_nothing_out(
     assert await notes(db, call_id) == noted, "the same is noted once"
 
 
+async def test_a_report_that_contradicts_itself_or_the_order(
+    client: httpx.AsyncClient, db: Database, call_id: str
+) -> None:
+    await report(
+        client, customer_crm_id=call_id, customer_number="919000000001", status="NoAnswered", answer_duration=83
+    )
+    noted = await notes(db, call_id)
+    assert "another customer_number" in noted
+    assert "answer_duration of 83 s" in noted
+    assert "919000000001" not in noted
+
+
 async def test_a_zero_is_filled_in_later(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
     await report(client, customer_crm_id=call_id, status="Answered", duration=0, answer_duration=0)
     await report(client, customer_crm_id=call_id, status="Answered", duration=90, answer_duration=83)

@@ -70,6 +70,7 @@ async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, u
     first = await told_of(status="ringing")
     assert await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/a.wav") == first, "it was live"
     assert await told_of(status="Answered", duration=60) == first, "a repeat"
+    assert await told_of(status="completed") == first, "the end of a call that was answered"
     second = await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/b.wav")
     assert second != first, "another recording is of another call"
     await age(second, minutes=11)

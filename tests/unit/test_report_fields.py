@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.report_fields import read_date, read_leg, read_seconds, read_status, tells_calls_apart
+from app.report_fields import is_inbound, read_date, read_leg, read_seconds, read_status, tells_calls_apart
 from app.telephony.base import CallStatus, Leg
 
 
@@ -116,6 +116,11 @@ def test_what_is_no_date(written: str) -> None:
 )
 def test_status_words(word: str, status: CallStatus | None) -> None:
     assert read_status(word) == status
+
+
+def test_calls_that_came_in() -> None:
+    assert all(is_inbound(word) for word in (None, "inbound", "INCOMING", "In", "in-bound"))
+    assert not any(is_inbound(word) for word in ("C2C", "outbound", "agent_telephony", "1"))
 
 
 def test_legs() -> None:
