@@ -26,6 +26,7 @@ _SILENCE_DB = -55.0
 """A channel whose loudest 10 ms are below this, in dB of full scale, carries nothing."""
 _ONE_SIGNAL_DB = 14.0
 """The same signal at levels further apart is the echo of one person on the channel of a silent one."""
+_NOT_MUTED: tuple[tuple[tuple[int, int], ...], float] = (), 0.0
 _SAMPLED_BLOCKS = 4
 _REST_FRAMES = 25
 _WORTH_A_NOTE_SECONDS = 0.5
@@ -239,10 +240,11 @@ def _pair(agent: Line, customer: Line) -> Choice:
         return Choice((Voice("unknown", louder),), (note,))
     only_in_customer = in_customer.is_all and not in_agent.is_all
     only_in_agent = in_agent.is_all and not in_customer.is_all
-    voices = (
-        Voice("agent", agent, *_muted(customer, agent, as_loud=only_in_agent)),
-        Voice("customer", customer, *_muted(agent, customer, as_loud=only_in_customer)),
-    )
+    # A mix explains a person's own line, and an echo is much quieter: what is as loud as the mix is left alone.
+    is_mix = (only_in_agent or only_in_customer) and abs(agent.level - customer.level) <= _ONE_SIGNAL_DB
+    of_agent = _NOT_MUTED if is_mix and only_in_customer else _muted(customer, agent, as_loud=only_in_agent)
+    of_customer = _NOT_MUTED if is_mix and only_in_agent else _muted(agent, customer, as_loud=only_in_customer)
+    voices = Voice("agent", agent, *of_agent), Voice("customer", customer, *of_customer)
     notes = [
         f"{voice.muted_seconds:.1f} s of the {other}'s voice on the {voice.role}'s channel were left out"
         for voice, other in zip(voices, ("customer", "agent"), strict=True)

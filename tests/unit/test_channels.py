@@ -151,13 +151,21 @@ def test_the_echo_of_one_person_on_the_channel_of_a_silent_one() -> None:
     assert np.square(samples_of(choice)["customer"]).sum() < 0.1 * np.square(gain(-20) * agent).sum()
 
 
-def test_a_channel_on_which_both_are_counts_for_the_other() -> None:
-    """Left the agent, right the mixed call."""
-    sides = conversation("do_not_call")
-    left = samples_of(chosen(np.stack([sides[:, 0], companded(sides.sum(axis=1))], axis=1)))
-    for turn in turns("do_not_call"):
-        kept = energy(left["customer"], turn) / energy(sides.sum(axis=1), turn)
-        assert kept > 0.9 if turn["role"] == "customer" else kept < 0.1, turn
+@pytest.mark.parametrize("name", ["do_not_call", "callback"])
+@pytest.mark.parametrize("mixed", ["customer", "agent"])
+def test_a_channel_on_which_both_are_counts_for_the_other(name: str, mixed: str) -> None:
+    """One person on one channel, the mixed call on the other. Nothing of the first is lost to the second."""
+    sides = conversation(name)
+    own, other = (0, 1) if mixed == "customer" else (1, 0)
+    both = sides.copy()
+    both[:, other] = companded(sides.sum(axis=1))
+    found = samples_of(chosen(both))
+    alone = next(role for role in found if role != mixed)
+    for turn in turns(name):
+        kept = energy(found[mixed], turn) / energy(both[:, other], turn)
+        assert kept > 0.9 if turn["role"] == mixed else kept < 0.1, turn
+        if turn["role"] == alone:
+            assert energy(found[alone], turn) > 0.9 * energy(sides[:, own], turn), turn
 
 
 MORE: dict[str, tuple[Callable[[Sides, Sides], tuple[Sides, ...]], tuple[int, int]]] = {
