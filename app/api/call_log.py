@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
@@ -30,7 +31,8 @@ from app.reports import Report
 from app.telephony.base import Leg
 
 T = TypeVar("T")
-_LEGAL_IN_URLS = "%:/?#[]@!$&'()*+,;=-._~"
+_SENT_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))
+_SERVER = re.compile(r"[^/?#]*(?://[^/?#]*)?")
 
 router = APIRouter(prefix="/api", tags=["current"])
 
@@ -48,10 +50,15 @@ def _or_none(value: Any) -> Any:
 
 
 def _link(value: Any) -> Any:
-    """Systems make links of file names with blanks and umlauts in them. Only what no URL may hold is escaped: a signed
-    link stays as it is."""
+    """Systems make links of file names with blanks and umlauts in them. Only what no request can hold is escaped: a
+    signed link stays as it is. The name of the server is not: an escaped one is another."""
     value = _or_none(value)
-    return quote(value.strip(), safe=_LEGAL_IN_URLS) if isinstance(value, str) and _storable(value) else value
+    if not isinstance(value, str) or not _storable(value):
+        return value
+    value = value.strip()
+    server = _SERVER.match(value)
+    end = server.end() if server else 0
+    return value[:end] + quote(value[end:], safe=_SENT_AS_IT_IS)
 
 
 def _storable(text: str) -> bool:

@@ -103,7 +103,8 @@ class Outbound:
         except aiohttp.ClientPayloadError as error:
             raise NotThere("what the server sent was cut short") from error
         except aiohttp.ClientResponseError as error:  # its own text has the URL, which may be a secret
-            raise NotThere(f"the server's answer is no HTTP: {error.message[:_SHOWN_BYTES]}") from error
+            why = error.message.partition("\n")[0].rstrip(":")  # the lines after it quote the answer's bytes
+            raise NotThere(f"the server's answer is no HTTP: {why[:_SHOWN_BYTES]}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = _refusal(error)
             raise refused or OutboundError(str(error) or type(error).__name__) from error

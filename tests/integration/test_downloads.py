@@ -266,6 +266,7 @@ CUT = {"Content_Length": str(len(FILE) + 1)}
         (response(410), Gone, "is gone"),
         (response(500), NotThere, "answered 500"),
         (b"SIP/2.0 200 OK\r\n\r\n", NotThere, "no HTTP"),
+        (response(200, FILE, Content_Length="5"), NotThere, r"no HTTP: [^\n]+$"),  # and none of its bytes
         (b"", OutboundError, "disconnected"),
     ],
 )
