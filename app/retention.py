@@ -7,7 +7,7 @@ row and does it again, and no bytes stay behind that nobody knows of.
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, dids, recordings, tasks
@@ -89,6 +89,7 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
     """
     async with db.transaction() as session:
         await accounts.set_active(session, await session.get_one(User, user.id), active=False)
+        await _give_up_fetching(session, user)
     async with db.transaction() as session:
         await _lock_all(session, user)
         await _refuse_if_busy(session, user)
@@ -110,16 +111,36 @@ async def _lock_all(session: AsyncSession, user: User) -> None:
     await session.execute(select(User.id).where(User.id == user.id).with_for_update())
 
 
-async def _refuse_if_busy(session: AsyncSession, user: User) -> None:
-    """A call that is up, or of which something is still to be fetched or cleared up elsewhere."""
-    owed = exists().where(Task.call_id == Call.id, Task.kind != TaskKind.DELIVER)
-    busy = list(
-        await session.scalars(
-            select(Call.id).where(Call.user_id == user.id, or_(Call.ended_at.is_(None), owed)).limit(5)
-        )
+async def _give_up_fetching(session: AsyncSession, user: User) -> None:
+    """A link that leads nowhere is tried for an hour, and nobody is to wait for that."""
+    waiting = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING, _is_free())
+    fetched = select(Call).where(
+        Call.user_id == user.id, Call.ended_at.is_not(None), Call.recording_url.is_not(None), waiting
     )
-    if busy:
+    for call in await session.scalars(fetched.order_by(Call.id).with_for_update()):
+        await tasks.discard(session, TaskKind.FETCH_RECORDING, call.id)
+        await recordings.give_up(session, call.id, "There is no usable recording: the account is being erased")
+        if not call.only_reported:  # whoever placed the call may have recorded it, too
+            await tasks.add(session, TaskKind.HANGUP, call.id)
+
+
+async def _refuse_if_busy(session: AsyncSession, user: User) -> None:
+    """A call that is up, or of which something is still to be cleared up elsewhere, or is being worked on."""
+    may_go = or_(Task.kind == TaskKind.DELIVER, and_(Task.kind == TaskKind.TRANSCRIBE, _is_free()))
+    owed = exists().where(Task.call_id == Call.id, ~may_go)
+    of_user = select(Call.id).where(Call.user_id == user.id).order_by(Call.id).limit(5)
+    if live := list(await session.scalars(of_user.where(Call.ended_at.is_(None)))):
         raise Conflict(
-            f"{user.email} is inactive now, but not erased: not over yet: {', '.join(busy)}. "
+            f"{user.email} is inactive now, but not erased: not over yet: {', '.join(live)}. "
             "End them with `ringback calls cancel ID`, or wait, and erase again"
         )
+    if busy := list(await session.scalars(of_user.where(owed))):
+        raise Conflict(
+            f"{user.email} is inactive now, but not erased: still being cleared up: {', '.join(busy)}. "
+            "Wait a few seconds, and erase again"
+        )
+
+
+def _is_free() -> ColumnElement[bool]:
+    """No worker is at this task."""
+    return or_(Task.lease_until.is_(None), Task.lease_until < func.now())

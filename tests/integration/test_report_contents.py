@@ -5,11 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app import retention
 from app.db import Database
-from app.models import CallEventRow, Did, User
+from app.errors import Conflict
+from app.models import CallEventRow, Did, Task, TaskKind, User
 from app.storage import FolderStorage
 from app.telephony.base import CallEvent, CallStatus
 from tests.answers import data_of, error_of
@@ -246,6 +247,25 @@ async def test_a_user_can_be_erased_right_after_a_reported_call(
     client: httpx.AsyncClient, db: Database, user: User, did: Did, tmp_path: Path
 ) -> None:
     await report(client, status="NoAnswered", did=did.number)
+    # A link that leads nowhere, which would be tried for an hour.
+    await report(client, status="Answered", did=did.number, recording="http://127.0.0.1:1/a.wav")
+    assert await retention.erase_user(db, FolderStorage(tmp_path), user) == 2
+
+
+async def test_what_a_provider_may_have_recorded_is_cleared_up_before_its_user_is_erased(
+    client: httpx.AsyncClient, db: Database, user: User, call_id: str, tmp_path: Path
+) -> None:
+    await report(client, customer_crm_id=call_id, status="Answered", recording="http://127.0.0.1:1/a.wav")
+    async with db.transaction() as session:
+        await session.execute(delete(Task).filter_by(call_id=call_id).where(Task.kind != TaskKind.FETCH_RECORDING))
+    with pytest.raises(Conflict, match="being cleared up"):
+        await retention.erase_user(db, FolderStorage(tmp_path), user)
+    assert (await transcript(db, call_id)).status == "failed"
+    async with db.transaction() as session:
+        kinds = set(await session.scalars(select(Task.kind).filter_by(call_id=call_id)))
+        assert TaskKind.HANGUP in kinds
+        assert TaskKind.FETCH_RECORDING not in kinds
+        await session.execute(delete(Task).filter_by(call_id=call_id))  # as a worker does
     assert await retention.erase_user(db, FolderStorage(tmp_path), user) == 1
 
 
