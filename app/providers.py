@@ -49,6 +49,7 @@ RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
         _required("RINGBACK_SPEECH_URL", settings.speech_url),
         model=settings.speech_model,
         api_key=_secret(settings.speech_api_key),
+        concurrency=settings.transcript_concurrency,
     ),
 }
 

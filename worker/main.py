@@ -56,7 +56,8 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     size = {
         Queue.CALLS: settings.call_concurrency,
         Queue.CALLBACKS: settings.callback_concurrency,
-        Queue.TRANSCRIPTS: settings.transcript_concurrency,
+        # One recording is decoded while others are recognized: one that takes minutes to decode delays nobody.
+        Queue.TRANSCRIPTS: settings.transcript_concurrency + 1,
     }[queue]
     slots = Slots(size)
     consumer, sweep = Consumer(context, queue, slots, size), Sweep(context, queue, slots)

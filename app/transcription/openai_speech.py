@@ -31,16 +31,22 @@ class _Answer(BaseModel):
 
 
 class OpenAIRecognizer:
-    """Sends each channel alone, as 16-bit WAV. `base_url` is what comes before `/v1` or ends with it."""
+    """Sends each channel alone, as 16-bit WAV, of `concurrency` recordings at once. `base_url` is what comes before
+    `/v1` or ends with it."""
 
-    def __init__(self, base_url: str, *, model: str, api_key: str | None = None) -> None:
+    def __init__(self, base_url: str, *, model: str, api_key: str | None = None, concurrency: int = 1) -> None:
         self.name = f"openai {model}"
         self._url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/audio/transcriptions"
         self._model = model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
+        self._turn = asyncio.Semaphore(concurrency)
 
     async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        async with self._turn:
+            return await self._recognize(audio, language)
+
+    async def _recognize(self, audio: Audio, language: str | None) -> Recognition:
         spoken = language
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:

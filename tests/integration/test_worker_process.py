@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from arq.connections import ArqRedis
 from sqlalchemy import func, update
 from sqlalchemy.engine import make_url
 
-from app.models import Queue, Task
+from app import tasks
+from app.models import Queue, Task, TaskKind
 from app.settings import Settings
-from app.tasks import arq_queue
+from app.tasks import ClaimedTask, arq_queue
 from tests.integration.whole_worker import PATIENCE_SECONDS, Own
 from worker import cleaning
 from worker.context import Context
 from worker.main import work
+from worker.runner import WORK
 
 QUEUE = arq_queue(Queue.CALLS)
 NEVER = 3600.0
@@ -65,6 +68,28 @@ async def full_of_stale_keys(own: Own) -> dict[str, object]:
 
 async def gone(own: Own) -> dict[str, object]:
     return {"redis_url": "redis://127.0.0.1:1/0"}
+
+
+async def test_a_recording_that_takes_long_to_decode_delays_no_other(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, other = await own.place(1), await own.place(1)
+    reached, done = asyncio.Event(), asyncio.Event()
+
+    async def transcribe(context: Context, task: ClaimedTask) -> None:
+        if task.call_id in slow:
+            reached.set()
+            await done.wait()
+        else:
+            await reached.wait()
+            done.set()
+        async with tasks.transaction(context.db, context.hints) as session:
+            await tasks.finish(session, task)
+
+    monkeypatch.setitem(WORK, TaskKind.TRANSCRIBE, replace(WORK[TaskKind.TRANSCRIBE], run=transcribe))
+    for call_id in (*slow, *other):
+        async with tasks.transaction(own.context.db, own.context.hints) as session:
+            await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
+    async with own.working(Queue.TRANSCRIPTS, transcript_concurrency=1), asyncio.timeout(PATIENCE_SECONDS):
+        await done.wait()
 
 
 @pytest.mark.parametrize("fault", [nothing, deaf, poisoned, full_of_stale_keys, gone])

@@ -81,10 +81,10 @@ class Own:
         assert {call_id: dialled[call_id] for call_id in ids} == dict.fromkeys(ids, 1)
 
     @asynccontextmanager
-    async def working(self, **settings: object) -> AsyncIterator[None]:
+    async def working(self, queue: Queue = Queue.CALLS, /, **settings: object) -> AsyncIterator[None]:
         """A worker works while the block lasts, and then stops as on SIGTERM."""
         stop = asyncio.Event()
-        worker = asyncio.create_task(work(self.opened(**settings), Queue.CALLS, stop))
+        worker = asyncio.create_task(work(self.opened(**settings), queue, stop))
         try:
             yield
         finally:
