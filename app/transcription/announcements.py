@@ -43,6 +43,7 @@ _CORES = (
     r"\bthis call (?:is|may|will|might)(?: \w+){0,2} record",
     r"\b(?:incoming|outgoing) (?:calls?|facility|services?)\b.*\b(?:barred|not available|suspended|restricted|blocked)\b",
     r"\bcalls? (?:cannot|can ?not|can't|could not) be (?:completed|connected)\b",
+    r"\byou(?: have|'ve) reached (?:a|an) (?:\w+ )?(?:number|line)\b|\b(?:has|have) (?:put|placed) your call on hold\b",
     # Romanised Hindi.
     r"\bjis (?:\w+ ){0,2}?(?:vyakti|viakti|vyakthi|number|nambar|grahak|gra?hak|person|subscriber|upbhokta|mobile|phone)\b"
     r"(?: \w+){0,3}? (?:se|ko|par|pe|ka|se|aap\w*)\b",

@@ -83,6 +83,8 @@ SAID = [
     # The same, as small models mishear it.
     (NO_CONVERSATION, "My person you are calling it busy. Please call again after some time."),
     (NO_CONVERSATION, "The number you have nailed is switched off. Please try again later."),
+    (NO_CONVERSATION, "We're sorry, you have reached a number that has been disconnected or is no longer in service."),
+    (NO_CONVERSATION, "Please hold the line, the person you are speaking with has put your call on hold."),
     (
         NO_CONVERSATION,
         "The first primer you are calling is not regional at the moment. Please call back after some time.",
