@@ -33,6 +33,8 @@ _PROGRESS = frozenset(
 )
 """Words that tell of no end."""
 
+_SIDES = ("agent", "customer", "caller", "callee")
+
 _ENDS: dict[str, CallStatus] = {
     **dict.fromkeys(("answered", "answer", "connected", "success", "successful", "talked"), _S.COMPLETED),
     # A system says `completed` of a call that nobody answered, too.
@@ -41,6 +43,9 @@ _ENDS: dict[str, CallStatus] = {
     **dict.fromkeys(("timeout", "timedout", "ringtimeout", "noresponse", "nouserresponse"), _S.NO_ANSWER),
     **dict.fromkeys(("abandoned", "abandon", "rejected", "reject", "declined", "callrejected"), _S.NO_ANSWER),
     **dict.fromkeys(("unreachable", "notreachable", "switchedoff", "poweredoff", "outofcoverage"), _S.NO_ANSWER),
+    **dict.fromkeys(("notconnected", "notpicked", "notpickedup", "nopickup"), _S.NO_ANSWER),
+    **{f"{who}{what}": _S.NO_ANSWER for who in _SIDES for what in ("noanswer", "notanswered", "unanswered")},
+    **{f"{who}busy": _S.BUSY for who in _SIDES},
     **dict.fromkeys(("busy", "userbusy", "linebusy", "numberbusy", "busyhere", "engaged"), _S.BUSY),
     **dict.fromkeys(("cancel", "canceled", "cancelled", "originatorcancel"), _S.CANCELED),
     # The caller hung up before anybody was connected.
