@@ -182,7 +182,7 @@ def _download(response: aiohttp.ClientResponse, place: URL, max_bytes: int) -> D
     if (response.content_length or 0) > max_bytes:
         raise DownloadTooLarge(f"the file is larger than {max_bytes} bytes")
     chunks = limited(response.content.iter_chunked(CHUNK_BYTES), max_bytes)
-    chunks = decoded(chunks, response.headers.getall("Content-Encoding", ()))
+    chunks = decoded(chunks, response.headers.getall("Content-Encoding", ()), max_bytes)
     return Download(response.headers.get("Content-Type", ""), str(place.with_user(None)), chunks)
 
 

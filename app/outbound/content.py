@@ -1,5 +1,6 @@
 """The bytes of a download: how many may come, and how `Content-Encoding` is undone."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -11,16 +12,25 @@ CHUNK_BYTES = 64 * 1024
 _GZIP = b"\x1f\x8b"
 _UNDONE = ("gzip", "x-gzip", "deflate")
 _NOT_UNDONE = ("br", "zstd", "compress", "x-compress")
+_MOST_CODINGS = 2
 
 
-def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str]) -> AsyncIterator[bytes]:
-    """What was sent, without the codings that these headers name. Raises `Unreadable`; while it is read, `NotThere`."""
+def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str], max_bytes: int) -> AsyncIterator[bytes]:
+    """What was sent, without the codings that these headers name.
+
+    Raises `Unreadable`. While it is read, raises `NotThere`, and `DownloadTooLarge` if it is more than `max_bytes`
+    after any of the codings: a small file can hold a large one that holds nothing.
+    """
+    undone = 0
     for coding in reversed([coding.strip() for coding in ",".join(codings).lower().split(",")]):
         if coding in _NOT_UNDONE:
             raise Unreadable(f"the file is compressed by {coding}, which is not understood")
         if coding in _UNDONE:
-            chunks = _inflated(chunks, is_deflate=coding == "deflate")
+            undone += 1
+            chunks = limited(_inflated(chunks, is_deflate=coding == "deflate"), max_bytes)
         # Any other is no compression: a store sends whatever words the file was stored with.
+    if undone > _MOST_CODINGS:
+        raise Unreadable(f"the file is compressed {undone} times, of which {_MOST_CODINGS} are undone")
     return chunks
 
 
@@ -67,6 +77,7 @@ async def _inflated(chunks: AsyncIterator[bytes], *, is_deflate: bool) -> AsyncI
                 raise NotThere(f"what the server sent compressed is damaged: {error}") from error
             if piece:
                 yield piece
+            await asyncio.sleep(0)  # a whole file may come out of one chunk, and the event loop has other work
             data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
     if decoder is None:
         yield pending
