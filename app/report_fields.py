@@ -20,8 +20,9 @@ _UNITS = re.compile(
 _MILLISECONDS = re.compile(rf"{_AMOUNT}\s*(?:ms|msecs?|milliseconds?)")
 
 _EPOCH = re.compile(r"(\d{10})(?:\d{3})?(?:\.\d+)?")
-_HAS_SECONDS = re.compile(r"\d:\d\d:\d\d|^\d{14}$")
-_EARLIEST_YEAR = 1971  # 1970 is a clock that was never set
+_HAS_SECONDS = re.compile(r"\d:\d\d:\d\d|^\d{8}[T ]?\d{6}")
+_YEARS = range(1971, 9999)  # 1970 is a clock that was never set; the last year has days that are none in UTC
+_MONTH_FIRST = {"US", "FM", "PW"}
 _MISSING_PARTS = datetime(2000, 1, 1), datetime(2001, 2, 2)  # noqa: DTZ001  # a wall clock's, as what is read
 
 _PROGRESS = frozenset(
@@ -115,7 +116,7 @@ def read_date(text: str, *, day_first: bool = True) -> str:
     """
     text = " ".join(text.split())
     at = _instant(text, day_first=day_first)
-    if at.year < _EARLIEST_YEAR:
+    if at.year not in _YEARS:
         raise ValueError("must be a date and time")
     if at.time() == time.min:
         return f"{at:%Y-%m-%d}"
@@ -123,6 +124,11 @@ def read_date(text: str, *, day_first: bool = True) -> str:
     at = at if at.tzinfo is None else at.astimezone(UTC)
     has_seconds = _EPOCH.fullmatch(text) or _HAS_SECONDS.search(text)
     return f"{at:%Y-%m-%dT%H:%M:%S}{zone}" if has_seconds else f"{at:%Y-%m-%dT%H:%M}{zone}"
+
+
+def is_day_first(home_country: str) -> bool:
+    """Whether 05/03/2026 is in March there. `home_country`: ISO code, as `IN`."""
+    return home_country not in _MONTH_FIRST
 
 
 def tells_calls_apart(date: str | None) -> bool:

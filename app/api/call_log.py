@@ -83,11 +83,9 @@ def _nothing_or(read: Callable[[str, ValidationInfo], T]) -> Callable[[Any, Vali
 
 
 def _date(text: str, info: ValidationInfo) -> str:
-    return report_fields.read_date(text, day_first=number_rules(info).home_country not in _MONTH_FIRST)
+    return report_fields.read_date(text, day_first=report_fields.is_day_first(number_rules(info).home_country))
 
 
-_MONTH_FIRST = {"US", "FM", "PW"}
-"""Countries that write 3/5/2026 for the fifth of March."""
 _DURATION = "Seconds, hours:minutes:seconds, or with units: `1m 23s`"
 _DATE = "When the call was, by which reports tell one call from another"
 _LEG = "The leg that the report speaks of, agent or customer; absent: of the whole call"

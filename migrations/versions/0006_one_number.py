@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import context, op
 
 from app.numbers import NumberRules
-from app.report_fields import read_date
+from app.report_fields import is_day_first, read_date
 
 revision: str = "0006"
 down_revision: str | None = "0005"
@@ -31,7 +31,8 @@ def upgrade() -> None:
     _merge_dids(rules)
     for column in ("customer_number", "agent_number", "did"):
         _rewrite_calls(column, lambda written: _read(rules, written))
-    _rewrite_calls("reported_date", _read_date)
+    day_first = is_day_first(rules.home_country)
+    _rewrite_calls("reported_date", lambda written: _read_date(written, day_first=day_first))
     op.drop_column("dids", "key")
     op.create_unique_constraint(op.f("uq_dids_number"), "dids", ["number"])
 
@@ -127,8 +128,8 @@ def _read(rules: NumberRules, written: str) -> str:
         return written
 
 
-def _read_date(written: str) -> str:
+def _read_date(written: str, *, day_first: bool) -> str:
     try:
-        return read_date(written)
+        return read_date(written, day_first=day_first)
     except ValueError:
         return written

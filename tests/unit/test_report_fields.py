@@ -52,6 +52,7 @@ def test_what_is_no_duration(written: str) -> None:
                 "Nov 20, 2026 10:15:30 AM",
                 "2026-11-20 10:15:30 IST",
                 "20261120101530",
+                "20261120T101530",
             )
         ],
         ("2026-11-20T10:15:30+05:30", "2026-11-20T04:45:30Z"),
@@ -85,6 +86,7 @@ def test_a_country_may_write_the_month_first() -> None:
         "2026-13-45",
         "1970-01-01",
         "9" * 17,
+        "9999-12-31T23:59:59-10:00",
     ],
 )
 def test_what_is_no_date(written: str) -> None:
