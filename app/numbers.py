@@ -13,6 +13,8 @@ import phonenumbers
 from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumberFormat, PhoneNumberType, ValidationResult
 
 _FEWEST_DIGITS, _MOST_DIGITS = 8, 15
+_LONGEST_WRITTEN = 100
+"""Characters. What was read is remembered as it was written, and a body can hold 64 KB of blanks between digits."""
 
 # [0-9], not \d: that matches every script's digits, and no exchange dials those.
 _WRITTEN = re.compile(r"\(?(\+?)([ (]*[0-9](?:[0-9 \t.()-]*[0-9])?)\)?")
@@ -156,7 +158,7 @@ def _plain(written: str) -> str:
     if (float_match := _FLOAT.fullmatch(written)) is not None:
         written = float_match[1]
     match = _WRITTEN.fullmatch(written)
-    if match is None:
+    if match is None or len(written) > _LONGEST_WRITTEN:
         raise ValueError(RULE)
     text = match[1] + match[2].translate(_SEPARATORS)
     if len(text) - len(match[1]) < _FEWEST_DIGITS:

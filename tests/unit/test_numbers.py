@@ -70,6 +70,7 @@ def test_reads_what_people_write(written: str, digits: str) -> None:
         "9.87654E+09",
         "1800-FLOWERS",
         "tel:+919876543210",
+        "98765" + " " * 100 + "43210",
     ],
 )
 def test_refuses_what_is_no_number(written: str) -> None:
