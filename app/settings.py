@@ -201,6 +201,17 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _country_code_is_gone(self) -> Self:
+        """Here and not with the adapter's settings, because a migration reads only these. It rewrites stored numbers,
+        and what the wrong country's rules made of them cannot be taken back."""
+        if os.environ.get("RINGBACK_ASTERISK_COUNTRY_CODE"):
+            raise ValueError(
+                "RINGBACK_ASTERISK_COUNTRY_CODE is no setting any more. Remove it, and set RINGBACK_HOME_COUNTRY to "
+                "your country's ISO code, as IN or GB"
+            )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -82,6 +82,10 @@ def test_a_database_that_is_not_ours(ringback: Ringback, migrated: Settings) -> 
     assert 'role "stranger" does not exist' in ringback("migrate", RINGBACK_DATABASE_URL=stranger).refused()
 
 
+def test_numbers_are_not_rewritten_by_the_rules_of_another_country(ringback: Ringback) -> None:
+    assert "RINGBACK_HOME_COUNTRY" in ringback("migrate", RINGBACK_ASTERISK_COUNTRY_CODE="44").refused()
+
+
 def test_debugging_shows_where_it_came_from(ringback: Ringback) -> None:
     done = ringback("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
     assert done.code == 1

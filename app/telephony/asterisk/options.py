@@ -1,10 +1,8 @@
 """How to reach an Asterisk and how it dials, as settings of its own: `RINGBACK_ASTERISK_` and the name."""
 
-import os
-from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.numbers import Callee, NumberFormat, PhoneNumber
@@ -46,15 +44,6 @@ class AsteriskOptions(BaseSettings):
         if template.count("{number}") != 1 or "/" not in template or template.replace("{number}", "").count("{"):
             raise ValueError("must hold {number} once, like PJSIP/{number}@trunk")
         return template
-
-    @model_validator(mode="after")
-    def _country_code_is_gone(self) -> Self:
-        if os.environ.get("RINGBACK_ASTERISK_COUNTRY_CODE"):
-            raise ValueError(
-                "RINGBACK_ASTERISK_COUNTRY_CODE is no setting any more. Remove it, and set RINGBACK_HOME_COUNTRY to "
-                "your country's ISO code, as IN or GB"
-            )
-        return self
 
     @field_validator("ami_address")
     @classmethod
