@@ -21,13 +21,15 @@ _ROOT = Path(__file__).parents[2]
 async def load(path: Path, content_type: str = "", name: str = "", *, timeout: float = _LONGEST_SECONDS) -> Audio:
     """The recording's audio: one channel for each role. `content_type` and `name` are what its sender called it.
 
-    Raises `TranscriptionError` for a file out of which no audio comes, with a reason for people.
+    Raises `TranscriptionError` for a file out of which no audio comes, with a reason for people; it is retryable where
+    there was no room for the audio.
     """
     with tempfile.TemporaryFile() as samples:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "app.transcription.decoding",
+            str(os.getpid()),
             str(samples.fileno()),
             str(path),
             content_type,
@@ -61,7 +63,7 @@ def _audio(answer: bytes, samples: IO[bytes]) -> Audio:
             "telephony provider's file is whole"
         ) from None
     if "reason" in result:
-        raise TranscriptionError(result["reason"])
+        raise TranscriptionError(result["reason"], retryable=result.get("retryable", False))
     shape = (result["length"], len(result["roles"]))
     mapped = np.memmap(samples, np.dtype("<i2"), "r", shape=shape)  # stays when the file is closed
     channels = tuple(mapped[:, column] for column in range(shape[1]))

@@ -1,7 +1,12 @@
 """What comes out of files as recorders really write them. No recognition."""
 
+import errno
+import json
+import os
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -19,8 +24,9 @@ from app.transcription.audio import load
 from app.transcription.base import SAMPLE_RATE, TranscriptionError
 from app.transcription.channels import Choice
 from app.transcription.decoding import parts
-from app.transcription.decoding.parts import Unreadable
+from app.transcription.decoding.parts import NoRoom, Unreadable
 from app.transcription.decoding.recording import read
+from app.transcription.decoding.tracks import Bank
 
 Sides = npt.NDArray[np.float64]
 RATE = 8000
@@ -357,3 +363,34 @@ async def test_a_decoder_that_does_not_end_is_ended(tmp_path: Path) -> None:
     assert not failed.value.retryable
     with pytest.raises(TranscriptionError, match="its file is gone"):
         await load(tmp_path / "missing")
+
+
+def test_a_full_disk_is_no_damage_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(wav())
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "app.transcription.decoding", str(os.getpid()), str(full.fileno())]
+        done = subprocess.run(
+            [*command, str(tmp_path / "a"), "", ""], pass_fds=[full.fileno()], stdout=subprocess.PIPE, check=True
+        )
+    answer = json.loads(done.stdout)
+    assert answer["retryable"]
+    assert "No space left" in answer["reason"]
+
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Bank, "write", write)
+    with pytest.raises(NoRoom, match="No space left"):
+        of(tmp_path / "b", wav())
+
+
+def test_a_decoder_ends_with_its_parent(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")  # opening it for reading waits for ever
+    script = '"$0" -m app.transcription.decoding $$ 1 "$1" "" "" & echo begun; wait'
+    command = ["sh", "-c", script, sys.executable, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"begun\n"
+        parent.kill()
+        # The pipe ends when the decoder, which holds its other end, has ended.
+        assert parent.communicate(timeout=60) == (b"", None)

@@ -1,19 +1,22 @@
-"""`python -m app.transcription.decoding FD PATH CONTENT_TYPE NAME`: decodes one recording, within bounds.
+"""`python -m app.transcription.decoding PARENT FD PATH CONTENT_TYPE NAME`: decodes one recording, within bounds.
 
 A process of its own, because a file that was made to hurt, or a fault of FFmpeg's, must not take the worker with it.
-The samples go to the file descriptor, 16-bit and interleaved. What they are goes to standard output as JSON.
+The samples go to the file descriptor, 16-bit and interleaved. What they are goes to standard output as JSON. It ends
+with its parent, whose process id is the first argument.
 """
 
 import json
 import os
 import resource
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import av.logging
 
-from app.transcription.decoding.parts import Unreadable
+from app.transcription.decoding.parts import NoRoom, Unreadable
 from app.transcription.decoding.recording import read
 
 MEMORY_BYTES = 3 * 512 * 1024**2
@@ -21,6 +24,7 @@ ADDRESS_BYTES = 8 * 1024**3
 """With the files that are mapped: the recording, and what was decoded of it."""
 FILE_BYTES = 3 * 1024**3
 CPU_SECONDS = 600
+_LOOK_SECONDS = 0.5
 
 
 def _limit() -> None:
@@ -36,8 +40,16 @@ def _limit() -> None:
             resource.setrlimit(kind, (most, most))
 
 
+def _end_with(parent: int) -> None:
+    """A worker that is killed, or stops while this runs, cannot end it. Another worker begins anew."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
 def main() -> None:
-    samples, path, content_type, name = sys.argv[1:]
+    parent, samples, path, content_type, name = sys.argv[1:]
+    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     _limit()
     av.logging.set_level(None)
     answer: dict[str, object]
@@ -51,6 +63,12 @@ def main() -> None:
         answer = {"reason": str(error)}
     except FileNotFoundError:
         answer = {"reason": "The recording cannot be decoded: its file is gone"}
+    except (NoRoom, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        answer = {
+            "reason": f"The recording cannot be decoded now: {why}. Check that temporary files have room",
+            "retryable": True,
+        }
     except MemoryError:
         answer = {"reason": "The recording takes too much memory to decode. Check what the recorder writes"}
     json.dump(answer, sys.stdout)

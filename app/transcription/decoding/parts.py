@@ -17,6 +17,10 @@ class TooLong(Unreadable):
     """More than is read, however much of it could be."""
 
 
+class NoRoom(Exception):
+    """What was decoded could not be stored. It says nothing of the file: there may be room another time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Bytes `start` to `end` of the file, read as if `header` stood before them."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.transcription.base import SAMPLE_RATE
-from app.transcription.decoding.parts import LONGEST_SECONDS, TooLong, check_length
+from app.transcription.decoding.parts import LONGEST_SECONDS, NoRoom, TooLong, check_length
 
 Block = npt.NDArray[np.float32]
 """Channels x samples, finite, between -1 and 1."""
@@ -125,16 +125,20 @@ class Track:
         if not channels:
             return
         samples = np.stack(channels, axis=1)
-        if len(channels) not in self.banks:
-            self.banks[len(channels)] = Bank(len(channels))
         end = self.position + len(samples)
         check_length(end / SAMPLE_RATE)
-        if end * sum(self.banks) > _MOST_CHANNEL_SECONDS * SAMPLE_RATE:
+        counts = {*self.banks, len(channels)}
+        if end * sum(counts) > _MOST_CHANNEL_SECONDS * SAMPLE_RATE:
             raise TooLong(
                 f"The recording has more than {_MOST_CHANNEL_SECONDS // 3600} hours of audio on all its channels "
                 "together, which is the most that is read"
             )
-        self.banks[len(channels)].write(self.position, np.rint(samples.clip(-1, 1) * 32767).astype(np.int16))
+        try:
+            if len(channels) not in self.banks:
+                self.banks[len(channels)] = Bank(len(channels))
+            self.banks[len(channels)].write(self.position, np.rint(samples.clip(-1, 1) * 32767).astype(np.int16))
+        except OSError as error:  # which would count as a damaged packet
+            raise NoRoom(error.strerror) from error
         self.position = end
 
 
