@@ -37,8 +37,8 @@ def parse(url: str) -> URL:
         return URL(f"{server.scheme}://{server.raw_authority}{target}", encoded=True)
     except UnusableUrl:
         raise
-    except ValueError as error:
-        raise UnusableUrl(f"its address is no http or https URL: {error}") from None
+    except ValueError:  # its own text may have the password of the URL
+        raise UnusableUrl("its address is no http or https URL") from None
 
 
 def _encoded(letter: re.Match[str]) -> str:

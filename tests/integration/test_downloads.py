@@ -179,11 +179,15 @@ def test_what_is_made_of_an_address(given: str, asked: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["", "a.example", "ftp://a.example/", "http:///x", "http://u:[@a/", "http://a:0/", "http://a.example/\ud800"],
+    [
+        *("", "a.example", "ftp://a.example/", "http:///x", "http://u:[@a/", "http://a:0/", "http://a.example/\ud800"),
+        "http://user:secret@a\u2100.example/",
+    ],
 )
 def test_an_address_that_nobody_can_request(given: str) -> None:
-    with pytest.raises(UnusableUrl):
+    with pytest.raises(UnusableUrl) as refused:
         parse(given)
+    assert "secret" not in str(refused.value)
 
 
 # Answers
