@@ -60,7 +60,7 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
 
     Raises `NoSuchCall`, `NotYourCall`, `NotYourNumber`, `ValidationFailed`.
     """
-    report = _without_foreign_id(report)
+    report = _without_foreign_id(report, user_id)
     call = await _get_call(session, user_id, report, settings)
     before = await _view_of(session, call)
     elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
@@ -81,7 +81,8 @@ async def take(session: AsyncSession, user_id: str | None, report: Report, setti
         await _maybe_fetch(session, call, elsewhere=elsewhere)
     elif end is not None:
         if call.status == CallStatus.IN_PROGRESS and end is not CallStatus.COMPLETED:
-            contradictions.append(f"Reported as {end}, although both were talking. It ended as completed")
+            if end is not CallStatus.ENDED:
+                contradictions.append(f"Reported as {end}, although both were talking. It ended as completed")
             end = CallStatus.COMPLETED
         await calls.apply_events(
             session, call.id, [_event(call, report, end)], max_call_seconds=settings.max_call_seconds, by_report=True
@@ -98,10 +99,12 @@ async def _view_of(session: AsyncSession, call: Call) -> CallView:
     return view
 
 
-def _without_foreign_id(report: Report) -> Report:
-    """The name `customer_crm_id` invites a CRM's own id of the customer. The DID then says whose call it is."""
+def _without_foreign_id(report: Report, user_id: str | None) -> Report:
+    """The name `customer_crm_id` invites a CRM's own id of the customer. Then whoever reports, or the DID, says whose
+    call it is."""
     is_foreign = report.call_id is not None and not calls.is_call_id(report.call_id)
-    if not is_foreign or report.did is None or report.customer_number is None:
+    has_owner = user_id is not None or report.did is not None
+    if not is_foreign or not has_owner or report.customer_number is None:
         return report
     note = "Left out of a report: customer_crm_id: is no call_id of this server"
     return replace(report, call_id=None, notes=(*report.notes, note))

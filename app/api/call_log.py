@@ -178,10 +178,10 @@ def _read_report(fields: dict[str, Any], rules: NumberRules) -> Report:
 
 def _fault(fault: Any) -> str:
     """What was wrong, and with which text. Numbers and links are not quoted: logs and screens must not show them."""
-    told = explain([fault])
+    text = explain([fault])
     if str(fault["loc"][0]) in _NOT_QUOTED:
-        return told
-    return f"{told}. It was “{str(fault['input'])[:60].encode('utf-8', 'replace').decode()}”".replace("\0", " ")
+        return text
+    return f"{text}. It was “{str(fault['input'])[:60].encode('utf-8', 'replace').decode()}”".replace("\0", " ")
 
 
 _REQUIRED = {"customer_number", "status"}

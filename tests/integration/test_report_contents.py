@@ -95,6 +95,12 @@ async def test_a_customer_who_hides_their_number_is_known_by_the_call(
     assert "customer_number" in error_of(await client.post(LOG, json=without, headers=PROVIDER), 422)
 
 
+async def test_a_crms_own_id_loses_no_report_of_whoever_is_known(client: httpx.AsyncClient, headers: Any) -> None:
+    body = {"customer_number": "9876500002", "status": "Answered", "customer_crm_id": "CRM-4711"}
+    data_of(await client.post(LOG, json=body, headers=headers), "Call log stored")
+    error_of(await client.post(LOG, json=body, headers=PROVIDER), 404)
+
+
 async def test_a_byte_order_mark_is_no_error(client: httpx.AsyncClient, headers: Any, did: Did) -> None:
     mark = b"\xef\xbb\xbf"
     body = mark + b'{"customer_number": "9876543210", "status": "Answered", "did": "%s"}' % did.number.encode()
