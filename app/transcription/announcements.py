@@ -21,17 +21,18 @@ _STATE = (
 )
 _NOT_MINE = r"(?<!\bmy )(?<!\bhis )(?<!\bher )(?<!\byour )(?<!\bour )(?<!\btheir )"
 
-# What only a machine says, in one sentence of lower case.
+# What only a machine says, in one sentence of lower case. Nothing is looked for further than 150 characters on, because
+# what a recognizer makes of an hour may be one sentence.
 _CORES = (
     # "The person you are calling is busy", "the subscriber that you have dialled", and with the first word misheard.
     rf"\b{_THING} (?:that |who |whom )?you(?:'re|'ve| are| have| were|r)? (?:\w+ ){{0,3}}?{_DIALLED}\b(?! (?:from|about|for|regarding|with|me|at)\b)",
-    rf"^(?:the |a )?\w+ (?:that )?you(?:'re| are|'ve| have) (?:\w+ ){{0,2}}?{_DIALLED}\b.*\b{_STATE}\b",
+    rf"^(?:the |a )?\w+ (?:that )?you(?:'re| are|'ve| have) (?:\w+ ){{0,2}}?{_DIALLED}\b.{{0,150}}\b{_STATE}\b",
     # "This number is switched off", "the mobile number is currently out of coverage area".
-    rf"\b(?:the|this|that|dial+ed|called) (?:\w+ )?{_NOT_MINE}{_THING}(?: \w+)? (?:is|are|has|was|seems|may|does|do)\b.*\b{_STATE}\b",
+    rf"\b(?:the|this|that|dial+ed|called) (?:\w+ )?{_NOT_MINE}{_THING}(?: \w+)? (?:is|are|has|was|seems|may|does|do)\b.{{0,150}}\b{_STATE}\b",
     # The same with its verb misheard.
     r"^(?:the )?(?:mobile |phone )?(?:numbers?|subscriber|person|customer) (?:that )?you(?:'ve|'re| have| are)\b"
     r"(?! (?:is|was|got|there|given|has|on file)\b)",
-    rf"^(?:the )?(?:mobile )?(?:number|subscriber)\b(?: \w+){{0,3}} (?:is|has|been|in|at)\b.*\b{_STATE}\b",
+    rf"^(?:the )?(?:mobile )?(?:number|subscriber)\b(?: \w+){{0,3}} (?:is|has|been|in|at)\b.{{0,150}}\b{_STATE}\b",
     r"\byou have (?:dial+ed|called) (?:a|an|the) (?:\w+ )?(?:in ?correct|in ?valid|non.?existent)\b",
     r"\b(?:number|code) (?:that )?(?:was )?(?:dial+ed|called) (?:is|does)\b|\bdial+ed number\b",
     r"\bplease (?:check|verify) the number\b|\bcheck the number (?:that )?you\b",
@@ -39,9 +40,9 @@ _CORES = (
     r"(?:executives?|agents?|operators?|representatives?|advisors?|associates?|lines?|circuits?|routes?)"
     r"(?: in this route| to this (?:route|country))? (?:are|is) (?:\w+ ){0,2}(?:busy|engaged|occupied|assisting|speaking|attending)",
     r"\byour call is (?:very )?(?:important|valuable)|\byour call (?:is|has been|will be) (?:\w+ )?(?:queue|plac|forward|divert|transfer|answer)",
-    r"\bpress (?:\d|zero|one|two|three|four|five|nine|star|hash|pound)\b.*\b(?:for|to)\b|\bfor (?:\w+ ){1,3}press (?:\d|one|two|three)\b",
+    r"\bpress (?:\d|zero|one|two|three|four|five|nine|star|hash|pound)\b.{0,150}\b(?:for|to)\b|\bfor (?:\w+ ){1,3}press (?:\d|one|two|three)\b",
     r"\bthis call (?:is|may|will|might)(?: \w+){0,2} record",
-    r"\b(?:incoming|outgoing) (?:calls?|facility|services?)\b.*\b(?:barred|not available|suspended|restricted|blocked)\b",
+    r"\b(?:incoming|outgoing) (?:calls?|facility|services?)\b.{0,150}\b(?:barred|not available|suspended|restricted|blocked)\b",
     r"\bcalls? (?:cannot|can ?not|can't|could not) be (?:completed|connected)\b",
     r"\byou(?: have|'ve) reached (?:a|an) (?:\w+ )?(?:number|line)\b|\b(?:has|have) (?:put|placed) your call on hold\b",
     # Romanised Hindi.
@@ -72,7 +73,7 @@ _HUMAN_TOO = r"\b(?:he|she|his|her|him|main|mai|hum)\b"
 _FOLLOWS = (
     r"^(?:so |and |or )?(?:please|kindly|sorry|we (?:are|regret|apologi)|thank|to |you (?:may|can)|try|call|dial|hang|the |this |"
     r"kripya|kripaya|krupaya|kripiya|dhanyavad|dhanyawad|कृपया|क्रिपया|धन्यवाद)|"
-    r"\b(?:try|call|dial|stay|hold|wait|remain)\w*\b.*\b(?:again|later|after|line|some ?time|moment)\b|"
+    r"\b(?:try|call|dial|stay|hold|wait|remain)\w*\b.{0,150}\b(?:again|later|after|line|some ?time|moment)\b|"
     r"(?:समय|देर)(?: के)? (?:बाद|पश्चात)|(?:थोड़ी|थोडी|कुछ) देर|प्रयास कर|प्रतीक्षा कर|\b(?:thodi|kuch|kuchh) (?:der|samay)\b|"
     r"\b(?:prayas|koshish|pratiksha) kar"
 )
