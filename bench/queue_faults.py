@@ -1,4 +1,4 @@
-"""What may befall arq and its queue while everything else is in order, and how soon calls are dialled meanwhile.
+"""Faults of arq and its queue while everything else is in order, and how soon calls are dialled meanwhile.
 
     deaf       Valkey refuses what arq's loop over its queue begins with, and takes everything else
     poisoned   what is no job is written into the queue all the time, and other things under arq's own keys
@@ -39,8 +39,8 @@ _DIALLED = text(
 class QueueFaults:
     """Breaks arq in four ways, and keeps what that did to calls."""
 
-    def __init__(self, house: Installation, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
-        self._house = house
+    def __init__(self, installation: Installation, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
+        self._installation = installation
         self._db = db
         self._kill_worker = kill_worker
         self.figures: list[str] = []
@@ -100,13 +100,13 @@ class QueueFaults:
 
     async def _gone(self) -> None:
         async with self._measured("Valkey gone"):
-            await asyncio.to_thread(self._house.valkey.kill)
+            await asyncio.to_thread(self._installation.valkey.kill)
             await asyncio.sleep(_LASTS_SECONDS)
-        await asyncio.to_thread(self._house.start_valkey)
+        await asyncio.to_thread(self._installation.start_valkey)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Redis]:
-        redis: Redis = Redis.from_url(self._house.redis_url)
+        redis: Redis = Redis.from_url(self._installation.redis_url)
         try:
             yield redis
         finally:

@@ -34,7 +34,7 @@ NEVER = 3600.0
 ROOT = Path(__file__).parents[2]
 
 
-# What arq and its queue may suffer
+# Faults of arq and its queue
 
 
 async def nothing(own: Own) -> dict[str, object]:

@@ -39,7 +39,8 @@ def parts_of(data: memoryview, start: int) -> tuple[list[Part], list[str]]:
             notes.append(note)
         at = None if following is None else until
     if len(parts) > 1:
-        notes.append(f"The recording is {len(parts)} WAV files one after the other; all were read")
+        rest = "all were read" if at is None else "what follows them was not read"
+        notes.append(f"The recording is {len(parts)} WAV files one after the other; {rest}")
     return parts, notes
 
 
