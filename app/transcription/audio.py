@@ -63,7 +63,8 @@ def _audio(answer: bytes, samples: IO[bytes]) -> Audio:
             "telephony provider's file is whole"
         ) from None
     if "reason" in result:
-        raise TranscriptionError(result["reason"], retryable=result.get("retryable", False))
+        notes = tuple(result.get("notes", ()))
+        raise TranscriptionError(result["reason"], retryable=result.get("retryable", False), notes=notes)
     shape = (result["length"], len(result["roles"]))
     mapped = np.memmap(samples, np.dtype("<i2"), "r", shape=shape)  # stays when the file is closed
     channels = tuple(mapped[:, column] for column in range(shape[1]))

@@ -60,7 +60,7 @@ def main() -> None:
                 file.write(block.astype("<i2").tobytes())
         answer = {"roles": choice.roles, "notes": choice.notes, "level": choice.level, "length": choice.length}
     except Unreadable as error:
-        answer = {"reason": str(error)}
+        answer = {"reason": str(error), "notes": [error.note] if error.note else []}
     except FileNotFoundError:
         answer = {"reason": "The recording cannot be decoded: its file is gone"}
     except (NoRoom, OSError) as error:

@@ -108,8 +108,8 @@ def refuse_text(head: bytes) -> None:
     if start and printable == len(start) and _is_utf8(start):
         kind = "an XML document" if start.startswith(b"<") else "a JSON document" if start[:1] in b"{[" else "text"
         raise Unreadable(
-            f"The recording's link led to {kind}, not to audio. It begins: “{_quoted(start)}”. Check the link that the "
-            "telephony system reports"
+            f"The recording's link led to {kind}, not to audio. Check the link that the telephony system reports",
+            note=f"The recording's link led to {kind}. It begins: “{_quoted(start)}”",
         )
 
 

@@ -12,6 +12,11 @@ MOST_CHANNELS = 8
 class Unreadable(Exception):
     """No audio comes out of the file. The text tells a person why, and what to do."""
 
+    def __init__(self, reason: str, *, note: str | None = None) -> None:
+        """`note`: for the call's history alone. Whoever polls must not read what an address answers."""
+        super().__init__(reason)
+        self.note = note
+
 
 class TooLong(Unreadable):
     """More than is read, however much of it could be."""
