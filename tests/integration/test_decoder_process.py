@@ -36,6 +36,7 @@ async def test_a_decoder_that_does_not_end_is_ended(tmp_path: Path) -> None:
         await load(tmp_path / "missing")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_no_damage_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(wav())
     with Path("/dev/full").open("wb") as full:
