@@ -138,18 +138,21 @@ def _read(written: str, home_country: str) -> PhoneNumber:
         return with_both_prefixes
     if text.startswith("+"):
         return _abroad(text[1:]).number
+    # Where numbers have any length, as in Germany, a mobile with the home country's code is no other number at home.
+    with_code = _abroad(text)
+    if with_code.is_mobile and text.startswith(str(phonenumbers.country_code_for_region(home_country))):
+        return with_code.number
     # At home first: 9876543210 is a telephone in India before it is +98 76543210.
     home = _parse(text, home_country)
     if home.is_assigned:
         return home.number
-    abroad = _abroad(text)
-    if abroad.is_assigned:
-        return abroad.number
+    if with_code.is_assigned:
+        return with_code.number
     # No numbering plan has assigned it, as far as the library knows: new ranges are dialled before it does. So it is
     # taken for what its length is ordinary for.
     if home.is_ordinary:
         return home.number
-    return home.number if text[0] == "0" and text[1] != "0" else abroad.number
+    return home.number if text[0] == "0" and text[1] != "0" else with_code.number
 
 
 def _plain(written: str) -> str:
@@ -176,6 +179,10 @@ class _Reading:
     @property
     def is_assigned(self) -> bool:
         return self.parsed is not None and phonenumbers.is_valid_number(self.parsed)
+
+    @property
+    def is_mobile(self) -> bool:
+        return self.parsed is not None and phonenumbers.number_type(self.parsed) == PhoneNumberType.MOBILE
 
     @property
     def is_ordinary(self) -> bool:

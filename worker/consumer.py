@@ -57,6 +57,8 @@ class Consumer:
                 await worker.remove_misshapen_keys()
             except (RedisError, OSError, TimeoutError) as error:
                 log.warning("valkey_unavailable", error=repr(error))
+            finally:
+                await worker.cancel_jobs()
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def aclose(self) -> None:
@@ -112,6 +114,14 @@ class _QueueWorker(ArqWorker):
             if was_there:
                 name = job_id.decode(errors="backslashreplace")
                 self.tasks[name] = self.loop.create_task(self._run_or_skip(job_id, name))
+
+    async def cancel_jobs(self) -> None:
+        """Ends the jobs that still wait for a slot or for Valkey, so that none uses the pool after it was closed. The
+        sweep brings their tasks."""
+        jobs = list(self.tasks.values())
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
 
     async def _run_or_skip(self, job_id: bytes, name: str) -> None:
         try:

@@ -1,6 +1,8 @@
 """A house to run a worker's tasks in."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +105,11 @@ async def own(own_settings: Settings, context: Context) -> AsyncIterator[Own]:
     await redis.flushdb()
     await hints.aclose()
     await db.dispose()
+    # A worker that stops waits for its servers no longer than some seconds, and then its process ends. Here the process
+    # lives on, and a connection that was just being opened is the garbage collector's to close.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -47,6 +47,13 @@ def test_reads_what_people_write(written: str, digits: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "written", ["4915123456789", "15123456789", "015123456789", "+4915123456789", "004915123456789"]
+)
+def test_a_country_whose_numbers_have_any_length(written: str) -> None:
+    assert NumberRules("DE").read(written) == PhoneNumber("4915123456789")
+
+
+@pytest.mark.parametrize(
     "written",
     [
         "",
