@@ -2,7 +2,7 @@
 
 Two channels are agent and customer, in this order, unless both hold the same signal: then nobody can say who speaks.
 Of more channels those count that carry speech of their own. What one person's channel holds of the other is left out.
-Works through the samples in blocks: hours of audio take no memory. Pure numpy.
+Works through the samples in blocks, so that hours of audio fit. Pure numpy.
 """
 
 from collections.abc import Iterator

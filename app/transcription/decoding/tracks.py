@@ -1,4 +1,4 @@
-"""Decoded samples on a common time axis, in files without a name: hours of audio take no memory."""
+"""Decoded samples on a common time axis, in files without a name, so that hours of audio fit."""
 
 import tempfile
 from collections.abc import Iterator
