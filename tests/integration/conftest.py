@@ -1,8 +1,6 @@
 """A house to run a worker's tasks in."""
 
 import asyncio
-import gc
-import warnings
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints, arq_pool
 from app.transcription.outcome import RulesSummarizer
-from tests.conftest import AGENT, bearer, new_user
+from tests.conftest import AGENT, bearer, collect_what_a_stop_left_open, new_user
 from tests.integration.command import Ringback
 from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
@@ -107,9 +105,8 @@ async def own(own_settings: Settings, context: Context) -> AsyncIterator[Own]:
     await db.dispose()
     # A worker that stops waits for its servers no longer than some seconds, and then its process ends. Here the process
     # lives on, and a connection that was just being opened is the garbage collector's to close.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    await asyncio.sleep(0.1)
+    collect_what_a_stop_left_open()
 
 
 @pytest.fixture
