@@ -3,11 +3,9 @@
 Tests share the database and keep apart by their own users; what needs a whole installation starts one (`acceptance/`).
 """
 
-import gc
 import logging
 import os
 import secrets
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,17 +45,6 @@ def pytest_configure() -> None:
         if name.startswith("RINGBACK_"):
             del os.environ[name]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-
-
-def pytest_sessionfinish() -> None:
-    collect_what_a_stop_left_open()
-
-
-def collect_what_a_stop_left_open() -> None:
-    """Connections that a worker did not wait for when it was stopped. In production its process ends with them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="session")

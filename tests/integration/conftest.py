@@ -1,6 +1,7 @@
 """A house to run a worker's tasks in."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from alembic import command
+from redis.asyncio import Connection
 from sqlalchemy import delete, text
 from sqlalchemy.engine import make_url
 
@@ -23,12 +25,14 @@ from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints, arq_pool
 from app.transcription.outcome import RulesSummarizer
-from tests.conftest import AGENT, bearer, collect_what_a_stop_left_open, new_user
+from tests.conftest import AGENT, bearer, new_user
 from tests.integration.command import Ringback
 from tests.integration.current import add_did
 from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
 from tests.integration.whole_worker import Own
 from worker.context import Context, receivers, recording_hosts
+
+WORKERS_DATABASE = 7
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ async def own_settings(migrated: Settings) -> Settings:
     return migrated.model_copy(
         update={
             "database_url": database_url,
-            "redis_url": migrated.redis_url.removesuffix("/0") + "/7",
+            "redis_url": migrated.redis_url.removesuffix("/0") + f"/{WORKERS_DATABASE}",
             "sweep_seconds": 0.2,
         }
     )
@@ -103,10 +107,15 @@ async def own(own_settings: Settings, context: Context) -> AsyncIterator[Own]:
     await redis.flushdb()
     await hints.aclose()
     await db.dispose()
-    # A worker that stops waits for its servers no longer than some seconds, and then its process ends. Here the process
-    # lives on, and a connection that was just being opened is the garbage collector's to close.
-    await asyncio.sleep(0.1)
-    collect_what_a_stop_left_open()
+    await close_what_a_stop_left_open()
+
+
+async def close_what_a_stop_left_open() -> None:
+    """A worker that stops waits for Valkey some seconds at most, and then its process ends. Here the process lives on,
+    so the connections to the workers' own database that it did not wait for are closed one by one."""
+    for connection in [found for found in gc.get_objects() if isinstance(found, Connection)]:
+        if connection.is_connected and connection.db == WORKERS_DATABASE:
+            await connection.disconnect()
 
 
 @pytest.fixture
