@@ -1,5 +1,6 @@
 """The adapter alone: what reaches the wire, what holds when nobody of ours lives, and what its check finds missing."""
 
+import asyncio
 import secrets
 from dataclasses import replace
 
