@@ -221,7 +221,7 @@ async def revoke_api_key(session: AsyncSession, name: str) -> bool:
     return await session.scalar(delete(ApiKey).where(ApiKey.id == name).returning(ApiKey.id)) is not None
 
 
-async def user_of_api_key(db: Database, key: str) -> str:
+async def get_api_key_user(db: Database, key: str) -> str:
     """Whose key this is. Raises `MissingAuth`, `InactiveUser`."""
     query = (
         select(User.id, User.is_active).join(ApiKey, ApiKey.user_id == User.id).where(ApiKey.sha256 == _key_hash(key))

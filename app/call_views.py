@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import call_state, tasks
 from app.db import Database
 from app.errors import NoSuchCall, NotYourCall
-from app.models import Call, CallEventRow, CallType, Recording, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, CallEventRow, CallType, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus
 from app.telephony.base import CallStatus
 
 
@@ -46,7 +46,7 @@ class CallView:
     transcript_created_at: datetime
     transcript_updated_at: datetime
     has_recording: bool
-    recording_owed: bool
+    fetch_pending: bool
     """Its recording is still to be fetched."""
     ended_by_report: bool
     """Its end is known by a report, and its moment is when that came: only reports say how long it was."""
@@ -60,7 +60,7 @@ class CallView:
     @property
     def recording_pending(self) -> bool:
         """Whether it is too early to say that there is no recording."""
-        return not self.has_recording and (self.ended_at is None or self.recording_owed)
+        return not self.has_recording and (self.ended_at is None or self.fetch_pending)
 
     @property
     def seconds(self) -> int | None:
@@ -90,7 +90,7 @@ class CallView:
         return max(filter(None, (self.transcript_updated_at, self.ended_at, self.answered_at, self.dialed_at)))
 
 
-BY_REPORT = "reported:"
+REPORT_KEY_PREFIX = "reported:"
 """How the keys of events begin that a report has told."""
 
 _VIEW = (
@@ -111,25 +111,25 @@ _VIEW = (
         Call.reported_seconds,
         Call.reported_talk_seconds,
         Call.recording_url,
-        Transcript.id.label("transcript_id"),
-        Transcript.status.label("transcript_status"),
-        Transcript.failure.label("transcript_failure"),
-        Transcript.round.label("transcript_round"),
-        Transcript.summary,
-        Transcript.outcome,
-        Transcript.history,
-        Transcript.created_at.label("transcript_created_at"),
-        Transcript.updated_at.label("transcript_updated_at"),
-        Recording.call_id.is_not(None).label("has_recording"),
-        tasks.is_owed(TaskKind.FETCH_RECORDING).label("recording_owed"),
+        TranscriptRow.id.label("transcript_id"),
+        TranscriptRow.status.label("transcript_status"),
+        TranscriptRow.failure.label("transcript_failure"),
+        TranscriptRow.round.label("transcript_round"),
+        TranscriptRow.summary,
+        TranscriptRow.outcome,
+        TranscriptRow.history,
+        TranscriptRow.created_at.label("transcript_created_at"),
+        TranscriptRow.updated_at.label("transcript_updated_at"),
+        RecordingRow.call_id.is_not(None).label("has_recording"),
+        tasks.is_pending(TaskKind.FETCH_RECORDING).label("fetch_pending"),
         or_(
             Call.only_reported,
-            exists().where(CallEventRow.call_id == Call.id, CallEventRow.key.startswith(BY_REPORT)),
+            exists().where(CallEventRow.call_id == Call.id, CallEventRow.key.startswith(REPORT_KEY_PREFIX)),
         ).label("ended_by_report"),
     )
     .select_from(Call)
-    .join(Transcript, Transcript.call_id == Call.id)
-    .outerjoin(Recording, Recording.call_id == Call.id)
+    .join(TranscriptRow, TranscriptRow.call_id == Call.id)
+    .outerjoin(RecordingRow, RecordingRow.call_id == Call.id)
 )
 
 
@@ -187,7 +187,7 @@ async def recent(
     conditions = _conditions(user_id, filters)
     counting = select(func.count()).select_from(Call).where(*conditions)
     if filters.transcript_status is not None:
-        counting = counting.join(Transcript, Transcript.call_id == Call.id)
+        counting = counting.join(TranscriptRow, TranscriptRow.call_id == Call.id)
     async with db.statement() as connection:
         total = (await connection.execute(counting)).scalar_one()
         rows = await connection.execute(page(user_id, filters, limit=limit, offset=offset))
@@ -199,7 +199,7 @@ def page(user_id: str, filters: Filters, *, limit: int, offset: int) -> Select[*
     newest = (Call.created_at.desc(), Call.id.desc())
     on_it = select(Call.id).where(*_conditions(user_id, filters)).order_by(*newest).limit(limit).offset(offset)
     if filters.transcript_status is not None:
-        on_it = on_it.join(Transcript, Transcript.call_id == Call.id)
+        on_it = on_it.join(TranscriptRow, TranscriptRow.call_id == Call.id)
     chosen = on_it.subquery()
     return _VIEW.join(chosen, chosen.c.id == Call.id).order_by(*newest)
 
@@ -211,7 +211,7 @@ def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
     if filters.call_type is not None:
         narrowing.append(Call.call_type == filters.call_type)
     if filters.transcript_status is not None:
-        narrowing += [Transcript.user_id == user_id, Transcript.status == filters.transcript_status]
+        narrowing += [TranscriptRow.user_id == user_id, TranscriptRow.status == filters.transcript_status]
     for column, number in (
         (Call.customer_number, filters.customer_number),
         (Call.agent_number, filters.agent_number),

@@ -38,43 +38,43 @@ STORED = "stored"
 """Stands in a body for the link to the recording, which is made when it is sent; always the same for one message."""
 
 
-async def tell_end(session: AsyncSession, call_id: str) -> None:
+async def notify_end(session: AsyncSession, call_id: str) -> None:
     """Tell how the call ended. Of an inbound call this waits for its recording: `tell_recording`."""
-    call = await _told_of(session, call_id)
+    call = await _find_notified_call(session, call_id)
     if call is None or (call.call_type == CallType.INBOUND and call.recording_pending):
         return
     event = vendor.EVENT[call.status]
-    await _tell(session, call, event)
+    await _add_delivery(session, call, event)
     if event in ("call.answered", "call.not_answered") and await _is_compatible(session, call.user_id):
-        await _tell(session, call, "call.completed")
-    await _tell_disabled(session, call)
+        await _add_delivery(session, call, "call.completed")
+    await _notify_disabled(session, call)
 
 
-async def tell_recording(session: AsyncSession, call_id: str) -> None:
+async def notify_recording(session: AsyncSession, call_id: str) -> None:
     """The call's recording is stored, or there will be none."""
-    call = await _told_of(session, call_id)
+    call = await _find_notified_call(session, call_id)
     if call is None:
         return
     if call.call_type == CallType.INBOUND:
-        await tell_end(session, call_id)
+        await notify_end(session, call_id)
     else:
-        await _tell_disabled(session, call)
+        await _notify_disabled(session, call)
 
 
-async def _tell_disabled(session: AsyncSession, call: CallView) -> None:
+async def _notify_disabled(session: AsyncSession, call: CallView) -> None:
     """That there will be no transcript, if none was asked for. Nothing follows it, so it waits for the recording."""
     if call.transcript_status == TranscriptStatus.DISABLED and not call.recording_pending:
-        await _tell(session, call, "transcript.disabled")
+        await _add_delivery(session, call, "transcript.disabled")
 
 
-async def tell_transcript(session: AsyncSession, call_id: str) -> None:
+async def notify_transcript(session: AsyncSession, call_id: str) -> None:
     """The transcript has come to an end."""
-    call = await _told_of(session, call_id)
+    call = await _find_notified_call(session, call_id)
     if call is not None:
-        await _tell(session, call, f"transcript.{call.transcript_status}")
+        await _add_delivery(session, call, f"transcript.{call.transcript_status}")
 
 
-async def _told_of(session: AsyncSession, call_id: str) -> CallView | None:
+async def _find_notified_call(session: AsyncSession, call_id: str) -> CallView | None:
     """The call, if its client wants to be told."""
     await session.flush()
     if await session.scalar(select(Call.callback_url).where(Call.id == call_id)) is None:
@@ -86,7 +86,7 @@ async def _is_compatible(session: AsyncSession, user_id: str) -> bool:
     return bool(await session.scalar(select(User.compat_callbacks).where(User.id == user_id)))
 
 
-async def _tell(session: AsyncSession, call: CallView, event: str) -> None:
+async def _add_delivery(session: AsyncSession, call: CallView, event: str) -> None:
     adding = (
         insert(Delivery)
         .values(
@@ -235,7 +235,7 @@ async def _end(
     )
 
 
-async def find_deliveries(
+async def list_deliveries(
     session: AsyncSession,
     *,
     limit: int | None = None,
@@ -270,7 +270,7 @@ async def replay(session: AsyncSession, delivery: Delivery) -> None:
             status=DeliveryStatus.PENDING, attempts=0, began_at=func.now(), next_attempt_at=func.now(), ended_at=None
         )
     )
-    await tasks.hasten_call(session, TaskKind.DELIVER, delivery.call_id)
+    await tasks.make_due(session, TaskKind.DELIVER, delivery.call_id)
 
 
 # Secrets

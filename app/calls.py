@@ -156,7 +156,7 @@ class LiveCall:
     """The database's clock, by which the others were set."""
 
 
-async def get_live(session: AsyncSession, call_id: str) -> LiveCall | None:
+async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
     """The call, if it was dialled and has not ended."""
     being_hung_up = exists().where(CallEventRow.call_id == Call.id, CallEventRow.key == _HANGING_UP)
     row = (
@@ -193,20 +193,20 @@ async def get_ref(session: AsyncSession, call_id: str) -> CallRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class HangupState:
     """What a provider may still hold of a call."""
 
     ref: CallRef
     ended: bool
-    recording_owed: bool
+    fetch_pending: bool
     """Its recording is still to be fetched."""
     unanswered_seconds: float | None
     """Since a leg was dialled of which nobody noted that the provider took it; None if all were."""
 
 
-async def get_remains(session: AsyncSession, call_id: str) -> Remains:
+async def get_hangup_state(session: AsyncSession, call_id: str) -> HangupState:
     """What there is to clear up at the provider."""
-    owed = tasks.is_owed(TaskKind.FETCH_RECORDING)
+    owed = tasks.is_pending(TaskKind.FETCH_RECORDING)
     unanswered = func.coalesce(Call.customer_dialed_at, case((Call.provider_reference.is_(None), Call.dialed_at)))
     ago = func.extract("epoch", func.now() - unanswered)
     row = (
@@ -216,12 +216,12 @@ async def get_remains(session: AsyncSession, call_id: str) -> Remains:
             )
         )
     ).one()
-    return Remains(
+    return HangupState(
         CallRef(call_id, row.provider_reference), row.ended_at is not None, row.owed, row.ago and float(row.ago)
     )
 
 
-async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
+async def find_talk(session: AsyncSession, call_id: str) -> Talk | None:
     """When the two talked, if it is known to the moment: a talk that was noticed late began before."""
     events = select(CallEventRow.happened_at).filter_by(call_id=call_id)
     dialed = await session.scalar(events.filter_by(key=CUSTOMER_DIALED))
@@ -233,12 +233,12 @@ async def get_talk(session: AsyncSession, call_id: str) -> Talk | None:
     return Talk((answered - dialed).total_seconds(), (ended - answered).total_seconds())
 
 
-async def get_recording_url(session: AsyncSession, call_id: str) -> str | None:
+async def find_recording_url(session: AsyncSession, call_id: str) -> str | None:
     """Where a report says that the call's recording is."""
     return await session.scalar(select(Call.recording_url).where(Call.id == call_id))
 
 
-async def get_language(session: AsyncSession, call_id: str) -> str | None:
+async def find_language(session: AsyncSession, call_id: str) -> str | None:
     """The language its client said it would be in."""
     return await session.scalar(select(Call.language).where(Call.id == call_id))
 
@@ -324,7 +324,7 @@ async def add_note(session: AsyncSession, call_id: str, text: str) -> None:
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
     if call.status == CallStatus.TIMED_OUT and _has_conversation(call, event):  # corrected: so may its transcript be
-        await transcripts.ask_again(session, call.id)
+        await transcripts.reopen(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
     if event.status == CallStatus.IN_PROGRESS:
@@ -371,7 +371,7 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
         await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording or call.recording_url is not None:
         await recordings.expect(session, call.id)
-    await callbacks.tell_end(session, call.id)
+    await callbacks.notify_end(session, call.id)
     if not _has_conversation(call, event):
         await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])
 

@@ -22,7 +22,7 @@ _DIALING = "dialing"
 
 
 @dataclass(frozen=True, slots=True)
-class DialRight:
+class DialAttempt:
     """The one right to dial this call. Whoever holds it may let one request leave."""
 
     order: CallOrder
@@ -30,9 +30,9 @@ class DialRight:
     ordered_seconds_ago: float
 
 
-async def claim_for_dialing(
+async def claim_dial(
     session: AsyncSession, call_id: str, settings: Settings, *, track_after: float
-) -> DialRight | None:
+) -> DialAttempt | None:
     """Spend the call's only right to dial. To be committed *before* the request leaves.
 
     None: somebody dialled, or canceled, before; never dial then. From the same commit on a `track` task watches the
@@ -61,10 +61,10 @@ async def claim_for_dialing(
     session.add(CallEventRow(call_id=call_id, key=_DIALING, status=CallStatus.DIALING, happened_at=datetime.now(UTC)))
     await tasks.add(session, TaskKind.TRACK, call_id, delay=track_after)
     order = _order(call_id, row.customer_number, row.agent_number, row.did, settings)
-    return DialRight(order, token, float(row.age))
+    return DialAttempt(order, token, float(row.age))
 
 
-async def save_reference(session: AsyncSession, right: DialRight, accepted: Accepted) -> bool:
+async def save_reference(session: AsyncSession, right: DialAttempt, accepted: Accepted) -> bool:
     """Remember the provider's name for the call. Only the holder of the right can. False: the call was ended
     meanwhile, and the provider is not to go on with it."""
     saving = (
@@ -77,7 +77,7 @@ async def save_reference(session: AsyncSession, right: DialRight, accepted: Acce
     return row is not None and row.ended_at is None
 
 
-async def give_back(session: AsyncSession, right: DialRight, reason: str, *, again_after: float) -> bool:
+async def return_to_queue(session: AsyncSession, right: DialAttempt, reason: str, *, again_after: float) -> bool:
     """Surely nothing was dialled: the call waits in the queue again. False if the right is no longer ours to give."""
     call_id = right.order.call_id
     returning = (
@@ -99,7 +99,7 @@ async def give_back(session: AsyncSession, right: DialRight, reason: str, *, aga
     return True
 
 
-async def claim_for_connecting(session: AsyncSession, call_id: str, settings: Settings) -> CallOrder | None:
+async def claim_connect(session: AsyncSession, call_id: str, settings: Settings) -> CallOrder | None:
     """Spend the only right to dial the customer, whose agent waits. As above: commit, then dial; None: never dial."""
     spending = (
         update(Call)

@@ -64,7 +64,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ChannelAllocation:
     """So many channels for the number named by one of these."""
 
     channels: int
@@ -117,7 +117,9 @@ async def get_channels(session: AsyncSession, user_id: str, *, number: PhoneNumb
     return Channels(pool or 0, sum(active.values()), rows)
 
 
-async def allocate(session: AsyncSession, user_id: str, shares: Sequence[Share], *, replace: bool) -> Channels:
+async def allocate(
+    session: AsyncSession, user_id: str, shares: Sequence[ChannelAllocation], *, replace: bool
+) -> Channels:
     """Divide the pool: give each number its share, and, to `replace`, all others nothing.
 
     Raises `ValidationFailed` for what cannot be, `NoSuchNumber` for a number that is not the user's.

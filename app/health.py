@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from app import tasks
 from app.db import Database
-from app.models import Listener, Queue, Worker
+from app.models import ListenerRow, Queue, Worker
 from app.tasks import Backlog
 
 WORKER_SILENT_SECONDS = 6
@@ -36,8 +36,8 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
         select(Worker.queue).where(Worker.seen_at > func.now() - timedelta(seconds=WORKER_SILENT_SECONDS)).distinct()
     )
     # Only a provider with a stream has a listener. One that left no word of late has no worker, which is said anyway.
-    listening = select(Listener.problem).where(
-        Listener.provider == provider, Listener.lease_until > func.now(), Listener.connected_since.is_(None)
+    listening = select(ListenerRow.problem).where(
+        ListenerRow.provider == provider, ListenerRow.lease_until > func.now(), ListenerRow.connected_since.is_(None)
     )
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS), db.statement() as connection:

@@ -249,7 +249,7 @@ class CallEventRow(Base):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Recording(Base):
+class RecordingRow(Base):
     __tablename__ = "recordings"
 
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True)
@@ -260,7 +260,7 @@ class Recording(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Transcript(Base):
+class TranscriptRow(Base):
     __tablename__ = "transcripts"
     __table_args__ = (
         _one_of("status", TranscriptStatus),
@@ -357,7 +357,7 @@ class Worker(Base):
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Listener(Base):
+class ListenerRow(Base):
     """Who listens to a provider's events. A lease, like a task's: whoever is silent for too long loses it."""
 
     __tablename__ = "listeners"

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks, transcripts
-from app.models import Call, Recording, TaskKind, Transcript, TranscriptStatus
+from app.models import Call, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
@@ -155,7 +155,7 @@ async def expect(session: AsyncSession, call_id: str) -> None:
     """There is a recording of the call: it is owed from now on, and then its transcript. One that is stored stays. With
     the call's lock."""
     if await find(session, call_id) is None:
-        await tasks.restart(session, TaskKind.FETCH_RECORDING, call_id)
+        await tasks.replace(session, TaskKind.FETCH_RECORDING, call_id)
     elif await _wants_transcript(session, call_id):
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
@@ -169,11 +169,11 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
         "sha256": stored.sha256,
     }
     await session.execute(
-        insert(Recording)
+        insert(RecordingRow)
         .values(call_id=call_id, **values)
         .on_conflict_do_update(index_elements=["call_id"], set_=values)
     )
-    await callbacks.tell_recording(session, call_id)
+    await callbacks.notify_recording(session, call_id)
     if await _wants_transcript(session, call_id):
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
@@ -182,20 +182,20 @@ async def give_up(session: AsyncSession, call_id: str, reason: str) -> bool:
     """There will be no recording, and so no transcript. False: it is stored all the same. With the call's lock."""
     if await find(session, call_id) is not None:
         return False
-    await callbacks.tell_recording(session, call_id)
+    await callbacks.notify_recording(session, call_id)
     await transcripts.fail(session, call_id, reason)
     return True
 
 
 async def is_wanted(session: AsyncSession, call_id: str) -> bool:
     """Whether the call has, or is still to get, a recording."""
-    stored = exists().where(Recording.call_id == Call.id)
-    wanted = select(or_(stored, tasks.is_owed(TaskKind.FETCH_RECORDING))).where(Call.id == call_id)
+    stored = exists().where(RecordingRow.call_id == Call.id)
+    wanted = select(or_(stored, tasks.is_pending(TaskKind.FETCH_RECORDING))).where(Call.id == call_id)
     return bool(await session.scalar(wanted))
 
 
 async def _wants_transcript(session: AsyncSession, call_id: str) -> bool:
-    status = await session.scalar(select(Transcript.status).where(Transcript.call_id == call_id))
+    status = await session.scalar(select(TranscriptRow.status).where(TranscriptRow.call_id == call_id))
     return status in (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
 
 
@@ -220,13 +220,19 @@ async def find_for_download(session: AsyncSession, call_id: str) -> StoredRecord
     if not call_id.isascii() or "\0" in call_id:
         return None
     query = (
-        select(Call.user_id, Recording.storage_key, Recording.content_type, Recording.size_bytes, Recording.sha256)
-        .join(Call, Call.id == Recording.call_id)
-        .where(Recording.call_id == call_id)
+        select(
+            Call.user_id,
+            RecordingRow.storage_key,
+            RecordingRow.content_type,
+            RecordingRow.size_bytes,
+            RecordingRow.sha256,
+        )
+        .join(Call, Call.id == RecordingRow.call_id)
+        .where(RecordingRow.call_id == call_id)
     )
     row = (await session.execute(query)).one_or_none()
     return None if row is None else StoredRecording(*row)
 
 
-async def find(session: AsyncSession, call_id: str) -> Recording | None:
-    return (await session.scalars(select(Recording).where(Recording.call_id == call_id))).one_or_none()
+async def find(session: AsyncSession, call_id: str) -> RecordingRow | None:
+    return (await session.scalars(select(RecordingRow).where(RecordingRow.call_id == call_id))).one_or_none()

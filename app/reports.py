@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import call_state, call_views, calls, dids, recordings, report_fields, tasks, transcripts
 from app.call_views import CallView
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
-from app.models import Call, CallType, Did, TaskKind, Transcript, TranscriptStatus, User
+from app.models import Call, CallType, Did, TaskKind, TranscriptRow, TranscriptStatus, User
 from app.numbers import Callee, PhoneNumber, digits_of
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus, Leg
@@ -33,7 +33,7 @@ _LONGEST_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CallLogReport:
     """What another system says of a call. `call_date` is as `report_fields.read_date` has it."""
 
     customer_number: PhoneNumber | None
@@ -54,7 +54,9 @@ class Report:
     """What in it could not be read, for the call's history."""
 
 
-async def take(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> CallView:
+async def apply_report(
+    session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings
+) -> CallView:
     """Let the report change its call, and return the call. `user_id`: who reports, and may do so of their own calls
     only; None: the telephony provider.
 
@@ -99,7 +101,7 @@ async def _view_of(session: AsyncSession, call: Call) -> CallView:
     return view
 
 
-def _without_foreign_id(report: Report, user_id: str | None) -> Report:
+def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogReport:
     """The name `customer_crm_id` invites a CRM's own id of the customer. Then whoever reports, or the DID, says whose
     call it is."""
     is_foreign = report.call_id is not None and not calls.is_call_id(report.call_id)
@@ -110,7 +112,7 @@ def _without_foreign_id(report: Report, user_id: str | None) -> Report:
     return replace(report, call_id=None, notes=(*report.notes, note))
 
 
-def _fill_in(call: Call, before: CallView, report: Report, *, is_over: bool) -> Iterator[str]:
+def _fill_in(call: Call, before: CallView, report: CallLogReport, *, is_over: bool) -> Iterator[str]:
     """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
     of_agent = _leg_of(call, report) is Leg.AGENT
     if report.customer_number is not None and not of_agent and report.customer_number.digits != call.customer_number:
@@ -131,7 +133,7 @@ def _fill_in(call: Call, before: CallView, report: Report, *, is_over: bool) -> 
         yield f"Reported hangup_cause {cause}. {call.hangup_cause} was known, and stays"
 
 
-def _end_of(call: Call, report: Report) -> CallStatus | None:
+def _end_of(call: Call, report: CallLogReport) -> CallStatus | None:
     """The end of the call that the report tells of, if it does."""
     end = report_fields.read_status(report.status)
     if _leg_of(call, report) is Leg.AGENT and end not in call_state.UNANSWERED | {CallStatus.FAILED}:
@@ -141,7 +143,7 @@ def _end_of(call: Call, report: Report) -> CallStatus | None:
     return end
 
 
-def _leg_of(call: Call, report: Report) -> Leg | None:
+def _leg_of(call: Call, report: CallLogReport) -> Leg | None:
     """Where each leg is reported for itself, the agent's names the agent as the one who was called."""
     if report.leg is None and report.customer_number is not None:
         called = report.customer_number.digits
@@ -149,11 +151,11 @@ def _leg_of(call: Call, report: Report) -> Leg | None:
     return report.leg
 
 
-def _event(call: Call, report: Report, end: CallStatus) -> CallEvent:
+def _event(call: Call, report: CallLogReport, end: CallStatus) -> CallEvent:
     talked = call.answered_at is not None  # our provider saw it, and may have recorded it
     can_have_recording = end not in call_state.UNANSWERED | {CallStatus.FAILED} and call.recording_url is not None
     return CallEvent(
-        f"{call_views.BY_REPORT}{end}",
+        f"{call_views.REPORT_KEY_PREFIX}{end}",
         end,
         datetime.now(UTC),
         leg=_leg_of(call, report),
@@ -162,7 +164,7 @@ def _event(call: Call, report: Report, end: CallStatus) -> CallEvent:
     )
 
 
-def _summary(call: Call, report: Report) -> str:
+def _summary(call: Call, report: CallLogReport) -> str:
     """The report's own words."""
     leg = _leg_of(call, report)
     return f"Reported as “{report.status}”" + (f" of the {leg}'s leg" if leg is not None else "")
@@ -174,11 +176,11 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) ->
         return
     if elsewhere or not await recordings.is_wanted(session, call.id):
         if not (await _view_of(session, call)).is_unanswered:
-            await transcripts.ask_again(session, call.id)
+            await transcripts.reopen(session, call.id)
         await recordings.expect(session, call.id)
 
 
-async def _get_call(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
+async def _get_call(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
     if report.call_id is None:
         return await _find_or_add(session, user_id, report, settings)
     if not calls.is_call_id(report.call_id):
@@ -191,7 +193,7 @@ async def _get_call(session: AsyncSession, user_id: str | None, report: Report, 
     return call
 
 
-async def _find_or_add(session: AsyncSession, user_id: str | None, report: Report, settings: Settings) -> Call:
+async def _find_or_add(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
     """The call that only reports tell of: the one that is known already, or a new one."""
     assert report.customer_number is not None
     did = None if report.did is None else await dids.find(session, number=report.did)
@@ -211,7 +213,7 @@ async def _find_or_add(session: AsyncSession, user_id: str | None, report: Repor
     return known or await _add(session, owner_id, did, report, report.customer_number, settings)
 
 
-async def _find_known(session: AsyncSession, owner_id: str, report: Report) -> Call | None:
+async def _find_known(session: AsyncSession, owner_id: str, report: CallLogReport) -> Call | None:
     """The call of an earlier report: that of the same date and time; without a time the newest, if it can be that."""
     query = (
         select(Call)
@@ -232,12 +234,12 @@ async def _find_known(session: AsyncSession, owner_id: str, report: Report) -> C
     call = (await session.scalars(query)).one_or_none()
     return (
         call
-        if call is not None and (report_fields.tells_calls_apart(report.call_date) or _can_be(call, report))
+        if call is not None and (report_fields.tells_calls_apart(report.call_date) or _may_be_same_call(call, report))
         else None
     )
 
 
-def _can_be(call: Call, report: Report) -> bool:
+def _may_be_same_call(call: Call, report: CallLogReport) -> bool:
     """Whether a report without a time can be of this call: it is not over, or it was over just now, in the same way."""
     if call.ended_at is None:
         return True
@@ -258,7 +260,7 @@ async def _add(
     session: AsyncSession,
     owner_id: str,
     did: Did | None,
-    report: Report,
+    report: CallLogReport,
     customer_number: PhoneNumber,
     settings: Settings,
 ) -> Call:
@@ -286,7 +288,7 @@ async def _add(
     await session.flush()
     wanted = did is not None and did.inbound_transcript and inbound
     session.add(
-        Transcript(
+        TranscriptRow(
             id=transcripts.new_transcript_id(),
             call_id=call.id,
             user_id=owner_id,

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import accounts, dids, recordings, tasks
 from app.db import Database
 from app.errors import Conflict
-from app.models import Call, Delivery, Did, Recording, Task, TaskKind, Transcript, TranscriptStatus, User
+from app.models import Call, Delivery, Did, RecordingRow, Task, TaskKind, TranscriptRow, TranscriptStatus, User
 from app.storage import Storage, StorageError
 
 log = structlog.get_logger()
@@ -49,8 +49,8 @@ def _holds_something_old(days: int) -> tuple[ColumnElement[bool], ...]:
         Call.ended_at < func.now() - timedelta(days=days),
         or_(
             Call.recording_url.is_not(None),
-            exists().where(Recording.call_id == Call.id),
-            exists().where(Transcript.call_id == Call.id, Transcript.history.is_not(None)),
+            exists().where(RecordingRow.call_id == Call.id),
+            exists().where(TranscriptRow.call_id == Call.id, TranscriptRow.history.is_not(None)),
             exists().where(Delivery.call_id == Call.id),
         ),
         ~exists().where(Task.call_id == Call.id),
@@ -63,12 +63,12 @@ async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days
         return False  # something came between
     if await recordings.find(session, call_id) is not None:
         await storage.delete(recordings.storage_keys(call_id))
-    await session.execute(delete(Recording).where(Recording.call_id == call_id))
+    await session.execute(delete(RecordingRow).where(RecordingRow.call_id == call_id))
     await session.execute(delete(Delivery).where(Delivery.call_id == call_id))
     await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
     await session.execute(
-        update(Transcript)
-        .where(Transcript.call_id == call_id, Transcript.history.is_not(None))
+        update(TranscriptRow)
+        .where(TranscriptRow.call_id == call_id, TranscriptRow.history.is_not(None))
         .values(
             status=TranscriptStatus.FAILED,
             failure=_FORGOTTEN.format(days=days),

@@ -149,7 +149,7 @@ def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
     """Take the task if it is due and nobody has it."""
-    due = and_(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _nobody_has_it())
+    due = and_(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _is_unclaimed())
     claimed = await _claim(db, due, lease_seconds)
     return claimed[0] if claimed else None
 
@@ -164,7 +164,7 @@ async def claim_overdue(
     late = func.now() - timedelta(seconds=overdue_seconds)
     chosen = (
         select(Task.id)
-        .where(Task.queue == queue, Task.due_at <= late, _nobody_has_it())
+        .where(Task.queue == queue, Task.due_at <= late, _is_unclaimed())
         .order_by(Task.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -195,7 +195,9 @@ async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float)
 
 async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> bool:
     """Hold the lease for longer; False if it was lost."""
-    renewing = update(Task).where(*_still_ours(task)).values(lease_until=func.now() + timedelta(seconds=lease_seconds))
+    renewing = (
+        update(Task).where(*_lease_is_held(task)).values(lease_until=func.now() + timedelta(seconds=lease_seconds))
+    )
     async with db.statement() as connection:
         return (await connection.execute(renewing)).rowcount == 1
 
@@ -204,7 +206,7 @@ async def finish(session: AsyncSession, task: ClaimedTask) -> None:
     """The task is done with this transaction, which has its call's lock from here on. Raises `LeaseLost` if it was no
     longer ours to do."""
     await lock_call(session, task.call_id)
-    deleted = await session.scalar(delete(Task).where(*_still_ours(task)).returning(Task.id))
+    deleted = await session.scalar(delete(Task).where(*_lease_is_held(task)).returning(Task.id))
     if deleted is None:
         raise LeaseLost(f"task {task.id} was taken over")
 
@@ -213,7 +215,7 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
     """Give the task back, due again in `delay` seconds. Raises `LeaseLost`."""
     giving_back = (
         update(Task)
-        .where(*_still_ours(task))
+        .where(*_lease_is_held(task))
         .values(lease_token=None, lease_until=None, due_at=func.now() + timedelta(seconds=delay), last_error=error)
         .returning(Task.queue)
     )
@@ -237,7 +239,7 @@ async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
     for queue in Queue:
         due = (Task.queue == queue, Task.due_at <= func.now())
         waiting = (
-            select(since.label("since")).where(*due, _nobody_has_it()).order_by(Task.due_at).limit(BACKLOG_COUNTED)
+            select(since.label("since")).where(*due, _is_unclaimed()).order_by(Task.due_at).limit(BACKLOG_COUNTED)
         ).subquery()
         oldest = func.coalesce(func.extract("epoch", func.now() - func.min(waiting.c.since)), 0)
         held = exists().where(*due, Task.lease_until >= func.now())
@@ -246,19 +248,19 @@ async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
     return {Queue(queue): Backlog(count, float(seconds), held) for queue, count, seconds, held in rows}
 
 
-async def hasten(db: Database, kind: TaskKind) -> None:
+async def make_all_due(db: Database, kind: TaskKind) -> None:
     """Make all tasks of this kind due now; the sweep finds them."""
-    hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _nobody_has_it())
+    hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _is_unclaimed())
     async with db.statement() as connection:
         await connection.execute(hastening.values(due_at=func.now()))
 
 
-async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
+async def make_due(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     """Have this work of the call done now: the task it waits in is made due, with its attempts all before it, or one is
     added. With the call's lock."""
     hastening = (
         update(Task)
-        .where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it())
+        .where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed())
         .values(due_at=func.now(), lease_token=None, attempts=0)
         .returning(Task.id)
     )
@@ -268,7 +270,7 @@ async def hasten_call(session: AsyncSession, kind: TaskKind, call_id: str) -> No
     await add(session, kind, call_id)
 
 
-async def restart(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
+async def replace(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     """Have this work of the call done anew; who is at it loses it. With the call's lock."""
     await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id))
     await add(session, kind, call_id)
@@ -276,19 +278,19 @@ async def restart(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
 
 async def discard(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     """The call needs this work no more. A worker that is at it finishes it. With the call's lock."""
-    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, _nobody_has_it()))
+    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed()))
 
 
-def is_owed(kind: TaskKind) -> ColumnElement[bool]:
+def is_pending(kind: TaskKind) -> ColumnElement[bool]:
     """Whether such a task of the call is open, as part of a statement on calls."""
     return exists().where(Task.call_id == Call.id, Task.kind == kind)
 
 
-def _nobody_has_it() -> ColumnElement[bool]:
+def _is_unclaimed() -> ColumnElement[bool]:
     return or_(Task.lease_until.is_(None), Task.lease_until < func.now())
 
 
-def _still_ours(task: ClaimedTask) -> tuple[ColumnElement[bool], ...]:
+def _lease_is_held(task: ClaimedTask) -> tuple[ColumnElement[bool], ...]:
     return Task.id == task.id, Task.lease_token == task.lease_token
 
 

@@ -12,7 +12,7 @@ from app import call_state, call_views, callbacks, tasks
 from app.call_views import CallView
 from app.db import Compiled, Database
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import LoginSession, Recording, TaskKind, Transcript, TranscriptStatus, User
+from app.models import LoginSession, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -41,19 +41,19 @@ class TranscriptView:
 _READ = Compiled(
     select(
         User.is_active,
-        Transcript.user_id,
-        Transcript.id,
-        Transcript.status,
-        Transcript.failure,
-        Transcript.summary,
-        Transcript.outcome,
-        Transcript.history,
-        Transcript.created_at,
-        Transcript.updated_at,
+        TranscriptRow.user_id,
+        TranscriptRow.id,
+        TranscriptRow.status,
+        TranscriptRow.failure,
+        TranscriptRow.summary,
+        TranscriptRow.outcome,
+        TranscriptRow.history,
+        TranscriptRow.created_at,
+        TranscriptRow.updated_at,
     )
     .select_from(LoginSession)
     .join(User, User.id == LoginSession.user_id)
-    .outerjoin(Transcript, Transcript.call_id == bindparam("call_id"))
+    .outerjoin(TranscriptRow, TranscriptRow.call_id == bindparam("call_id"))
     .where(
         LoginSession.id == bindparam("session_id"),
         User.id == bindparam("user_id"),
@@ -118,8 +118,8 @@ async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
     failed = await _write(session, call_id, status=TranscriptStatus.FAILED, failure=reason)
     if not failed:
         await session.execute(
-            update(Transcript)
-            .where(Transcript.call_id == call_id, Transcript.status == TranscriptStatus.FAILED)
+            update(TranscriptRow)
+            .where(TranscriptRow.call_id == call_id, TranscriptRow.status == TranscriptStatus.FAILED)
             .values(failure=reason, updated_at=func.now())
         )
     return failed
@@ -128,30 +128,30 @@ async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
 async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
     await tasks.lock_call(session, call_id)
     writing = (
-        update(Transcript)
-        .where(Transcript.call_id == call_id, Transcript.status.in_(_OPEN))
+        update(TranscriptRow)
+        .where(TranscriptRow.call_id == call_id, TranscriptRow.status.in_(_OPEN))
         .values(updated_at=func.now(), **values)
-        .returning(Transcript.status)
+        .returning(TranscriptRow.status)
     )
     status = await session.scalar(writing)
     if status in (TranscriptStatus.READY, TranscriptStatus.FAILED):
-        await callbacks.tell_transcript(session, call_id)
+        await callbacks.notify_transcript(session, call_id)
     return status is not None
 
 
-async def ask_again(session: AsyncSession, call_id: str) -> None:
+async def reopen(session: AsyncSession, call_id: str) -> None:
     """A transcript that had failed is owed once more, and its end will be told once more; that there will be none, too,
     since it is told with the recording, which has only now become known."""
     await tasks.lock_call(session, call_id)
-    anew = {"round": Transcript.round + 1, "updated_at": func.now()}
-    again = update(Transcript).where(Transcript.call_id == call_id)
+    anew = {"round": TranscriptRow.round + 1, "updated_at": func.now()}
+    again = update(TranscriptRow).where(TranscriptRow.call_id == call_id)
     await session.execute(
-        again.where(Transcript.status == TranscriptStatus.FAILED).values(
+        again.where(TranscriptRow.status == TranscriptStatus.FAILED).values(
             status=TranscriptStatus.PENDING, failure=None, **anew
         )
     )
-    no_recording = ~exists().where(Recording.call_id == Transcript.call_id)
-    await session.execute(again.where(Transcript.status == TranscriptStatus.DISABLED, no_recording).values(**anew))
+    no_recording = ~exists().where(RecordingRow.call_id == TranscriptRow.call_id)
+    await session.execute(again.where(TranscriptRow.status == TranscriptStatus.DISABLED, no_recording).values(**anew))
 
 
 async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) -> CallView:
@@ -172,8 +172,8 @@ async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) ->
             why_not = "There is no stored recording of this call"
         if why_not is not None:
             raise Conflict(why_not)
-        await ask_again(session, call_id)
-        await tasks.hasten_call(session, TaskKind.TRANSCRIBE, call_id)
+        await reopen(session, call_id)
+        await tasks.make_due(session, TaskKind.TRANSCRIBE, call_id)
     return await call_views.get_own(db, user_id, call_id)
 
 

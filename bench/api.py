@@ -58,9 +58,9 @@ class Figure:
     p99: float
 
 
-class Bench:
-    def __init__(self, house: Installation, token: str, call_id: str, seconds: float) -> None:
-        self._house = house
+class ApiBench:
+    def __init__(self, installation: Installation, token: str, call_id: str, seconds: float) -> None:
+        self._house = installation
         self._seconds = seconds
         self._headers = ["-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json"]
         self._poll = f"/api/developer/calls/{call_id}/transcript"
@@ -151,7 +151,7 @@ def _compare(run: Callable[[Target], Figure], targets: dict[str, Target], rounds
     print(f"\nours / naive: {_spread(ratio)} in requests, {_spread(cpu)} in requests per CPU second", flush=True)
 
 
-def _storm(bench: Bench, targets: dict[str, Target], rounds: int) -> None:
+def _storm(bench: ApiBench, targets: dict[str, Target], rounds: int) -> None:
     print(f"\n### {CONNECTIONS} pollers while {STORMERS} clients log in without a pause\n")
     print("| | rate in the storm / alone | p99 ms in the storm |\n|---|---|---|")
     kept: dict[str, list[tuple[float, float]]] = {"naive": [], "ours": []}
@@ -165,17 +165,17 @@ def _storm(bench: Bench, targets: dict[str, Target], rounds: int) -> None:
         print(f"| {name} | {_spread([ratio for ratio, _ in figures])} | {slowest:.0f} |", flush=True)
 
 
-def _hand_over(house: Installation, token: str, calls: int) -> None:
+def _hand_over(installation: Installation, token: str, calls: int) -> None:
     """From the POST's answer to the moment the order reached the provider, by the simulator's ledger."""
-    house.start_worker("calls", "calls")
+    installation.start_worker("calls", "calls")
     time.sleep(3)
     taken = []
     for _ in range(calls):
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        request = Request(f"{house.base_url}/api/developer/calls/click2call", ORDER.encode(), headers)
+        request = Request(f"{installation.base_url}/api/developer/calls/click2call", ORDER.encode(), headers)
         call_id = json.load(urlopen(request))["data"]["call_id"]
         answered = datetime.now(UTC)
-        ledger = house.data_dir / "simulator" / call_id[-2:] / f"{call_id}.jsonl"
+        ledger = installation.data_dir / "simulator" / call_id[-2:] / f"{call_id}.jsonl"
         while not ledger.exists() or not ledger.read_text():
             time.sleep(0.005)
         placed = datetime.fromisoformat(json.loads(ledger.read_text().splitlines()[0])["at"])
@@ -188,10 +188,10 @@ def _hand_over(house: Installation, token: str, calls: int) -> None:
     )
 
 
-async def _prepare(house: Installation) -> tuple[str, str]:
+async def _prepare(installation: Installation) -> tuple[str, str]:
     """Two users, a token for both servers, and a call to poll."""
-    db = Database(house.database_url)
-    tokens = Tokens(house.environment["RINGBACK_SECRET_KEY"], access_seconds=7200, refresh_seconds=7200)
+    db = Database(installation.database_url)
+    tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=7200, refresh_seconds=7200)
     async with db.transaction() as session:
         user = await accounts.create_user(session, EMAIL, PASSWORD)
         naive = await accounts.create_user(session, NAIVE_EMAIL, PASSWORD)
@@ -200,7 +200,7 @@ async def _prepare(house: Installation) -> tuple[str, str]:
     await db.dispose()
     token = tokens.issue("access", user.id, login.session_id)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    request = Request(f"{house.base_url}/api/developer/calls/click2call", ORDER.encode(), headers)
+    request = Request(f"{installation.base_url}/api/developer/calls/click2call", ORDER.encode(), headers)
     answer = await asyncio.to_thread(lambda: json.load(urlopen(request)))
     return token, answer["data"]["call_id"]
 
@@ -214,22 +214,23 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("The load generator wrk is missing. On Debian and Ubuntu: apt-get install wrk")
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        house = Installation(Path(folder))
+        installation = Installation(Path(folder))
         try:
-            house.start_servers()
-            house.start_api()
+            installation.start_servers()
+            installation.start_api()
             ports = {name: free_port() for name in ("floor", "A/A", "naive")}
             for name, app in (("floor", "floor"), ("A/A", "floor"), ("naive", "naive")):
                 serve = [f"bench.apps.{app}:app", "--port", str(ports[name]), "--no-access-log", "--log-level", "error"]
-                house.start(name.replace("/", ""), "uvicorn", *serve)
-            house.wait_until_ready("/healthz")
-            token, call_id = asyncio.run(_prepare(house))
+                installation.start(name.replace("/", ""), "uvicorn", *serve)
+            installation.wait_until_ready("/healthz")
+            token, call_id = asyncio.run(_prepare(installation))
             targets = {
-                name: Target(name, port, house.processes[name.replace("/", "")].pid) for name, port in ports.items()
+                name: Target(name, port, installation.processes[name.replace("/", "")].pid)
+                for name, port in ports.items()
             }
             targets["naive"] = Target("naive", ports["naive"], targets["naive"].pid, NAIVE_EMAIL)
-            targets["ours"] = Target("ours", house.port, house.processes["api"].pid)
-            bench = Bench(house, token, call_id, options.seconds)
+            targets["ours"] = Target("ours", installation.port, installation.processes["api"].pid)
+            bench = ApiBench(installation, token, call_id, options.seconds)
             for target in targets.values():
                 bench.poll(target)  # warm
             print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {options.rounds} × {options.seconds:.0f} s")
@@ -237,17 +238,17 @@ def main() -> None:
             _compare(bench.create, targets, options.rounds, "Create a call")
             _storm(bench, targets, 3)
         finally:
-            house.stop()
+            installation.stop()
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        house = Installation(Path(folder))  # without the calls that nobody was there to dial
+        installation = Installation(Path(folder))  # without the calls that nobody was there to dial
         try:
-            house.start_servers()
-            house.start_api()
-            house.wait_until_ready("/healthz")
-            token, _ = asyncio.run(_prepare(house))
-            _hand_over(house, token, 50)
+            installation.start_servers()
+            installation.start_api()
+            installation.wait_until_ready("/healthz")
+            token, _ = asyncio.run(_prepare(installation))
+            _hand_over(installation, token, 50)
         finally:
-            house.stop()
+            installation.stop()
     recent.run(calls=1_000_000)
     receivers.run(waiting=10_000)
 

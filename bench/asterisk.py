@@ -41,9 +41,9 @@ ALIKE = 0.8
 """The least likeness of a recorded side and its voice. Another voice has less than half (`tests/asterisk`)."""
 
 
-class Bench:
-    def __init__(self, house: Installation, server: AsteriskServer, phones: Phones, db: Database) -> None:
-        self._house = house
+class AsteriskBench:
+    def __init__(self, installation: Installation, server: AsteriskServer, phones: Phones, db: Database) -> None:
+        self._house = installation
         self._server = server
         self._phones = phones
         self._db = db
@@ -62,7 +62,7 @@ class Bench:
             posted[agent] = datetime.now(UTC)
             await self._place(agent, self._number(CUSTOMER))
             await asyncio.sleep(0.5)
-        await self._until_nothing_is_owed()
+        await self._wait_for_open_tasks()
         called = {invite.number: invite.at for invite in self._phones.invites()}
         taken = sorted((called[agent] - at).total_seconds() * 1000 for agent, at in posted.items())
         print(f"\n### POST to INVITE on the wire, {calls} calls one after another\n")
@@ -80,7 +80,7 @@ class Bench:
             before, began = self._cpu(), time.monotonic()
             numbers = [(self._number(AGENT), self._number(CUSTOMER)) for _ in range(size)]
             placed = await asyncio.gather(*(self._place(*pair) for pair in numbers))
-            await self._until_nothing_is_owed()
+            await self._wait_for_open_tasks()
             seconds = time.monotonic() - began
             used = {what: (cpu - before[what]) / seconds for what, cpu in self._cpu().items()}
             joined, alike = await self._recordings(placed)
@@ -132,7 +132,7 @@ class Bench:
     def _number(self, behaviour: str) -> str:
         return f"91{behaviour}{next(self._numbers):07}"
 
-    async def _until_nothing_is_owed(self) -> None:
+    async def _wait_for_open_tasks(self) -> None:
         """Every call has ended, and whatever was recorded is stored here."""
         query = (
             "SELECT (SELECT count(*) FROM tasks WHERE kind <> 'transcribe') + "
@@ -181,18 +181,18 @@ class Bench:
 async def _run(folder: Path, options: argparse.Namespace) -> None:
     phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=CONVERSATION)
     server = AsteriskServer(folder / "asterisk", phones_port=phones.port)
-    house = Installation(folder / "ringback", server.settings())
+    installation = Installation(folder / "ringback", server.settings())
     try:
         phones.start()
         server.start()
-        await asyncio.to_thread(house.start_servers)
-        house.start_api()
-        house.start_worker("calls-1", "calls")
-        db = Database(house.database_url, pool_size=3)
+        await asyncio.to_thread(installation.start_servers)
+        installation.start_api()
+        installation.start_worker("calls-1", "calls")
+        db = Database(installation.database_url, pool_size=3)
         async with db.transaction() as session:
             await accounts.create_user(session, "bench@example.com", PASSWORD)
-        await asyncio.to_thread(house.wait_until_ready, "/healthz")
-        bench = Bench(house, server, phones, db)
+        await asyncio.to_thread(installation.wait_until_ready, "/healthz")
+        bench = AsteriskBench(installation, server, phones, db)
         await bench.log_in()
         while not await bench.leader():
             await asyncio.sleep(0.1)
@@ -201,7 +201,7 @@ async def _run(folder: Path, options: argparse.Namespace) -> None:
         await bench.takeover(options.kills)
         await db.dispose()
     finally:
-        house.stop()
+        installation.stop()
         server.stop()
         phones.stop()
 

@@ -6,9 +6,10 @@ Calls are posted to a whole installation with two workers of each kind, while
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
     arq is deaf, its queue poisoned or full of stale keys, Valkey gone (`bench.queue_faults`)
 
-Judged by the books of the telephony system (`bench.worlds`): the simulator's ledger, or the INVITEs that reached the
-telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must be there, its
-people called at most once, it and its transcript at an end, and its client told of both in order.
+The judge reads what the telephony system recorded (`bench.telephony_backends`): the simulator's ledger, or the INVITEs
+that reached the telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must
+be there, its people called at most once. It and its transcript must have ended, and its client must have received both
+callbacks in order.
 """
 
 import argparse
@@ -29,10 +30,10 @@ from sqlalchemy import text
 from app import accounts, callbacks
 from app.call_state import TERMINAL
 from app.db import Database
+from bench.delivery_log import DeliveryLog
 from bench.installation import Installation
 from bench.queue_faults import QueueFaults
-from bench.told import Told
-from bench.worlds import WORLDS, Disaster, Seen, World
+from bench.telephony_backends import BACKENDS, InjectedFault, Observed, TelephonyBackend
 
 LEASE_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
@@ -51,7 +52,7 @@ SETTINGS = {
 
 
 @dataclass
-class Report:
+class ChaosResult:
     """What happened. `violations` is empty when nothing was lost or doubled."""
 
     accepted: set[str] = field(default_factory=set)
@@ -91,10 +92,17 @@ class Report:
 
 class Chaos:
     def __init__(
-        self, house: Installation, world: World, told: Told, db: Database, calls: int, kills: int, faults: str
+        self,
+        installation: Installation,
+        world: TelephonyBackend,
+        told: DeliveryLog,
+        db: Database,
+        calls: int,
+        kills: int,
+        faults: str,
     ) -> None:
-        self._house = house
-        self._queue = QueueFaults(house, db, self._kill_a_calls_worker)
+        self._house = installation
+        self._queue = QueueFaults(installation, db, self._kill_a_calls_worker)
         self._disasters = [
             *(self._of_servers(world) if faults in ("all", "servers") else ()),
             *(self._queue.disasters if faults in ("all", "queue") else ()),
@@ -104,10 +112,10 @@ class Chaos:
         self._db = db
         self._calls = calls
         self._kills = kills
-        self._report = Report()
+        self._report = ChaosResult()
         self._broken = False
 
-    async def run(self) -> Report:
+    async def run(self) -> ChaosResult:
         began = time.monotonic()
         async with httpx.AsyncClient(base_url=self._house.base_url, timeout=10) as client:
             await asyncio.gather(self._post_all(client), self._break_everything())
@@ -136,7 +144,7 @@ class Chaos:
                     self._report.refused += 1
             await asyncio.sleep(random.expovariate(1 / pause))
 
-    def _of_servers(self, world: World) -> list[Disaster]:
+    def _of_servers(self, world: TelephonyBackend) -> list[InjectedFault]:
         return [
             ("a worker frozen past its lease and thawed", self._freeze_and_thaw),
             ("Valkey flushed", self._flush_valkey),
@@ -163,7 +171,7 @@ class Chaos:
             await self._have(disaster)
         self._broken = True
 
-    async def _have(self, disaster: Disaster) -> None:
+    async def _have(self, disaster: InjectedFault) -> None:
         name, happens = disaster
         await happens()
         self._report.disasters.append(name)
@@ -251,15 +259,15 @@ class Chaos:
             f"{event} of {call_id} was not delivered, in {tries} tries: {said}" for event, call_id, tries, said in rows
         ]
 
-    async def _everything(self) -> list[Seen]:
+    async def _everything(self) -> list[Observed]:
         query = (
             "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status, t.failure, c.failure "
             "FROM calls c JOIN transcripts t ON t.call_id = c.id"
         )
         async with self._db.statement() as connection:
-            return [Seen(*row) for row in await connection.execute(text(query))]
+            return [Observed(*row) for row in await connection.execute(text(query))]
 
-    async def _judge(self, calls: list[Seen]) -> None:
+    async def _judge(self, calls: list[Observed]) -> None:
         report = self._report
         ledger = await self._world.dialled(calls)
         report.ordered = len(ledger)
@@ -299,28 +307,30 @@ class Chaos:
                 report.stories.append(str(error))
 
 
-async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "simulator", faults: str = "all") -> Report:
+async def run_chaos(
+    data_dir: Path, *, calls: int, kills: int, world: str = "simulator", faults: str = "all"
+) -> ChaosResult:
     """The whole run in this folder; takes minutes. `faults`: of `servers`, of arq's `queue`, or `all`."""
-    outside = WORLDS[world](data_dir)
-    told = Told()
+    outside = BACKENDS[world](data_dir)
+    told = DeliveryLog()
     await outside.start()
     await told.start()
-    house = Installation(data_dir, SETTINGS | outside.settings)
+    installation = Installation(data_dir, SETTINGS | outside.settings)
     try:
-        await asyncio.to_thread(house.start_servers)
-        house.start_api()
+        await asyncio.to_thread(installation.start_servers)
+        installation.start_api()
         for name in CALLS_WORKERS + OTHER_WORKERS:
-            house.start_worker(name, name.partition("-")[0])
-        db = Database(house.database_url, pool_size=3)
+            installation.start_worker(name, name.partition("-")[0])
+        db = Database(installation.database_url, pool_size=3)
         async with db.transaction() as session:
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
             told.trust(await callbacks.valid_secrets(session, user.id))
-        await asyncio.to_thread(house.wait_until_ready)
-        report = await Chaos(house, outside, told, db, calls, kills, faults).run()
+        await asyncio.to_thread(installation.wait_until_ready)
+        report = await Chaos(installation, outside, told, db, calls, kills, faults).run()
         await db.dispose()
         return report
     finally:
-        await asyncio.to_thread(house.stop)
+        await asyncio.to_thread(installation.stop)
         await outside.stop()
         await told.stop()
 
@@ -328,7 +338,7 @@ async def run_chaos(data_dir: Path, *, calls: int, kills: int, world: str = "sim
 def main() -> None:
     """Prints the figures; exits with 1 if anything was lost, doubled or endless."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", choices=WORLDS, default="simulator", help="the telephony system")
+    parser.add_argument("--against", choices=BACKENDS, default="simulator", help="the telephony system")
     parser.add_argument("--faults", choices=["all", "servers", "queue"], default="all", help="what breaks")
     parser.add_argument("--calls", type=int, default=500, help="at least; more until everything has been broken")
     parser.add_argument("--kills", type=int, default=20, help="workers to kill, each in the middle of a task")

@@ -23,7 +23,7 @@ from app.db import Database
 from app.models import Queue
 from app.tasks import arq_queue
 from bench.installation import Installation
-from bench.worlds import Disaster
+from bench.telephony_backends import InjectedFault
 
 LONGEST_SECONDS = 20.0
 """A call that waits longer than this for its dial is a violation: a lease of a killed worker, and a slow machine."""
@@ -45,7 +45,7 @@ class QueueFaults:
         self._kill_worker = kill_worker
         self.figures: list[str] = []
         self.violations: list[str] = []
-        self.disasters: list[Disaster] = [
+        self.disasters: list[InjectedFault] = [
             ("arq deaf", self._deaf),
             ("arq's queue poisoned", self._poisoned),
             ("arq's queue full of stale keys", self._stale),

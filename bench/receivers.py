@@ -36,11 +36,11 @@ INSERT INTO tasks (kind, queue, call_id) SELECT 'deliver', 'callbacks', id FROM 
 
 
 class _Bench:
-    def __init__(self, house: Installation, user: User) -> None:
-        self._house = house
+    def __init__(self, installation: Installation, user: User) -> None:
+        self._house = installation
         self._user = user
-        self._db = Database(house.database_url, pool_size=4)
-        self._hints = Hints(arq_pool(house.redis_url))
+        self._db = Database(installation.database_url, pool_size=4)
+        self._hints = Hints(arq_pool(installation.redis_url))
         self._heard = asyncio.Event()
 
     async def hear(self, request: web.Request) -> web.Response:
@@ -96,13 +96,13 @@ def _cpu(pid: int) -> float:
     return next(seconds for process, _, seconds in processes() if process == pid)
 
 
-async def measure(house: Installation, *, waiting: int, times: int) -> None:
+async def measure(installation: Installation, *, waiting: int, times: int) -> None:
     """Prints Markdown."""
-    db = Database(house.database_url, pool_size=1)
+    db = Database(installation.database_url, pool_size=1)
     async with db.transaction() as session:
         user = await accounts.create_user(session, "bench@example.com", "a benchmark's password")
     await db.dispose()
-    bench = _Bench(house, user)
+    bench = _Bench(installation, user)
     app = web.Application()
     app.router.add_post("/hook", bench.hear)
     runner = web.AppRunner(app)
@@ -124,13 +124,13 @@ def run(waiting: int, times: int = 40) -> None:
     """In an installation of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        house = Installation(Path(folder), {"RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8"})
+        installation = Installation(Path(folder), {"RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8"})
         try:
-            house.start_servers()
-            house.start_worker("callbacks", "callbacks")
-            asyncio.run(measure(house, waiting=waiting, times=times))
+            installation.start_servers()
+            installation.start_worker("callbacks", "callbacks")
+            asyncio.run(measure(installation, waiting=waiting, times=times))
         finally:
-            house.stop()
+            installation.stop()
 
 
 def main() -> None:

@@ -84,16 +84,16 @@ async def _plan(db: Database, user: str) -> str:
         return "\n".join(row[0] for row in rows)
 
 
-async def measure(house: Installation, *, calls: int, requests: int = 200) -> None:
+async def measure(installation: Installation, *, calls: int, requests: int = 200) -> None:
     """Fills the installation's tables, and prints Markdown."""
-    db = Database(house.database_url, pool_size=2)
-    tokens = Tokens(house.environment["RINGBACK_SECRET_KEY"], access_seconds=3600, refresh_seconds=3600)
-    await _fill(house.database_url, calls)
+    db = Database(installation.database_url, pool_size=2)
+    tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=3600, refresh_seconds=3600)
+    await _fill(installation.database_url, calls)
     users = [f"USR_{n:08X}" for n in random.sample(range(1, USERS + 1), 20)]
     headers = [{"Authorization": f"Bearer {await _log_in(db, tokens, user)}"} for user in users]
     print(f"\n### Recent calls: a page of 20 among {calls:,} calls of {USERS} users\n")
     print("| | median ms | p95 ms | most ms |\n|---|---|---|---|")
-    async with httpx.AsyncClient(base_url=house.base_url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=installation.base_url, timeout=60) as client:
         for name, params in (
             ("nothing (/healthz)", None),
             ("the newest", {}),
@@ -121,14 +121,14 @@ async def measure(house: Installation, *, calls: int, requests: int = 200) -> No
 def run(calls: int) -> None:
     """In an installation of its own."""
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        house = Installation(Path(folder))
+        installation = Installation(Path(folder))
         try:
-            house.start_servers()
-            house.start_api()
-            house.wait_until_ready("/healthz")
-            asyncio.run(measure(house, calls=calls))
+            installation.start_servers()
+            installation.start_api()
+            installation.wait_until_ready("/healthz")
+            asyncio.run(measure(installation, calls=calls))
         finally:
-            house.stop()
+            installation.stop()
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from app.telephony.base import (
 
 
 @dataclass(frozen=True)
-class Ending:
+class ExpectedEnding:
     """Numbers, and how a call between them must end."""
 
     customer: str
@@ -54,7 +54,7 @@ class Stage:
     patient_customer: str
     """Answers, and stays."""
     agent: str
-    endings: tuple[Ending, ...]
+    endings: tuple[ExpectedEnding, ...]
     """Among them one agent who never answers."""
 
 

@@ -13,7 +13,7 @@ def run() -> None:
 
     import asyncio
 
-    from app import lifeline, logs
+    from app import logs, parent_watch
     from app.models import Queue
     from app.settings import SettingsError, get_settings
     from worker import main
@@ -25,7 +25,7 @@ def run() -> None:
         sys.stdout.flush()
         os._exit(code)
 
-    lifeline.hold()
+    parent_watch.hold()
     queues = [queue.value for queue in Queue]
     if len(sys.argv) != 2 or sys.argv[1] not in queues:
         sys.exit(f"usage: python -m worker {'|'.join(queues)}")

@@ -21,7 +21,7 @@ _LET_EVENTS_ARRIVE_SECONDS = 1.0
 async def run(context: Context, task: ClaimedTask) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
-        order = await dialing.claim_for_connecting(session, task.call_id, context.settings)
+        order = await dialing.claim_connect(session, task.call_id, context.settings)
         spent_at = monotonic()
     if order is None:
         return

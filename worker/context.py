@@ -10,7 +10,7 @@ from app.storage import Storage
 from app.tasks import Hints
 from app.telephony.base import TelephonyProvider
 from app.transcription.base import Recognizer, Summarizer
-from worker.hosts import Hosts
+from worker.host_limiter import HostLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Context:
     summarizer: Summarizer
     outbound: Outbound
     links: RecordingLinks
-    receivers: Hosts
+    receivers: HostLimiter
     """Of callbacks."""
-    recording_hosts: Hosts
+    recording_hosts: HostLimiter
     """Which reports name."""
 
 
-def receivers(settings: Settings) -> Hosts:
+def receivers(settings: Settings) -> HostLimiter:
     """Shares of what one callbacks worker sends."""
-    return Hosts(settings.callback_concurrency, each=settings.callback_receiver_concurrency)
+    return HostLimiter(settings.callback_concurrency, each=settings.callback_receiver_concurrency)
 
 
-def recording_hosts(settings: Settings) -> Hosts:
+def recording_hosts(settings: Settings) -> HostLimiter:
     """Shares of what one calls worker fetches: of two hands or more, half are left to dial."""
-    return Hosts(max(1, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10))
+    return HostLimiter(max(1, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10))

@@ -6,7 +6,7 @@ from time import monotonic
 import structlog
 
 from app import calls, dialing, tasks
-from app.dialing import DialRight
+from app.dialing import DialAttempt
 from app.models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
@@ -24,7 +24,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
         # With this commit the task has done its part, come what may: from here on the call is tracked.
         await tasks.finish(session, task)
-        right = await dialing.claim_for_dialing(
+        right = await dialing.claim_dial(
             session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
         )
         spent_at = monotonic()
@@ -47,11 +47,11 @@ async def run(context: Context, task: ClaimedTask) -> None:
         log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
 
 
-async def _rejected(context: Context, right: DialRight, result: Rejected) -> None:
+async def _rejected(context: Context, right: DialAttempt, result: Rejected) -> None:
     settings = context.settings
     async with tasks.transaction(context.db, context.hints) as session:
         if result.retry_after is not None and right.ordered_seconds_ago < settings.dial_patience_seconds:
-            await dialing.give_back(session, right, result.reason, again_after=result.retry_after)
+            await dialing.return_to_queue(session, right, result.reason, again_after=result.retry_after)
             return
         rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
         await calls.apply_events(session, right.order.call_id, [rejected], max_call_seconds=settings.max_call_seconds)

@@ -12,10 +12,10 @@ from worker.context import Context
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        call = await calls.get_remains(session, task.call_id)
+        call = await calls.get_hangup_state(session, task.call_id)
     if context.provider.capabilities.hangup:
         await context.provider.hangup(call.ref)
-        if call.ended and not call.recording_owed:
+        if call.ended and not call.fetch_pending:
             await context.provider.discard_recording(call.ref)
     # A request whose answer nobody saw may still be on its way, and make what nobody wants.
     grace = context.settings.dial_grace_seconds

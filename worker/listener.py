@@ -16,9 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import calls, tasks
 from app.db import is_unreachable
-from app.models import Listener as Row
-from app.models import TaskKind
-from app.telephony.base import ProviderError, Report
+from app.models import ListenerRow, TaskKind
+from app.telephony.base import ProviderError, ProviderEvent
 from worker.context import Context
 
 log = structlog.get_logger()
@@ -38,7 +37,7 @@ class Listener:
         self._worker_id = worker_id
         self._connected = False
         self._problem: str | None = None
-        self._queues: list[asyncio.Queue[Report]] = [asyncio.Queue() for _ in range(_APPLIERS)]
+        self._queues: list[asyncio.Queue[ProviderEvent]] = [asyncio.Queue() for _ in range(_APPLIERS)]
 
     async def run(self) -> None:
         """Until cancelled: lead whenever nobody else does. A database that is away is waited for. The provider has a
@@ -65,7 +64,7 @@ class Listener:
     async def leave(self) -> None:
         """This worker stops: the next may lead at once."""
         async with self._context.db.statement() as connection:
-            await connection.execute(delete(Row).where(Row.worker_id == self._worker_id))
+            await connection.execute(delete(ListenerRow).where(ListenerRow.worker_id == self._worker_id))
 
     async def _lead(self) -> bool:
         """Take or hold the lease, and say how it goes."""
@@ -76,16 +75,16 @@ class Listener:
             "problem": self._problem,
         }
         taking = (
-            insert(Row)
+            insert(ListenerRow)
             .values(provider=self._context.provider.name, **ours)
             .on_conflict_do_update(
                 index_elements=["provider"],
-                set_={**ours, "connected_since": func.coalesce(Row.connected_since, func.now())}
+                set_={**ours, "connected_since": func.coalesce(ListenerRow.connected_since, func.now())}
                 if self._connected
                 else ours,
-                where=or_(Row.worker_id == self._worker_id, Row.lease_until < func.now()),
+                where=or_(ListenerRow.worker_id == self._worker_id, ListenerRow.lease_until < func.now()),
             )
-            .returning(Row.worker_id)
+            .returning(ListenerRow.worker_id)
         )
         try:
             async with asyncio.timeout(LEASE_SECONDS), self._context.db.statement() as connection:
@@ -104,7 +103,7 @@ class Listener:
                         log.info("listener_connected", provider=provider.name)
                         self._connected, self._problem, connected_at = True, None, monotonic()
                         # Whatever happened until now was not heard: every live call is asked about.
-                        await tasks.hasten(self._context.db, TaskKind.TRACK)
+                        await tasks.make_all_due(self._context.db, TaskKind.TRACK)
                         async for report in reports:
                             self._queues[hash(report.call_id) % _APPLIERS].put_nowait(report)
                     self._problem = "the connection was closed"
@@ -122,7 +121,7 @@ class Listener:
         finally:
             self._connected = False
 
-    async def _apply(self, queue: "asyncio.Queue[Report]") -> None:
+    async def _apply(self, queue: "asyncio.Queue[ProviderEvent]") -> None:
         """Until cancelled. While the database is away events wait: they may be the only word on how a call ended."""
         while True:
             report = await queue.get()
@@ -136,7 +135,7 @@ class Listener:
                         break
                     await asyncio.sleep(0.5)
 
-    async def _apply_one(self, report: Report) -> None:
+    async def _apply_one(self, report: ProviderEvent) -> None:
         async with tasks.transaction(self._context.db, self._context.hints) as session:
             await calls.apply_events(
                 session,

@@ -19,7 +19,7 @@ from app.db import Database
 from app.models import Queue
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
-from worker import cleaning
+from worker import retention_loop
 from worker.consumer import Consumer
 from worker.context import Context, receivers, recording_hosts
 from worker.heartbeat import Heartbeat
@@ -68,7 +68,7 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
         "heartbeat": heartbeat.run(),
     }
     if queue is Queue.CALLS:
-        parts["cleaning"] = cleaning.run(context)
+        parts["cleaning"] = retention_loop.run(context)
         if context.provider.capabilities.stream:
             parts["listener"] = listener.run()
     structlog.contextvars.bind_contextvars(worker=f"{queue}-{worker_id.hex[:6]}")

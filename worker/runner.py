@@ -18,7 +18,7 @@ from app.storage import StorageError
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import CallEvent, CallStatus, ProviderError
 from app.transcription.base import TranscriptionError
-from worker import connect, deliver, dial, hangup, recording, track, transcript
+from worker import connect, deliver, dial, fetch_recording, hangup, track, transcribe
 from worker.context import Context
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ async def _fail_call(context: Context, task: ClaimedTask, reason: str) -> None:
         await calls.apply_events(session, task.call_id, [given_up], max_call_seconds=context.settings.max_call_seconds)
 
 
-async def _leave_it(context: Context, task: ClaimedTask, reason: str) -> None:
+async def _give_up_hangup(context: Context, task: ClaimedTask, reason: str) -> None:
     log.error("left_at_the_provider", call_id=task.call_id, reason=reason)
     async with tasks.transaction(context.db, context.hints) as session:
         await tasks.finish(session, task)
@@ -72,16 +72,16 @@ WORK: dict[TaskKind, _Work] = {
     TaskKind.DIAL: _Work(dial.run, _fail_call, (0.5, 1, 2, 5, 10, 20, 30)),
     TaskKind.CONNECT: _Work(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
     TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
-    TaskKind.HANGUP: _Work(hangup.run, _leave_it, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
+    TaskKind.HANGUP: _Work(hangup.run, _give_up_hangup, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
     # docs/recordings.md tells of this schedule.
     TaskKind.FETCH_RECORDING: _Work(
-        recording.run,
-        recording.give_up,
+        fetch_recording.run,
+        fetch_recording.give_up,
         (1, 2, 5, 10, 15, 30, 30, 30, 60, 60, 60, 300, 600, 600, 1800),
-        longest=recording.LONGEST_SECONDS,
+        longest=fetch_recording.LONGEST_SECONDS,
     ),
     TaskKind.DELIVER: _Work(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
-    TaskKind.TRANSCRIBE: _Work(transcript.run, _fail_transcript, (2, 10, 30, 120)),
+    TaskKind.TRANSCRIBE: _Work(transcribe.run, _fail_transcript, (2, 10, 30, 120)),
 }
 
 

@@ -30,7 +30,7 @@ _LET_EVENTS_ARRIVE_SECONDS = 2.0
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        call = await calls.get_live(session, task.call_id)
+        call = await calls.find_live(session, task.call_id)
         if call is None:
             await tasks.finish(session, task)
             return

@@ -22,12 +22,12 @@ from starlette.datastructures import Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from app import accounts, report_fields, reports, tasks, vendor
-from app.api.deps import Resources, is_json, media_type, read_raw_body, resources, schema_of
+from app.api.deps import Resources, get_resources, is_json, media_type, read_raw_body, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
 from app.api.schemas import CallbackUrl, Number, StorableText, check_text, errors, number_rules
 from app.errors import InvalidRequest, MissingAuth, ValidationFailed
 from app.numbers import Callee, NumberRules, PhoneNumber
-from app.reports import Report
+from app.reports import CallLogReport
 from app.telephony.base import Leg
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class _OfKnownCall(CallLogRequest):
     customer_number: Annotated[Number | None, BeforeValidator(_text)] = None  # type: ignore[assignment]
 
 
-def _read_report(fields: dict[str, Any], rules: NumberRules) -> Report:
+def _read_report(fields: dict[str, Any], rules: NumberRules) -> CallLogReport:
     """Raises `ValidationFailed` for what makes it no report."""
     notes: list[str] = []
     try:
@@ -159,7 +159,7 @@ def _read_report(fields: dict[str, Any], rules: NumberRules) -> Report:
         notes = [f"Left out of a report: {_fault(fault)}" for fault in faults]
         readable = {name: value for name, value in fields.items() if name not in unreadable}
         request = _OfKnownCall.model_validate(readable, context=rules)
-    return Report(
+    return CallLogReport(
         customer_number=request.customer_number,
         status=request.status,
         call_id=request.customer_crm_id,
@@ -219,12 +219,12 @@ async def call_log(request: Request) -> Response:
     `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token; with the last two they report their own calls only. The
     first end that is reported counts; a repeat only fills in what was not known, and a late report replaces
     `temporaryfailed`."""
-    house = resources(request)
-    user_id = await _reporter(request, house)
+    resources = get_resources(request)
+    user_id = await _reporter(request, resources)
     fields = await _fields(request)
-    report = _read_report(fields, house.numbers)
-    async with tasks.transaction(house.db, house.hints) as session:
-        call = await reports.take(session, user_id, report, house.settings)
+    report = _read_report(fields, resources.numbers)
+    async with tasks.transaction(resources.db, resources.hints) as session:
+        call = await reports.apply_report(session, user_id, report, resources.settings)
     data = CallLogData(
         call_id=call.id,
         status=vendor.SHOWN_STATUS[call.status],
@@ -233,34 +233,34 @@ async def call_log(request: Request) -> Response:
     return success("Call log stored", data)
 
 
-async def _reporter(request: Request, house: Resources) -> str | None:
+async def _reporter(request: Request, resources: Resources) -> str | None:
     """Who reports: a user by token or key; None: the telephony provider.
 
     Raises `MissingAuth`, `InvalidToken`, `InactiveUser`, `TooManyAttempts`.
     """
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        claims = house.tokens.read_access(credentials.strip())
-        await accounts.check_login(house.db, claims)
+        claims = resources.tokens.read_access(credentials.strip())
+        await accounts.check_login(resources.db, claims)
         return claims.user_id
     if (key := request.headers.get("X-API-Key")) is not None:
-        return await accounts.user_of_api_key(house.db, key)
+        return await accounts.get_api_key_user(resources.db, key)
     given = _name_and_password(request, scheme.lower(), credentials)
     if given is None:
         raise MissingAuth
-    settings = house.settings
+    settings = resources.settings
     name, password = given
     address = request.client.host if request.client else None
     account = f"call-log {name}"  # and no user's e-mail
-    known = await house.throttle.check(account, address)
+    known = await resources.throttle.check(account, address)
     if settings.provider_username is None or settings.provider_password is None:
         raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_PROVIDER_USERNAME and _PASSWORD")
     right = (_alike(name, settings.provider_username), _alike(password, settings.provider_password.get_secret_value()))
     if not all(right):
-        await house.throttle.record_failure(account, address)
+        await resources.throttle.record_failure(account, address)
         raise MissingAuth("Invalid auth credentials")
     if not known:
-        await house.throttle.record_success(account, address)
+        await resources.throttle.record_success(account, address)
     return None
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from app import call_views, calls, transcripts, vendor
-from app.api.deps import LoggedIn, check_call_id, json_body, read_body, resources
+from app.api.deps import LoggedIn, check_call_id, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
@@ -148,12 +148,12 @@ class RetryData(BaseModel):
 async def click2call(request: Request, claims: LoggedIn) -> Response:
     """Queue a call. The agent is rung first; when they answer, the customer. Too few channels are no error: the call
     is accepted, and `warning` says so."""
-    house = resources(request)
+    resources = get_resources(request)
     body = await read_body(request, CurrentClick2CallRequest)
     if isinstance(body.agent_number, VoiceAgent):
         raise NoSuchAgent
     order = body.order(body.customer_number, body.agent_number, transcript=body.transcript)
-    created = await calls.create_call(house.db, house.hints, claims, order)
+    created = await calls.create_call(resources.db, resources.hints, claims, order)
     data = CurrentClick2CallData(
         call_id=created.id,
         did=body.did and body.did.written,
@@ -179,9 +179,9 @@ async def recent(
     page: Annotated[int, Query(ge=1, le=10**9)] = 1,
 ) -> Response:
     """Statuses, types and dates are compared as a whole, numbers as a part; dates are inclusive."""
-    house = resources(request)
+    resources = get_resources(request)
     total, found = await call_views.recent(
-        house.db, claims.user_id, _filters(asked, house.numbers), limit=limit, offset=(page - 1) * limit
+        resources.db, claims.user_id, _filters(asked, resources.numbers), limit=limit, offset=(page - 1) * limit
     )
     data = RecentData(
         total=total,
@@ -189,7 +189,7 @@ async def recent(
         limit=limit,
         has_more=page * limit < total,
         filters=asked,
-        calls=[_recent_call(call, house.links, house.settings) for call in found],
+        calls=[_recent_call(call, resources.links, resources.settings) for call in found],
     )
     return success("Recent call logs fetched", data)
 
@@ -202,10 +202,10 @@ async def recent(
 )
 async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
     """Numbers are masked; the recording's link is a new one each time."""
-    house = resources(request)
-    await check_call_id(house, claims, call_id)
-    call = await call_views.get_own(house.db, claims.user_id, call_id)
-    data = vendor.call_transcript(call, recording_link(call, house.links, house.settings))
+    resources = get_resources(request)
+    await check_call_id(resources, claims, call_id)
+    call = await call_views.get_own(resources.db, claims.user_id, call_id)
+    data = vendor.call_transcript(call, recording_link(call, resources.links, resources.settings))
     if call.transcript_status == TranscriptStatus.READY:
         return success("Transcript found", data)
     if call.transcript_status == TranscriptStatus.FAILED:
@@ -221,14 +221,14 @@ async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Re
 )
 async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
     """From the stored recording. Callbacks tell of its end once more."""
-    house = resources(request)
-    await check_call_id(house, claims, call_id)
-    call = await transcripts.retry(house.db, house.hints, claims.user_id, call_id)
+    resources = get_resources(request)
+    await check_call_id(resources, claims, call_id)
+    call = await transcripts.retry(resources.db, resources.hints, claims.user_id, call_id)
     data = RetryData(
         call_id=call_id,
         transcript_status="pending",
         status=vendor.SHOWN_STATUS[call.status],
-        recording=recording_link(call, house.links, house.settings),
+        recording=recording_link(call, resources.links, resources.settings),
     )
     return success("Transcript retry queued", data)
 
@@ -243,7 +243,7 @@ def recording_link(call: CallView, links: RecordingLinks, settings: Settings) ->
 
 def _recent_call(call: CallView, links: RecordingLinks, settings: Settings) -> RecentCall:
     recording = recording_link(call, links, settings)
-    made = vendor.transcript_of(call)
+    made = vendor.get_transcript(call)
     return RecentCall(
         call_id=call.id,
         status=vendor.SHOWN_STATUS[call.status],

@@ -41,7 +41,7 @@ class Resources:
     numbers: NumberRules
 
 
-def resources(request: Request) -> Resources:
+def get_resources(request: Request) -> Resources:
     return cast(Resources, request.app.state.resources)
 
 
@@ -52,7 +52,7 @@ class _AccessToken(HTTPBearer):
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidToken
-        return resources(request).tokens.read_access(token.strip())
+        return get_resources(request).tokens.read_access(token.strip())
 
 
 Bearer = Annotated[
@@ -69,7 +69,7 @@ Bearer = Annotated[
 
 
 async def _logged_in(request: Request, claims: Bearer) -> Claims:
-    await accounts.check_login(resources(request).db, claims)
+    await accounts.check_login(get_resources(request).db, claims)
     return claims
 
 
@@ -77,10 +77,10 @@ LoggedIn = Annotated[Claims, Depends(_logged_in)]
 """A bearer whose login still counts, for routes whose own statement does not ask that."""
 
 
-async def check_call_id(house: Resources, claims: Claims, call_id: str) -> None:
+async def check_call_id(resources: Resources, claims: Claims, call_id: str) -> None:
     """Raises `NoSuchCall` for what cannot be the id of a call; PostgreSQL could not even store some of it."""
     if not calls.is_call_id(call_id):
-        await accounts.check_login(house.db, claims)
+        await accounts.check_login(resources.db, claims)
         raise NoSuchCall
 
 
@@ -97,7 +97,7 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
     if not is_json(request):
         raise ValidationFailed("Send the body as JSON, with the header Content-Type: application/json")
     try:
-        return model.model_validate_json(body, context=resources(request).numbers)
+        return model.model_validate_json(body, context=get_resources(request).numbers)
     except ValidationError as error:
         raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
 

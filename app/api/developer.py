@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts, calls, transcripts
-from app.api.deps import Bearer, check_call_id, json_body, read_body, resources
+from app.api.deps import Bearer, check_call_id, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import Agent, CallOptions, Number, errors
@@ -63,14 +63,14 @@ class FailedTranscript(BaseModel):
 )
 async def click2call(request: Request, claims: Bearer) -> Response:
     """Queue a call. The agent is rung first; when they answer, the customer."""
-    house = resources(request)
+    resources = get_resources(request)
     try:
         body = await read_body(request, Click2CallRequest)
         wants_transcript = body.transcript is not False
         order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
-        created = await calls.create_call(house.db, house.hints, claims, order)
+        created = await calls.create_call(resources.db, resources.hints, claims, order)
     except RingbackError:
-        await accounts.check_login(house.db, claims)  # a login that has ended is told so, whatever else is wrong
+        await accounts.check_login(resources.db, claims)  # a login that has ended is told so, whatever else is wrong
         raise
     options = {
         "did": body.did and body.did.written,
@@ -91,9 +91,9 @@ async def click2call(request: Request, claims: Bearer) -> Response:
 )
 async def get_transcript(request: Request, call_id: str, claims: Bearer) -> Response:
     """Pending until the transcript is made; then ready, or failed with the reason."""
-    house = resources(request)
-    await check_call_id(house, claims, call_id)
-    view = await transcripts.read(house.db, claims, call_id)
+    resources = get_resources(request)
+    await check_call_id(resources, claims, call_id)
+    view = await transcripts.read(resources.db, claims, call_id)
     if view.status is TranscriptStatus.READY:
         return success("Transcript found", ReadyTranscript(call_id=call_id, transcript=_shown(view)))
     if view.status in (TranscriptStatus.FAILED, TranscriptStatus.DISABLED):

@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from app import health
-from app.api.deps import resources
+from app.api.deps import get_resources
 
 router = APIRouter(tags=["health"])
 
@@ -33,8 +33,8 @@ async def healthz() -> JSONResponse:
     summary="PostgreSQL, Valkey and live workers of both kinds are there",
 )
 async def readyz(request: Request) -> JSONResponse:
-    house = resources(request)
-    missing = await health.missing_parts(house.db, house.redis, house.settings.telephony_provider)
+    resources = get_resources(request)
+    missing = await health.missing_parts(resources.db, resources.redis, resources.settings.telephony_provider)
     if missing:
         return JSONResponse({"status": "not ready", "missing": missing}, 503)
     return JSONResponse({"status": "ready", "missing": []})

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts
-from app.api.deps import json_body, read_body, resources
+from app.api.deps import get_resources, json_body, read_body
 from app.api.envelope import Envelope, ErrorEnvelope, success
 from app.api.schemas import errors
 
@@ -35,16 +35,16 @@ def login_router(invalid: int) -> APIRouter:
     )
     async def login(request: Request) -> Response:
         """Authenticate a verified, active user. A login never ends another one."""
-        house = resources(request)
+        resources = get_resources(request)
         body = await read_body(request, LoginRequest)
         pair = await accounts.log_in(
-            house.db,
-            house.tokens,
-            house.throttle,
+            resources.db,
+            resources.tokens,
+            resources.throttle,
             email=body.email,
             password=body.password,
             address=request.client.host if request.client else None,
-            session_seconds=house.settings.refresh_token_seconds,
+            session_seconds=resources.settings.refresh_token_seconds,
         )
         return success("Login successful", LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token))
 
@@ -59,8 +59,8 @@ def login_router(invalid: int) -> APIRouter:
     )
     async def refresh_token(request: Request, refresh_token: Annotated[str, Query()]) -> Response:
         """A new access token for the same login, with the same refresh token."""
-        house = resources(request)
-        pair = await accounts.refresh(house.db, house.tokens, refresh_token)
+        resources = get_resources(request)
+        pair = await accounts.refresh(resources.db, resources.tokens, refresh_token)
         data = LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token)
         return success("Token refreshed successfully", data)
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from app import dids
 from app.api import schemas
-from app.api.deps import LoggedIn, json_body, read_body, resources
+from app.api.deps import LoggedIn, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.schemas import CallbackUrl, StorableText, Switch, UnlessBlank, errors
-from app.dids import Channels, DidView, Share
+from app.dids import ChannelAllocation, Channels, DidView
 from app.errors import NoSuchNumber
 from app.models import Did
 from app.numbers import PhoneNumber
@@ -201,7 +201,7 @@ async def get_utilization(
 ) -> Response:
     """Of one number, if named; the pool's figures are those of all."""
     try:
-        number = None if did is None else resources(request).numbers.read(did)
+        number = None if did is None else get_resources(request).numbers.read(did)
     except ValueError:
         raise NoSuchNumber from None
     channels = await _channels(request, claims, number=number)
@@ -231,7 +231,7 @@ async def get_utilization(
 async def set_inbound(request: Request, claims: LoggedIn) -> Response:
     """Of one of your numbers; null stops it."""
     body = await read_body(request, InboundRequest)
-    async with resources(request).db.transaction() as session:
+    async with get_resources(request).db.transaction() as session:
         did = await dids.find(session, number=body.phone_number, phone_number_id=body.phone_number_id, to_change=True)
         did = await dids.set_inbound(
             session, claims.user_id, did, callback_url=body.callback_url, transcript=body.transcript
@@ -259,7 +259,7 @@ async def list_inbound(
 ) -> Response:
     """Of each of your numbers."""
     configured_only = configured is True
-    async with resources(request).db.transaction() as session:
+    async with get_resources(request).db.transaction() as session:
         found = await dids.list_inbound(session, claims.user_id, configured_only=configured_only)
     data = InboundConfigurations(
         user_id=claims.user_id,
@@ -271,14 +271,14 @@ async def list_inbound(
 
 
 async def _channels(request: Request, claims: Claims, *, number: PhoneNumber | None = None) -> Channels:
-    async with resources(request).db.transaction() as session:
+    async with get_resources(request).db.transaction() as session:
         return await dids.get_channels(session, claims.user_id, number=number)
 
 
 async def _allocate(request: Request, claims: Claims, *, replace: bool) -> Response:
     body = await read_body(request, AllocationRequest)
-    shares = [Share(item.allocated_channels, item.did, item.phone_number_id) for item in body.allocations]
-    async with resources(request).db.transaction() as session:
+    shares = [ChannelAllocation(item.allocated_channels, item.did, item.phone_number_id) for item in body.allocations]
+    async with get_resources(request).db.transaction() as session:
         channels = await dids.allocate(session, claims.user_id, shares, replace=replace)
     return success("Channel allocation updated successfully", _allocation(claims, channels))
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from app import recordings
-from app.api.deps import resources
+from app.api.deps import get_resources
 from app.api.envelope import ErrorEnvelope, failure
 from app.api.schemas import errors
 from app.errors import NoSuchRecording
@@ -38,10 +38,10 @@ async def download(
     signature: Annotated[str, Query(max_length=64)],
 ) -> Response:
     """By the link that transcripts, lists and callbacks hold, and by nothing else. Takes a `Range`."""
-    house = resources(request)
-    async with house.db.transaction() as session:
+    resources = get_resources(request)
+    async with resources.db.transaction() as session:
         stored = await recordings.find_for_download(session, call_id)
-    if stored is None or not house.links.allows(call_id, stored.owner_id, expires, signature):
+    if stored is None or not resources.links.allows(call_id, stored.owner_id, expires, signature):
         raise NoSuchRecording
     size = stored.size_bytes
     etag = f'"{stored.sha256[:32]}"'
@@ -65,7 +65,7 @@ async def download(
     if request.method == "HEAD":
         return Response(None, status, headers, media_type=stored.content_type)
     try:
-        chunks = await house.storage.read(stored.storage_key, start, end)
+        chunks = await resources.storage.read(stored.storage_key, start, end)
     except StorageError:
         raise NoSuchRecording from None
     return StreamingResponse(_bytes(chunks), status, headers, media_type=stored.content_type)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app import lifeline
+from app import parent_watch
 from app.cli import api_keys, calls, deliveries, dids, models, telephony, users
 from app.cli.common import complain, failures_explained
 
@@ -50,7 +50,7 @@ def up(
 @failures_explained
 def serve() -> None:
     """Run the API."""
-    lifeline.hold()
+    parent_watch.hold()
     import uvicorn
 
     from app import logs

@@ -46,7 +46,7 @@ def list_(
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
             owner = None if user is None else await find_or_fail(session, user)
-            lines = await history.recent_calls(session, limit=limit, user=owner)
+            lines = await history.list_calls(session, limit=limit, user=owner)
         table = Table(box=None)
         for name in ("created (UTC)", "id", "customer", "agent", "status", "transcript", "outcome"):
             table.add_column(name, no_wrap=True)
@@ -75,10 +75,10 @@ def show(call_id: str, plain: Plain = False) -> None:
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            story = await history.story_of(session, call_id) if call_id.isascii() else None
-        if story is None:
+            history_of_call = await history.find_call_history(session, call_id) if call_id.isascii() else None
+        if history_of_call is None:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
-        _print_story(story, plain)
+        _print_history(history_of_call, plain)
 
     with_database(work)
 
@@ -130,14 +130,14 @@ def place(
     raise typer.Exit(0 if with_hints(work) else 1)
 
 
-def _print_story(story: "history.CallStory", plain: bool) -> None:
+def _print_history(history_of_call: "history.CallHistory", plain: bool) -> None:
     from app import calls as domain
     from app.cli.follow import coloured, print_transcript
 
-    call = story.call
+    call = history_of_call.call
     facts = Table(box=None, show_header=False)
     facts.add_row("call", call.id)
-    facts.add_row("user", story.email)
+    facts.add_row("user", history_of_call.email)
     facts.add_row("created", f"{call.created_at:%Y-%m-%d %H:%M:%S} UTC")
     facts.add_row("customer", _shown(call.customer_number, plain))
     facts.add_row("agent", _shown(call.agent_number, plain))
@@ -155,13 +155,15 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
         seconds = (call.ended_at - call.answered_at).total_seconds()
         talked = f"{seconds:.1f}" if call.reported_talk_seconds is None else str(call.reported_talk_seconds)
         facts.add_row("talked", f"{talked} s")
-    if story.recording:
-        facts.add_row("recording", f"{story.recording.size_bytes} bytes, {story.recording.storage_key}")
+    if history_of_call.recording:
+        facts.add_row(
+            "recording", f"{history_of_call.recording.size_bytes} bytes, {history_of_call.recording.storage_key}"
+        )
     console.print(facts)
 
     console.print("\nTimeline")
     timeline = Table("after", "status", "leg", "event", "cause", "detail", box=None)
-    for event in story.events:
+    for event in history_of_call.events:
         timeline.add_row(
             _since(call.created_at, event.happened_at),
             coloured(event.status),
@@ -171,17 +173,17 @@ def _print_story(story: "history.CallStory", plain: bool) -> None:
             "; ".join(filter(None, (event.detail, "noticed late" if event.late else None))),
         )
     console.print(timeline)
-    for task in story.open_tasks:
+    for task in history_of_call.open_tasks:
         trouble = f", last error: {task.last_error}" if task.last_error else ""
         console.print(
             f"open task: {task.kind}, due {task.due_at:%H:%M:%S} UTC, tried {task.attempts} times{trouble}",
             soft_wrap=True,
         )
     console.print()
-    print_transcript(story.transcript, console)
-    if story.callbacks:
+    print_transcript(history_of_call.transcript, console)
+    if history_of_call.callbacks:
         console.print("\nCallbacks")
-        Console(highlight=False, markup=False, width=max(console.width, 190)).print(table_of(story.callbacks))
+        Console(highlight=False, markup=False, width=max(console.width, 190)).print(table_of(history_of_call.callbacks))
 
 
 def _since(start: datetime, at: datetime) -> str:

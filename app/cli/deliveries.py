@@ -39,7 +39,7 @@ def list_(
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
             owner = None if user is None else await find_or_fail(session, user)
-            found = await callbacks.find_deliveries(
+            found = await callbacks.list_deliveries(
                 session, limit=limit, user_id=None if owner is None else owner.id, call_id=call, status=status
             )
         wide = Console(highlight=False, markup=False, width=max(console.width, 190))
@@ -116,7 +116,7 @@ def replay(
         async with db.transaction() as session:
             if failed_of is not None:
                 user = await find_or_fail(session, failed_of)
-                chosen = await callbacks.find_deliveries(session, user_id=user.id, status="failed")
+                chosen = await callbacks.list_deliveries(session, user_id=user.id, status="failed")
             else:
                 chosen = [await _find_or_fail(session, message_id or "")]
         for delivery in reversed(chosen):  # the oldest first, as they were to be told

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from app import history
 from app.db import Database
-from app.models import CallEventRow, Transcript, TranscriptStatus
+from app.models import CallEventRow, TranscriptRow, TranscriptStatus
 
 _LOOK_SECONDS = 0.2
 _GOOD = {"completed", "ready", "delivered"}
@@ -28,8 +28,8 @@ async def follow(db: Database, call_id: str, console: Console) -> bool:
         while True:
             async with db.transaction() as session:
                 # In this order: a transcript that has just ended must not hide the event that ended it.
-                transcript = await history.transcript_of(session, call_id)
-                news = await history.events_after(session, call_id, last)
+                transcript = await history.get_transcript(session, call_id)
+                news = await history.list_events(session, call_id, last)
             for event in news:
                 start = start or event.happened_at
                 last = event.id
@@ -44,7 +44,7 @@ async def follow(db: Database, call_id: str, console: Console) -> bool:
     return transcript.status == TranscriptStatus.READY
 
 
-def print_transcript(transcript: Transcript, console: Console) -> None:
+def print_transcript(transcript: TranscriptRow, console: Console) -> None:
     """The transcript as a person reads it, or why there is none."""
     console.print(Text("Transcript: ") + coloured(transcript.status))
     for turn in transcript.history or ():

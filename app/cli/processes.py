@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app import lifeline
+from app import parent_watch
 from app.cli.common import complain
 
 _STOP_SECONDS = 6.0
@@ -44,7 +44,7 @@ class Processes:
         self._logs = logs
         self._processes: list[Process] = []
         # Never written to. When we die, however we die, it closes, and our children end themselves.
-        self._lifeline, self._held = os.pipe()
+        self._parent_pipe, self._held = os.pipe()
 
     def start(self, name: str, module: str, *arguments: str) -> None:
         """Run `python -m module arguments`; its output goes to a log file of its name."""
@@ -100,7 +100,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=[self._lifeline],
-                env={**os.environ, lifeline.VARIABLE: str(self._lifeline)},
+                pass_fds=[self._parent_pipe],
+                env={**os.environ, parent_watch.VARIABLE: str(self._parent_pipe)},
                 start_new_session=True,  # a Ctrl-C on the terminal is for the parent to hear
             )

@@ -4,10 +4,10 @@ from app.outbound.addresses import Network, is_public, parse_networks
 from app.outbound.base import (
     LONGEST_DOWNLOAD_SECONDS,
     AddressRefused,
-    Answer,
     Download,
     NotThere,
     OutboundError,
+    OutboundResponse,
     UnusableUrl,
 )
 from app.outbound.client import Outbound
@@ -16,12 +16,12 @@ from app.outbound.urls import host_of
 __all__ = [
     "LONGEST_DOWNLOAD_SECONDS",
     "AddressRefused",
-    "Answer",
     "Download",
     "Network",
     "NotThere",
     "Outbound",
     "OutboundError",
+    "OutboundResponse",
     "UnusableUrl",
     "host_of",
     "is_public",

@@ -52,7 +52,7 @@ class RedirectRefused(NotThere):
     tries = FEW_TRIES
 
 
-class Unreadable(NotThere):
+class UndecodableBody(NotThere):
     """It answered in a way that is not understood."""
 
     tries = FEW_TRIES
@@ -66,7 +66,7 @@ class DownloadTooLarge(OutboundError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OutboundResponse:
     """What came back. `text` is the beginning of its body."""
 
     status: int

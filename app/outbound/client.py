@@ -25,12 +25,12 @@ from app.outbound.addresses import Network, is_public
 from app.outbound.base import (
     LONGEST_DOWNLOAD_SECONDS,
     AddressRefused,
-    Answer,
     Download,
     DownloadTooLarge,
     Gone,
     NotThere,
     OutboundError,
+    OutboundResponse,
     RedirectRefused,
 )
 from app.outbound.content import CHUNK_BYTES, decoded, limited
@@ -51,13 +51,13 @@ class Outbound:
         self._allowed = allowed
         self._session: aiohttp.ClientSession | None = None
 
-    async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout: float) -> Answer:
+    async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout: float) -> OutboundResponse:
         """Send this; a redirect is an answer like others. Raises `OutboundError`."""
         limits = aiohttp.ClientTimeout(total=timeout)
         async with self._request("POST", parse(url), limits, data=body, headers=headers) as response:
             shown = await response.content.read(_SHOWN_BYTES)
             text = shown.decode("utf-8", "replace").replace("\0", "")
-            return Answer(response.status, _retry_after(response), text)
+            return OutboundResponse(response.status, _retry_after(response), text)
 
     @asynccontextmanager
     async def download(self, url: str, *, max_bytes: int) -> AsyncIterator[Download]:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-from app.outbound.base import DownloadTooLarge, NotThere, Unreadable
+from app.outbound.base import DownloadTooLarge, NotThere, UndecodableBody
 
 CHUNK_BYTES = 64 * 1024
 
@@ -24,13 +24,13 @@ def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str], max_bytes: int
     undone = 0
     for coding in reversed([coding.strip() for coding in ",".join(codings).lower().split(",")]):
         if coding in _NOT_UNDONE:
-            raise Unreadable(f"the file is compressed by {coding}, which is not understood")
+            raise UndecodableBody(f"the file is compressed by {coding}, which is not understood")
         if coding in _UNDONE:
             undone += 1
             chunks = limited(_inflated(chunks, is_deflate=coding == "deflate"), max_bytes)
         # Any other is no compression: a store sends whatever words the file was stored with.
     if undone > _MOST_CODINGS:
-        raise Unreadable(f"the file is compressed {undone} times, of which {_MOST_CODINGS} are undone")
+        raise UndecodableBody(f"the file is compressed {undone} times, of which {_MOST_CODINGS} are undone")
     return chunks
 
 

@@ -123,7 +123,7 @@ class CallEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ProviderEvent:
     """An event of a provider's stream, with the call that it is about."""
 
     call_id: str
@@ -213,7 +213,7 @@ class TelephonyProvider(ABC):
     async def fetch(self, ref: CallRef) -> Snapshot | None:
         """What the provider says of the call now; None if it does not know such a call (any more)."""
 
-    def listen(self) -> AbstractAsyncContextManager[AsyncIterator[Report]]:
+    def listen(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
         """The provider's events from now on. Entered once connected; what happened before is asked by `fetch`.
 
         Raises `ProviderError` when it cannot connect, or is disconnected later.

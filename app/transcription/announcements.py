@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from app.transcription.base import Role, Turn
+from app.transcription.base import Role, SpokenTurn
 
 _DIALLED = r"(?:call|dial|tiled|tri|try|reach|contact|ring)\w*"
 _THING = r"(?:person|numbers?|subscriber|customer|party|mobile|phone|user|extension|line|called|nambar)"
@@ -99,10 +99,10 @@ _PUNCTUATION = re.compile(r"[.,;:!?।…\"“”()-]")
 _SENTENCES = re.compile(r"(?<=[.?!।])\s+")
 
 
-def without(turns: Iterable[Turn]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+def without(turns: Iterable[SpokenTurn]) -> tuple[tuple[SpokenTurn, ...], tuple[SpokenTurn, ...]]:
     """The turns without what machines say, and what machines say, each with the times of the turn it was in."""
-    people: list[Turn] = []
-    machines: list[Turn] = []
+    people: list[SpokenTurn] = []
+    machines: list[SpokenTurn] = []
     goes_on: dict[Role, bool] = {}
     words_before = 0
     for turn in turns:

@@ -55,7 +55,7 @@ class Recognition:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SpokenTurn:
     """One speaker's uninterrupted say, with seconds from the recording's start, which is the answer."""
 
     role: Role
@@ -76,7 +76,7 @@ class Digest:
 class Transcription:
     """All that was made of one recording. `language` is ISO 639-1, None in silence; `duration` is seconds."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[SpokenTurn, ...]
     digest: Digest
     language: str | None
     duration: float
@@ -119,7 +119,7 @@ class Summarizer(Protocol):
 
     name: str
 
-    async def digest(self, turns: tuple[Turn, ...], *, language: str | None, duration: float) -> Digest:
+    async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
         """Never raises: an adapter that can fail falls back to the rules."""
 
     async def aclose(self) -> None:

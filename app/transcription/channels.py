@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from app.transcription import crosstalk
 from app.transcription.base import SAMPLE_RATE, Role
-from app.transcription.crosstalk import FRAME, Mask, Share, Signal
+from app.transcription.crosstalk import FRAME, CopyShare, Mask, Signal
 
 Stored = npt.NDArray[np.int16]
 """Samples x channels, at `SAMPLE_RATE`."""
@@ -253,11 +253,11 @@ def _pair(agent: Line, customer: Line) -> Choice:
     return Choice(voices, tuple(notes))
 
 
-def _share(source: Line, target: Line, blocks: int | None = None) -> Share:
+def _share(source: Line, target: Line, blocks: int | None = None) -> CopyShare:
     """How much of the source is on the target, in so many blocks, spread evenly; None: in all."""
     every = _blocks(min(len(source), len(target)))
     chosen = every if blocks is None else every[:: max(1, len(every) // blocks)]
-    found = Share()
+    found = CopyShare()
     for first, last in chosen:
         found += crosstalk.share(source.signal(first, last), target.signal(first, last))
     return found

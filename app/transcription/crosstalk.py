@@ -146,7 +146,7 @@ def _windows(frames: int, size: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CopyShare:
     """How much of what one channel says is on the other, too, at one level."""
 
     spoken: int = 0
@@ -154,8 +154,8 @@ class Share:
     same: int = 0
     """Frames of these that the other has, too."""
 
-    def __add__(self, more: "Share") -> "Share":
-        return Share(self.spoken + more.spoken, self.same + more.same)
+    def __add__(self, more: "CopyShare") -> "CopyShare":
+        return CopyShare(self.spoken + more.spoken, self.same + more.same)
 
     @property
     def is_all(self) -> bool:
@@ -163,10 +163,10 @@ class Share:
         return self.spoken >= _WORTH_FRAMES and self.same >= 0.85 * self.spoken
 
 
-def share(source: Signal, target: Signal) -> Share:
+def share(source: Signal, target: Signal) -> CopyShare:
     """How much of the source is on the target."""
     frames = min(len(source), len(target)) // FRAME
-    found = Share()
+    found = CopyShare()
     for first, last in _windows(frames, _WINDOWS[0]):
         said, there = source[first * FRAME : last * FRAME], target[first * FRAME : last * FRAME]
         loud = energies(said)
@@ -181,7 +181,7 @@ def share(source: Signal, target: Signal) -> Share:
             level = energies(copy)
             due = level > _LOUD * float(np.quantile(level, 0.98))
             same = int(np.count_nonzero(due & (energies(there - copy) < _ALIKE * energies(there))))
-        found += Share(spoken, min(spoken, same))
+        found += CopyShare(spoken, min(spoken, same))
     return found
 
 

@@ -7,7 +7,7 @@ import aiohttp
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.transcription.base import Digest, Turn
+from app.transcription.base import Digest, SpokenTurn
 from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, RulesSummarizer, find_outcome
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class ChatSummarizer:
         self._rules = RulesSummarizer()
         self._session: aiohttp.ClientSession | None = None
 
-    async def digest(self, turns: tuple[Turn, ...], *, language: str | None, duration: float) -> Digest:
+    async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
         if find_outcome(turns).outcome != NO_CONVERSATION:  # nothing to ask about silence, or a machine's announcement
             for _ in range(_ATTEMPTS):
                 try:
@@ -56,7 +56,7 @@ class ChatSummarizer:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, turns: tuple[Turn, ...]) -> _Answer:
+    async def _ask(self, turns: tuple[SpokenTurn, ...]) -> _Answer:
         said = "\n".join(f"[{turn.start:.0f}s] {turn.role}: {turn.content}" for turn in turns)[:_MOST_CHARACTERS]
         schema = {"name": "call_digest", "strict": True, "schema": _Answer.model_json_schema()}
         request = {

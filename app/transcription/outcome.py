@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from app.transcription import announcements
-from app.transcription.base import Digest, Role, Turn
+from app.transcription.base import Digest, Role, SpokenTurn
 
 INTERESTED = "Interested"
 NOT_INTERESTED = "Not interested"
@@ -125,24 +125,24 @@ _CLAUSES = re.compile(r"[.,;:!?।]+|\b(?:but|lekin|par|magar)\b|लेकिन
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OutcomeMatch:
     """The outcome, and the turn that says so; None where none does."""
 
     outcome: str
-    evidence: Turn | None = None
+    evidence: SpokenTurn | None = None
 
 
-def find_outcome(turns: tuple[Turn, ...]) -> Finding:
+def find_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
     """What came of the call. A recording without roles is read as if the customer had said all of it."""
     for turn in turns:
         if turn.role != "agent" and _VOICEMAIL.search(turn.content.replace("’", "'")):
-            return Finding(VOICEMAIL, turn)
+            return OutcomeMatch(VOICEMAIL, turn)
     people, machines = announcements.without(turns)
     others = [turn for turn in people if turn.role != "agent"]
     if not others:
-        return Finding(NO_CONVERSATION, machines[0] if machines else None)
+        return OutcomeMatch(NO_CONVERSATION, machines[0] if machines else None)
 
-    said = [Finding(outcome, turn) for turn in others for outcome in _outcomes_of(turn.content)]
+    said = [OutcomeMatch(outcome, turn) for turn in others for outcome in _outcomes_of(turn.content)]
     for finding in said:
         if finding.outcome in _FINAL:
             return finding
@@ -152,14 +152,14 @@ def find_outcome(turns: tuple[Turn, ...]) -> Finding:
         callbacks = [finding for finding in said if finding.outcome == CALLBACK]
         return callbacks[-1] if callbacks and last.outcome != NOT_INTERESTED else last
     if machines and not _is_conversation(people, others):
-        return Finding(NO_CONVERSATION, machines[0])
+        return OutcomeMatch(NO_CONVERSATION, machines[0])
     for turn in people:
         if turn.role == "agent" and _AGENT_PROMISES.search(turn.content):
-            return Finding(CALLBACK, turn)
-    return Finding(CONNECTED)
+            return OutcomeMatch(CALLBACK, turn)
+    return OutcomeMatch(CONNECTED)
 
 
-def _is_conversation(people: tuple[Turn, ...], others: list[Turn]) -> bool:
+def _is_conversation(people: tuple[SpokenTurn, ...], others: list[SpokenTurn]) -> bool:
     """Whether people talked besides a machine: more than a "hello?" to it, and on both sides where sides are known."""
     words = sum(len(turn.content.split()) for turn in others)
     if any(turn.role == "unknown" for turn in others):
@@ -186,7 +186,7 @@ class RulesSummarizer:
 
     name = "rules"
 
-    async def digest(self, turns: tuple[Turn, ...], *, language: str | None, duration: float) -> Digest:
+    async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
         finding = find_outcome(turns)
         return Digest(summarize(turns, finding, duration), finding.outcome)
 
@@ -202,7 +202,7 @@ def silent(duration: float) -> Digest:
 _SPEAKERS: dict[Role, str] = {"agent": "the agent", "customer": "the customer", "unknown": "somebody"}
 
 
-def summarize(turns: tuple[Turn, ...], finding: Finding, duration: float) -> str:
+def summarize(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch, duration: float) -> str:
     """Who spoke for how long, what came of it, and the words that say so: facts, no interpretation."""
     spoken = {role: sum(turn.end - turn.start for turn in turns if turn.role == role) for role in _SPEAKERS}
     shares = [f"{_SPEAKERS[role]} spoke for {_seconds(time)}" for role, time in spoken.items() if time > 0]
@@ -215,7 +215,7 @@ def summarize(turns: tuple[Turn, ...], finding: Finding, duration: float) -> str
     return " ".join(parts)
 
 
-def _last_of_substance(turns: tuple[Turn, ...]) -> Turn | None:
+def _last_of_substance(turns: tuple[SpokenTurn, ...]) -> SpokenTurn | None:
     """The last thing of more than a greeting that was not the agent's."""
     return next((turn for turn in reversed(turns) if turn.role != "agent" and len(turn.content.split()) >= 4), None)
 

@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
-from app.transcription.base import Recognition, Role, Turn, Word
+from app.transcription.base import Recognition, Role, SpokenTurn, Word
 
 PAUSE_SECONDS = 1.0
 """A longer silence of one side ends a piece; what the other side says in it then comes between."""
 
 
-def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[Turn, ...]:
+def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[SpokenTurn, ...]:
     """`roles`: who speaks on each channel. Where nobody can say, this does not guess."""
     pieces = [
         piece
@@ -19,7 +19,7 @@ def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[Turn,
     return _joined(pieces)
 
 
-def _pieces(role: Role, words: list[Word]) -> list[Turn]:
+def _pieces(role: Role, words: list[Word]) -> list[SpokenTurn]:
     """One side's words, split at its pauses."""
     groups: list[list[Word]] = [words[:1]] if words else []
     for before, word in pairwise(words):
@@ -27,7 +27,7 @@ def _pieces(role: Role, words: list[Word]) -> list[Turn]:
             groups.append([])
         groups[-1].append(word)
     return [
-        Turn(role, _text(group), round(group[0].start, 2), round(max(word.end for word in group), 2))
+        SpokenTurn(role, _text(group), round(group[0].start, 2), round(max(word.end for word in group), 2))
         for group in groups
         if _text(group)
     ]
@@ -37,12 +37,12 @@ def _text(words: list[Word]) -> str:
     return " ".join("".join(word.text for word in words).split())
 
 
-def _joined(pieces: list[Turn]) -> tuple[Turn, ...]:
+def _joined(pieces: list[SpokenTurn]) -> tuple[SpokenTurn, ...]:
     """Only after sorting: neighbours of one role that nobody came between are one turn."""
-    turns: list[Turn] = []
+    turns: list[SpokenTurn] = []
     for piece in pieces:
         if turns and turns[-1].role == piece.role:
             last = turns.pop()
-            piece = Turn(piece.role, f"{last.content} {piece.content}", last.start, max(last.end, piece.end))
+            piece = SpokenTurn(piece.role, f"{last.content} {piece.content}", last.start, max(last.end, piece.end))
         turns.append(piece)
     return tuple(turns)

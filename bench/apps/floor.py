@@ -14,12 +14,12 @@ async def poll(call_id: str) -> dict[str, Any]:
     return {"status_code": 200, "message": "Transcript not available yet", "error": None, "data": data}
 
 
-class Order(BaseModel):
+class FloorOrder(BaseModel):
     customer_number: str
     agent_number: str
 
 
 @app.post("/api/developer/calls/click2call")
-async def create(order: Order) -> dict[str, Any]:
+async def create(order: FloorOrder) -> dict[str, Any]:
     data = {"call_id": "call_0000000000000000", "status": "queued"}
     return {"status_code": 200, "message": "Click2Call request created", "error": None, "data": data}

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from app.calls import new_call_id
-from app.models import Call, CallEventRow, LoginSession, Task, Transcript, User
+from app.models import Call, CallEventRow, LoginSession, Task, TranscriptRow, User
 from app.transcripts import new_transcript_id
 
 app = FastAPI()
@@ -27,12 +27,12 @@ sessions = async_sessionmaker(engine, expire_on_commit=False)
 bearer = OAuth2PasswordBearer(tokenUrl="/api/developer/login")
 
 
-class Order(BaseModel):
+class NaiveOrder(BaseModel):
     customer_number: str
     agent_number: str
 
 
-class Login(BaseModel):
+class NaiveLogin(BaseModel):
     email: str
     password: str
 
@@ -70,7 +70,7 @@ CurrentUser = Annotated[User, Depends(current_user)]
 
 
 @app.post("/api/developer/login")
-async def login(body: Login, session: Session) -> dict[str, Any]:
+async def login(body: NaiveLogin, session: Session) -> dict[str, Any]:
     user = (await session.scalars(select(User).where(func.lower(User.email) == body.email.lower()))).one_or_none()
     if user is None or not await run_in_threadpool(argon2.verify, body.password, user.password_hash):
         raise HTTPException(400, "Incorrect email or password")
@@ -84,20 +84,20 @@ async def poll(call_id: str, user: CurrentUser, session: Session) -> dict[str, A
         raise HTTPException(404, "Call not found")
     if call.user_id != user.id:
         raise HTTPException(403, "Not authorized for this call")
-    transcript = (await session.scalars(select(Transcript).where(Transcript.call_id == call_id))).one()
+    transcript = (await session.scalars(select(TranscriptRow).where(TranscriptRow.call_id == call_id))).one()
     data = {"call_id": call_id, "transcript_status": transcript.status, "transcript": None}
     return {"status_code": 200, "message": "Transcript not available yet", "error": None, "data": data}
 
 
 @app.post("/api/developer/calls/click2call")
 async def create(
-    order: Order, user: CurrentUser, session: Session, redis: Annotated[ArqRedis, Depends(get_redis)]
+    order: NaiveOrder, user: CurrentUser, session: Session, redis: Annotated[ArqRedis, Depends(get_redis)]
 ) -> dict[str, Any]:
     call = Call(id=new_call_id(), user_id=user.id, **order.model_dump())
     session.add(call)
     await session.flush()
     session.add(CallEventRow(call_id=call.id, key="queued", status="queued", happened_at=func.now()))
-    session.add(Transcript(id=new_transcript_id(), call_id=call.id, user_id=call.user_id))
+    session.add(TranscriptRow(id=new_transcript_id(), call_id=call.id, user_id=call.user_id))
     task = Task(kind="dial", queue="calls", call_id=call.id)
     session.add(task)
     await session.commit()

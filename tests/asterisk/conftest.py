@@ -10,7 +10,7 @@ import pytest
 from app.telephony.asterisk import Asterisk
 from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
-from tests.asterisk.office import Lab, MakeOffice, Office
+from tests.asterisk.lab_installation import Lab, LabInstallation, MakeInstallation
 
 CONVERSATION = Path(__file__).parents[1] / "audio/call_callback.wav"
 
@@ -44,25 +44,25 @@ async def make_provider(lab: Lab) -> AsyncIterator[Callable[..., Asterisk]]:
 
 
 @pytest.fixture
-async def make_office(lab: Lab, tmp_path: Path) -> AsyncIterator[MakeOffice]:
+async def make_installation(lab: Lab, tmp_path: Path) -> AsyncIterator[MakeInstallation]:
     """Installations with settings of their own, or to be broken."""
-    opened: list[Office] = []
+    opened: list[LabInstallation] = []
 
-    async def make(*workers: str, ready: str = "/readyz", **settings: str) -> Office:
-        office = Office(lab, tmp_path / f"office-{len(opened)}", **settings)
-        opened.append(office)
-        await office.open(*workers, ready=ready)
-        return office
+    async def make(*workers: str, ready: str = "/readyz", **settings: str) -> LabInstallation:
+        installation = LabInstallation(lab, tmp_path / f"installation-{len(opened)}", **settings)
+        opened.append(installation)
+        await installation.open(*workers, ready=ready)
+        return installation
 
     yield make
-    for office in opened:
-        await office.close()
+    for installation in opened:
+        await installation.close()
 
 
 @pytest.fixture(scope="session")
-async def office(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
+async def installation(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabInstallation]:
     """One whole installation for the tests that break nothing."""
-    opened = Office(lab, tmp_path_factory.mktemp("office"))
+    opened = LabInstallation(lab, tmp_path_factory.mktemp("installation"))
     try:
         await opened.open("calls-1", "calls-2")
         yield opened

@@ -12,7 +12,7 @@ from app.telephony.asterisk.ari import Ari
 from app.telephony.base import Accepted, CallOrder, CallRef, CallStatus, Finding, Leg, ProviderError, Rejected
 from lab.asterisk import PASSWORD as ARI_PASSWORD
 from lab.asterisk import USERNAME
-from tests.asterisk.office import Lab, MakeProvider, eventually
+from tests.asterisk.lab_installation import Lab, MakeProvider, eventually
 from tests.provider_contract import Following, new_order
 
 

@@ -8,23 +8,23 @@ import pytest
 import soundfile
 from sqlalchemy import select
 
-from app.models import Listener
+from app.models import ListenerRow
 from lab.voices import likeness, voice
 from tests.acceptance.conftest import start
-from tests.asterisk.office import Lab, MakeOffice, Office, eventually
-from tests.words import normalized, word_errors
+from tests.asterisk.lab_installation import Lab, LabInstallation, MakeInstallation, eventually
+from tests.word_errors import normalized, word_errors
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "audio/call_callback.json").read_text())
 
 
 async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
-    lab: Lab, office: Office
+    lab: Lab, installation: LabInstallation
 ) -> None:
     """Its two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
-    call_id = await office.place(lab.number("248"), lab.number("100"))
-    call = await office.ended(call_id)
+    call_id = await installation.place(lab.number("248"), lab.number("100"))
+    call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", "customer")
-    transcript = await office.transcript(call_id)
+    transcript = await installation.transcript(call_id)
     assert transcript.status == "ready", transcript.failure
     assert transcript.outcome == REFERENCE["expected_outcome"]
     for role in ("agent", "customer"):
@@ -34,13 +34,13 @@ async def test_the_reference_conversation_is_transcribed_with_the_right_words_fr
     print(f"\n{len(transcript.history or ())} turns of {len(REFERENCE['turns'])}")
 
 
-async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, office: Office) -> None:
-    call_id = await office.place(lab.number("212"), lab.number("100"))
-    call = await office.ended(call_id)
+async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, installation: LabInstallation) -> None:
+    call_id = await installation.place(lab.number("212"), lab.number("100"))
+    call = await installation.ended(call_id)
     assert call.answered_at, call.failure
     assert call.ended_at
     talk = (call.ended_at - call.answered_at).total_seconds()
-    samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
+    samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)
     assert abs(len(samples) / rate - talk) < 0.5, "from the customer's answer to the end"
     for channel, side in enumerate(("agent", "customer")):
         assert likeness(samples[:, channel], voice(lab.phones, side)) > 0.8, side
@@ -62,33 +62,33 @@ async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, offic
     ],
 )
 async def test_cancel_works_in_every_state(
-    lab: Lab, office: Office, agent: str, customer: str, when: str, status: str
+    lab: Lab, installation: LabInstallation, agent: str, customer: str, when: str, status: str
 ) -> None:
-    call_id = await office.place(customer_number := lab.number(customer), agent_number := lab.number(agent))
-    await office.reached(call_id, when)
-    said = await asyncio.to_thread(office.installation.run, "calls", "cancel", call_id)
+    call_id = await installation.place(customer_number := lab.number(customer), agent_number := lab.number(agent))
+    await installation.reached(call_id, when)
+    said = await asyncio.to_thread(installation.installation.run, "calls", "cancel", call_id)
     assert ("being hung up" if when == "answered" else "canceled") in said
-    call = await office.ended(call_id)
+    call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == (status, None)
     assert call.hangup_cause == ("originator_cancel" if status == "canceled" else "normal_clearing")
-    await office.nothing_is_left(call_id)
+    await installation.nothing_is_left(call_id)
     assert lab.invites(agent_number) == 1
     assert lab.invites(customer_number) == (1 if agent == "100" else 0)
 
 
-async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_office: MakeOffice) -> None:
-    office = await make_office("calls-1", RINGBACK_MAX_CALL_SECONDS="2")
-    call_id = await office.place(lab.number("200"), lab.number("100"))
-    call = await office.ended(call_id)
+async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_installation: MakeInstallation) -> None:
+    installation = await make_installation("calls-1", RINGBACK_MAX_CALL_SECONDS="2")
+    call_id = await installation.place(lab.number("200"), lab.number("100"))
+    call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", None), call.failure
-    assert "hanging_up" in await office.events(call.id)
-    await office.nothing_is_left(call_id)
+    assert "hanging_up" in await installation.events(call.id)
+    await installation.nothing_is_left(call_id)
 
 
-async def test_the_timeline_tells_the_sip_cause(lab: Lab, office: Office) -> None:
-    call_id = await office.place(lab.number("486"), lab.number("100"))
-    await office.ended(call_id)
-    shown = await asyncio.to_thread(office.installation.run, "calls", "show", call_id)
+async def test_the_timeline_tells_the_sip_cause(lab: Lab, installation: LabInstallation) -> None:
+    call_id = await installation.place(lab.number("486"), lab.number("100"))
+    await installation.ended(call_id)
+    shown = await asyncio.to_thread(installation.installation.run, "calls", "show", call_id)
     for word in ("agent:answered", "connecting", "customer:dialed", "SIP 486, Q.850 17", "user_busy"):
         assert word in shown
 
@@ -96,18 +96,18 @@ async def test_the_timeline_tells_the_sip_cause(lab: Lab, office: Office) -> Non
 # Listening
 
 
-async def test_exactly_one_of_the_workers_listens(lab: Lab, office: Office) -> None:
-    async with office.db.transaction() as session:
-        (row,) = (await session.scalars(select(Listener))).all()
+async def test_exactly_one_of_the_workers_listens(lab: Lab, installation: LabInstallation) -> None:
+    async with installation.db.transaction() as session:
+        (row,) = (await session.scalars(select(ListenerRow))).all()
     assert row.connected_since
     assert row.problem is None
 
 
-async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_office: MakeOffice) -> None:
-    office = await make_office("calls-1", RINGBACK_ASTERISK_URL="http://127.0.0.1:9", ready="/healthz")
+async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_installation: MakeInstallation) -> None:
+    installation = await make_installation("calls-1", RINGBACK_ASTERISK_URL="http://127.0.0.1:9", ready="/healthz")
 
     async def missing() -> list[str]:
-        answer = await office.api.get(f"{office.installation.base_url}/readyz")
+        answer = await installation.api.get(f"{installation.installation.base_url}/readyz")
         return [part for part in answer.json()["missing"] if "cannot be reached" in part]
 
     (said,) = await eventually(missing)

@@ -6,8 +6,8 @@ import pytest
 
 from app.telephony.asterisk import Asterisk
 from app.telephony.base import CallStatus, Leg
-from tests.asterisk.office import Lab
-from tests.provider_contract import Ending, ProviderContract, Stage
+from tests.asterisk.lab_installation import Lab
+from tests.provider_contract import ExpectedEnding, ProviderContract, Stage
 
 
 class TestAsterisk(ProviderContract):
@@ -21,8 +21,8 @@ class TestAsterisk(ProviderContract):
             patient_customer=lab.number("200"),
             agent=agent,
             endings=(
-                Ending(lab.number("486"), agent, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
-                Ending(customer, lab.number("486"), CallStatus.BUSY, "user_busy", Leg.AGENT),
-                Ending(customer, lab.number("300"), CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
+                ExpectedEnding(lab.number("486"), agent, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
+                ExpectedEnding(customer, lab.number("486"), CallStatus.BUSY, "user_busy", Leg.AGENT),
+                ExpectedEnding(customer, lab.number("300"), CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
             ),
         )

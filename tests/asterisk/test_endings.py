@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.models import Call
-from tests.asterisk.office import Lab, Office
+from tests.asterisk.lab_installation import Lab, LabInstallation
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-async def ended(lab: Lab, office: Office) -> dict[str, Ended]:
+async def ended(lab: Lab, installation: LabInstallation) -> dict[str, Ended]:
     """All of them at once."""
 
     async def run(row: Row) -> Ended:
         agent, customer = lab.number(row.agent), lab.number(row.customer)
-        call_id = await office.place(customer, agent)
-        return Ended(await office.ended(call_id), agent, customer)
+        call_id = await installation.place(customer, agent)
+        return Ended(await installation.ended(call_id), agent, customer)
 
     results = await asyncio.gather(*(run(row) for row in ROWS.values()))
     return dict(zip(ROWS, results, strict=True))
@@ -92,15 +92,17 @@ async def test_the_truth_about_the_end(lab: Lab, ended: dict[str, Ended], name: 
     assert lab.invites(found.customer) == (1 if row.customer_rang else 0)
 
 
-async def test_nothing_is_left_at_asterisk(office: Office, ended: dict[str, Ended]) -> None:
-    await office.nothing_is_left(*(found.call.id for found in ended.values()))
+async def test_nothing_is_left_at_asterisk(installation: LabInstallation, ended: dict[str, Ended]) -> None:
+    await installation.nothing_is_left(*(found.call.id for found in ended.values()))
 
 
-async def test_the_sip_cause_is_in_the_timeline(office: Office, ended: dict[str, Ended]) -> None:
+async def test_the_sip_cause_is_in_the_timeline(installation: LabInstallation, ended: dict[str, Ended]) -> None:
     assert ended["customer busy"].call.failure == "The customer's line is busy (SIP 486, Q.850 17)"
 
 
-async def test_the_number_shown_is_on_the_wire(lab: Lab, office: Office, ended: dict[str, Ended]) -> None:
+async def test_the_number_shown_is_on_the_wire(
+    lab: Lab, installation: LabInstallation, ended: dict[str, Ended]
+) -> None:
     found = ended["customer answers, and leaves"]
     shown = {invite.shown_in_from for invite in lab.phones.invites() if invite.number in (found.agent, found.customer)}
     assert len(shown) == 2

@@ -11,10 +11,17 @@ import soundfile
 from sqlalchemy import select
 
 from app.call_state import TERMINAL
-from app.models import Call, Listener, Recording
+from app.models import Call, ListenerRow, RecordingRow
 from app.telephony.base import CallRef, ProviderError, Rejected
 from lab.proxy import Fault, FaultyProxy
-from tests.asterisk.office import PATIENCE_SECONDS, Lab, MakeOffice, MakeProvider, Office, eventually
+from tests.asterisk.lab_installation import (
+    PATIENCE_SECONDS,
+    Lab,
+    LabInstallation,
+    MakeInstallation,
+    MakeProvider,
+    eventually,
+)
 from tests.provider_contract import new_order
 
 
@@ -27,32 +34,32 @@ async def proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
 
 
 @pytest.fixture
-async def office(proxy: FaultyProxy, make_office: MakeOffice) -> Office:
+async def installation(proxy: FaultyProxy, make_installation: MakeInstallation) -> LabInstallation:
     """An installation that reaches Asterisk through the proxy."""
-    return await make_office("calls-1", RINGBACK_ASTERISK_URL=proxy.url)
+    return await make_installation("calls-1", RINGBACK_ASTERISK_URL=proxy.url)
 
 
-async def kill_workers(office: Office, only: str = "") -> None:
+async def kill_workers(installation: LabInstallation, only: str = "") -> None:
     """All that dial, or the one whose name in the log is this."""
-    for name, process in office.installation.processes.items():
-        log = (office.installation.data_dir / f"{name}.log").read_text()
+    for name, process in installation.installation.processes.items():
+        log = (installation.installation.data_dir / f"{name}.log").read_text()
         if name.startswith("calls") and only in log:
             process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(process.wait)
 
 
-async def at_most_one_invite(lab: Lab, office: Office, *calls: str) -> None:
+async def at_most_one_invite(lab: Lab, installation: LabInstallation, *calls: str) -> None:
     for call_id in calls:
-        call = await office.call(call_id)
+        call = await installation.call(call_id)
         assert lab.invites(str(call.agent_number)) <= 1, call_id
         assert lab.invites(call.customer_number) <= 1, call_id
 
 
-async def ends_well(lab: Lab, office: Office, call_id: str, status: str = "completed") -> Call:
-    call = await office.ended(call_id)
+async def ends_well(lab: Lab, installation: LabInstallation, call_id: str, status: str = "completed") -> Call:
+    call = await installation.ended(call_id)
     assert call.status == status, (call.status, call.failure)
-    await office.nothing_is_left(call_id)
-    await at_most_one_invite(lab, office, call_id)
+    await installation.nothing_is_left(call_id)
+    await at_most_one_invite(lab, installation, call_id)
     return call
 
 
@@ -70,7 +77,9 @@ STEPS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
-async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, office: Office, arrived: bool) -> None:
+async def test_a_worker_killed_at_each_step(
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, arrived: bool
+) -> None:
     """One call stands still at each step; then every calls worker is killed, and another started, which has until the
     customers hang up to take over."""
     gate = asyncio.Event()
@@ -78,18 +87,18 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, office
     for step, (method, ending, part) in STEPS.items():
         matches = proxy.request(method, ending, part, agent=agents[step])
         proxy.faults.append(Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1))
-    calls = {step: await office.place(lab.number("218"), agent) for step, agent in agents.items()}
+    calls = {step: await installation.place(lab.number("218"), agent) for step, agent in agents.items()}
     held = list(proxy.faults)
 
     async def all_stand_still() -> bool:
         return all(fault.hits for fault in held)
 
     await eventually(all_stand_still)
-    await kill_workers(office)
+    await kill_workers(installation)
     gate.set()
-    office.installation.start_worker("calls-2", "calls")
-    ended = {step: await office.ended(call_id) for step, call_id in calls.items()}
-    await office.nothing_is_left(*calls.values())
+    installation.installation.start_worker("calls-2", "calls")
+    ended = {step: await installation.ended(call_id) for step, call_id in calls.items()}
+    await installation.nothing_is_left(*calls.values())
     for number, (step, call) in enumerate(ended.items()):
         reached = lab.invites(str(call.agent_number)), lab.invites(call.customer_number)
         done = number + arrived  # so many steps reached Asterisk
@@ -100,86 +109,90 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, office
         assert (call.failure is None) == joined, step
 
 
-async def test_the_event_stream_is_cut_in_every_state(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+async def test_the_event_stream_is_cut_in_every_state(
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation
+) -> None:
     cut_at = {"agent:ringing": "100", "agent:answered": "100", "customer:ringing": "100", "answered": "100"}
     calls = {}
     for key, agent in cut_at.items():
-        calls[key] = await office.place(lab.number("206"), lab.number(agent))
-        await office.reached(calls[key], key)
+        calls[key] = await installation.place(lab.number("206"), lab.number(agent))
+        await installation.reached(calls[key], key)
         await proxy.cut_sockets()
     for call_id in calls.values():
-        call = await ends_well(lab, office, call_id)
-        assert (await office.transcript(call_id)).status == "ready", call.id
+        call = await ends_well(lab, installation, call_id)
+        assert (await installation.transcript(call_id)).status == "ready", call.id
 
 
-async def test_what_happens_while_nobody_listens_is_read_back(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+async def test_what_happens_while_nobody_listens_is_read_back(
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation
+) -> None:
     """The customer leaves while the stream is away for long."""
-    call_id = await office.place(lab.number("202"), lab.number("100"))
-    await office.reached(call_id, "answered")
+    call_id = await installation.place(lab.number("202"), lab.number("100"))
+    await installation.reached(call_id, "answered")
     deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
     proxy.faults.append(deaf)
     await proxy.cut_sockets()
-    call = await office.ended(call_id)
+    call = await installation.ended(call_id)
     proxy.faults.remove(deaf)
     assert deaf.hits
     assert (call.status, call.ended_by) == ("completed", "customer")
-    assert (await office.transcript(call_id)).status == "ready"
-    await ends_well(lab, office, call_id)
+    assert (await installation.transcript(call_id)).status == "ready"
+    await ends_well(lab, installation, call_id)
 
 
 async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
-    lab: Lab, proxy: FaultyProxy, office: Office
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation
 ) -> None:
     """The customer answers while the stream is away, which is noticed later; the agent leaves after 8 s in all."""
-    call_id = await office.place(lab.number("303"), lab.number("108"))
-    await office.reached(call_id, "customer:dialed")
+    call_id = await installation.place(lab.number("303"), lab.number("108"))
+    await installation.reached(call_id, "customer:dialed")
     deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
     proxy.faults.append(deaf)
     await proxy.cut_sockets()
-    await office.reached(call_id, "answered")
+    await installation.reached(call_id, "answered")
     proxy.faults.remove(deaf)
-    call = await office.ended(call_id)
+    call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", "agent")
-    samples, rate = soundfile.read(await office.recording(call_id), always_2d=True)
+    samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)
     assert len(samples) / rate > 5.5, "so long the two talked, however late it was noticed"
-    assert (await office.transcript(call_id)).status == "ready"
+    assert (await installation.transcript(call_id)).status == "ready"
 
 
-async def test_asterisk_is_killed_and_started_again(lab: Lab, office: Office) -> None:
-    talking = await office.place(lab.number("200"), lab.number("100"))
-    await office.reached(talking, "answered")
+async def test_asterisk_is_killed_and_started_again(lab: Lab, installation: LabInstallation) -> None:
+    talking = await installation.place(lab.number("200"), lab.number("100"))
+    await installation.reached(talking, "answered")
     await asyncio.sleep(8)  # so that there is something to hear
-    waiting = await office.place(lab.number("203"), lab.number("300"))
-    await office.reached(waiting, "agent:ringing")
+    waiting = await installation.place(lab.number("203"), lab.number("300"))
+    await installation.reached(waiting, "agent:ringing")
     await asyncio.to_thread(lab.server.kill)
-    later = await office.place(lab.number("203"), lab.number("100"))
+    later = await installation.place(lab.number("203"), lab.number("100"))
     await asyncio.sleep(2)
     await asyncio.to_thread(lab.server.start)
-    lost = await office.ended(waiting)
+    lost = await installation.ended(waiting)
     assert lost.status == "failed"
     assert "no longer knows this call" in (lost.failure or "")
-    ended = await ends_well(lab, office, talking)
+    ended = await ends_well(lab, installation, talking)
     assert ended.failure == "The end itself was not seen"
-    assert (await office.transcript(talking)).status == "ready", "what was recorded until then is used"
-    await ends_well(lab, office, later)
-    await at_most_one_invite(lab, office, waiting, talking, later)
+    assert (await installation.transcript(talking)).status == "ready", "what was recorded until then is used"
+    await ends_well(lab, installation, later)
+    await at_most_one_invite(lab, installation, waiting, talking, later)
 
 
-async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, office: Office) -> None:
+async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, installation: LabInstallation) -> None:
     """It writes a second at a time. Whether that long had passed is not left to the speed of this machine."""
-    call_id = await office.place(lab.number("200"), lab.number("100"))
-    await office.reached(call_id, "answered")
+    call_id = await installation.place(lab.number("200"), lab.number("100"))
+    await installation.reached(call_id, "answered")
     await asyncio.to_thread(lab.server.kill)
     os.truncate(lab.server.recording_folder / f"{call_id}.raw", 0)
     await asyncio.to_thread(lab.server.start)
-    await ends_well(lab, office, call_id)
-    transcript = await office.transcript(call_id)
+    await ends_well(lab, installation, call_id)
+    transcript = await installation.transcript(call_id)
     assert (transcript.status, transcript.failure) == (
         "failed",
         "There is no usable recording: Asterisk wrote nothing of this call: it was stopped, or no sound reached it",
     )
-    async with office.db.transaction() as session:
-        assert await session.get(Recording, call_id) is None, "there is nothing to download"
+    async with installation.db.transaction() as session:
+        assert await session.get(RecordingRow, call_id) is None, "there is nothing to download"
 
 
 async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing(
@@ -232,79 +245,83 @@ async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
     await provider.hangup(CallRef(after.call_id, None))
 
 
-async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
     proxy.faults.append(Fault(lambda asked: True, delay=0.5))
-    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
 
 
-async def test_an_asterisk_that_freezes(lab: Lab, office: Office) -> None:
+async def test_an_asterisk_that_freezes(lab: Lab, installation: LabInstallation) -> None:
     """It takes requests and answers none, for longer than we wait for an answer."""
-    call_id = await office.place(lab.number("203"), lab.number("100"))
-    await office.reached(call_id, "answered")
+    call_id = await installation.place(lab.number("203"), lab.number("100"))
+    await installation.reached(call_id, "answered")
     lab.server.freeze()
-    later = await office.place(lab.number("203"), lab.number("100"))
+    later = await installation.place(lab.number("203"), lab.number("100"))
     await asyncio.sleep(12)
     lab.server.thaw()
-    await ends_well(lab, office, call_id)
-    await ends_well(lab, office, later)
+    await ends_well(lab, installation, call_id)
+    await ends_well(lab, installation, later)
 
 
 @pytest.mark.parametrize("status", [500, 409])
-async def test_an_asterisk_that_refuses_for_a_moment(lab: Lab, proxy: FaultyProxy, office: Office, status: int) -> None:
+async def test_an_asterisk_that_refuses_for_a_moment(
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, status: int
+) -> None:
     """Every kind of request once."""
     for method, ending, part in STEPS.values():
         if not ending.endswith("/dial"):
             proxy.faults.append(Fault(proxy.request(method, ending, part), status=status, times=1))
-    call_id = await office.place(lab.number("203"), lab.number("100"))
-    call = await office.ended(call_id)
+    call_id = await installation.place(lab.number("203"), lab.number("100"))
+    call = await installation.ended(call_id)
     assert all(fault.hits for fault in proxy.faults) or call.status == "failed"
-    await office.nothing_is_left(call_id)
-    await at_most_one_invite(lab, office, call_id)
+    await installation.nothing_is_left(call_id)
+    await at_most_one_invite(lab, installation, call_id)
     if status == 500:
         assert call.status == "completed"
 
 
-async def test_a_channel_that_shows_as_entered_before_it_is(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+async def test_a_channel_that_shows_as_entered_before_it_is(
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation
+) -> None:
     """Asterisk says 409 to whatever is set on it until then."""
     entering = Fault(proxy.request("POST", "/variable"), status=409, times=3)
     proxy.faults.append(entering)
-    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
     assert len(entering.hits) == 3
 
 
 @pytest.mark.parametrize("leg", ["agent", "customer"])
 @pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
 async def test_a_dial_whose_answer_is_lost_is_never_repeated(
-    lab: Lab, proxy: FaultyProxy, office: Office, leg: str, arrived: bool
+    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, leg: str, arrived: bool
 ) -> None:
     lost = Fault(proxy.request("POST", f"-{leg}/dial"), lose_answer=arrived, lose_request=not arrived)
     proxy.faults.append(lost)
-    call_id = await office.place(lab.number("203"), lab.number("100"))
-    call = await ends_well(lab, office, call_id, "completed" if arrived else "failed")
+    call_id = await installation.place(lab.number("203"), lab.number("100"))
+    call = await ends_well(lab, installation, call_id, "completed" if arrived else "failed")
     assert len(lost.hits) == 1
     assert lab.invites(str(call.agent_number)) == (1 if leg == "customer" or arrived else 0)
     assert lab.invites(call.customer_number) == int(arrived)
 
 
-async def test_answers_to_creates_are_lost(lab: Lab, proxy: FaultyProxy, office: Office) -> None:
+async def test_answers_to_creates_are_lost(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
     for leg in ("agent", "customer"):
         proxy.faults.append(Fault(proxy.request("POST", "/channels/create", f"-{leg}"), lose_answer=True, times=2))
-    await ends_well(lab, office, await office.place(lab.number("203"), lab.number("100")))
+    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
 
 
-async def test_a_listener_that_dies_is_replaced(lab: Lab, make_office: MakeOffice) -> None:
-    office = await make_office("calls-1", "calls-2", "calls-3")
+async def test_a_listener_that_dies_is_replaced(lab: Lab, make_installation: MakeInstallation) -> None:
+    installation = await make_installation("calls-1", "calls-2", "calls-3")
 
-    async def leader() -> Listener | None:
-        async with office.db.transaction() as session:
-            row = (await session.scalars(select(Listener))).one_or_none()
+    async def leader() -> ListenerRow | None:
+        async with installation.db.transaction() as session:
+            row = (await session.scalars(select(ListenerRow))).one_or_none()
             return row if row and row.connected_since else None
 
-    first: Listener = await eventually(leader)
-    calls = [await office.place(lab.number("206"), lab.number("100")) for _ in range(3)]
+    first: ListenerRow = await eventually(leader)
+    calls = [await installation.place(lab.number("206"), lab.number("100")) for _ in range(3)]
     for call_id in calls:
-        await office.reached(call_id, "answered")
-    await kill_workers(office, only=f"calls-{first.worker_id.hex[:6]}")
+        await installation.reached(call_id, "answered")
+    await kill_workers(installation, only=f"calls-{first.worker_id.hex[:6]}")
 
     async def another() -> bool:
         now = await leader()
@@ -312,4 +329,4 @@ async def test_a_listener_that_dies_is_replaced(lab: Lab, make_office: MakeOffic
 
     await eventually(another)
     for call_id in calls:
-        await ends_well(lab, office, call_id)
+        await ends_well(lab, installation, call_id)

@@ -21,30 +21,30 @@ class Ringback:
             "RINGBACK_DATA_DIR": str(data_dir),
         }
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> "Done":
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> "CommandResult":
         return self.python("-m", "app.cli", *arguments, stdin=stdin, **env)
 
-    def python(self, *arguments: str, stdin: bytes = b"", **env: str) -> "Done":
+    def python(self, *arguments: str, stdin: bytes = b"", **env: str) -> "CommandResult":
         done = subprocess.run(
             [sys.executable, *arguments], env=self.environment | env, input=stdin, capture_output=True, timeout=60
         )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        return CommandResult(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @dataclass(frozen=True)
-class Done:
+class CommandResult:
     code: int
     out: str
-    told: str
+    stderr: str
 
     def check(self) -> str:
         """What it printed; it has to have gone well."""
-        assert self.code == 0, self.told
+        assert self.code == 0, self.stderr
         return self.out
 
     def refused(self) -> str:
         """What it told the person; it has to have gone wrong in an orderly way."""
-        assert self.code == 1, (self.out, self.told)
-        assert "Traceback" not in self.told
-        assert len(self.told.splitlines()) == 1, self.told
-        return self.told
+        assert self.code == 1, (self.out, self.stderr)
+        assert "Traceback" not in self.stderr
+        assert len(self.stderr.splitlines()) == 1, self.stderr
+        return self.stderr

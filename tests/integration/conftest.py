@@ -26,10 +26,10 @@ from app.storage import FolderStorage
 from app.tasks import Hints, arq_pool
 from app.transcription.outcome import RulesSummarizer
 from tests.conftest import AGENT, bearer, new_user
+from tests.integration.call_runner import SAID, CallRunner, MakeCallRunner, ScriptedProvider, StubRecognizer
 from tests.integration.command import Ringback
-from tests.integration.current import add_did
-from tests.integration.house import SAID, Heard, House, MakeHouse, Scripted
-from tests.integration.whole_worker import Own
+from tests.integration.current_calls import add_did
+from tests.integration.isolated_worker import IsolatedWorker
 from worker.context import Context, receivers, recording_hosts
 
 WORKERS_DATABASE = 7
@@ -42,9 +42,9 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         settings=migrated,
         db=db,
         hints=hints,
-        provider=Scripted(),
+        provider=ScriptedProvider(),
         storage=FolderStorage(tmp_path),
-        recognizer=Heard(SAID),
+        recognizer=StubRecognizer(SAID),
         summarizer=RulesSummarizer(),
         outbound=Outbound(parse_networks("127.0.0.0/8")),
         links=providers.links(migrated),
@@ -66,19 +66,19 @@ async def did(db: Database, user: User) -> Did:
 
 
 @pytest.fixture
-def house_with(context: Context, user: User) -> MakeHouse:
-    async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> House:
+def make_runner(context: Context, user: User) -> MakeCallRunner:
+    async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> CallRunner:
         async with context.db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
         created = await calls.create_call(context.db, context.hints, claims, NewCall(PhoneNumber(customer), AGENT))
         own = replace(context, provider=provider or context.provider, recognizer=recognizer or context.recognizer)
-        return House(own, created.id)
+        return CallRunner(own, created.id)
 
     return make
 
 
 @pytest.fixture(scope="session")
-async def own_settings(migrated: Settings) -> Settings:
+async def isolated_settings(migrated: Settings) -> Settings:
     """No other test's tasks are run by these workers, and none of these by others."""
     admin = Database(migrated.database_url, pool_size=1)
     async with admin.statement() as connection:
@@ -96,11 +96,11 @@ async def own_settings(migrated: Settings) -> Settings:
 
 
 @pytest.fixture
-async def own(own_settings: Settings, context: Context) -> AsyncIterator[Own]:
-    db, redis = Database(own_settings.database_url, pool_size=4), arq_pool(own_settings.redis_url)
+async def isolated(isolated_settings: Settings, context: Context) -> AsyncIterator[IsolatedWorker]:
+    db, redis = Database(isolated_settings.database_url, pool_size=4), arq_pool(isolated_settings.redis_url)
     hints = Hints(redis)
     await redis.flushdb()
-    yield Own(own_settings, replace(context, db=db, hints=hints), await new_user(db), redis)
+    yield IsolatedWorker(isolated_settings, replace(context, db=db, hints=hints), await new_user(db), redis)
     async with db.transaction() as session:
         await session.execute(delete(Task))
         await session.execute(delete(Worker))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """One request."""
 
     target: str
@@ -17,8 +17,8 @@ class Asked:
 @dataclass
 class RawServer:
     port: int = 0
-    asked: list[Asked] = field(default_factory=list)
-    answer: Callable[[Asked], bytes] = lambda _: response(404)
+    asked: list[ReceivedRequest] = field(default_factory=list)
+    answer: Callable[[ReceivedRequest], bytes] = lambda _: response(404)
 
     @property
     def url(self) -> str:
@@ -33,7 +33,9 @@ class RawServer:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
             pairs = (line.split(":", 1) for line in lines)
-            asked = Asked(first.split(" ", 1)[1].removesuffix(" HTTP/1.1"), {k.lower(): v.strip() for k, v in pairs})
+            asked = ReceivedRequest(
+                first.split(" ", 1)[1].removesuffix(" HTTP/1.1"), {k.lower(): v.strip() for k, v in pairs}
+            )
             self.asked.append(asked)
             writer.write(self.answer(asked))
             await writer.drain()

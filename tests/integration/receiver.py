@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 @dataclass
-class Heard:
+class ReceivedCallback:
     """One request."""
 
     headers: dict[str, str]
@@ -24,7 +24,7 @@ class Heard:
 @dataclass
 class Receiver:
     port: int = 0
-    heard: list[Heard] = field(default_factory=list)
+    received: list[ReceivedCallback] = field(default_factory=list)
     answer: Callable[[web.Request, int], Awaitable[web.StreamResponse]] | None = None
     """What to answer to the n-th request; None: 200."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -38,9 +38,11 @@ class Receiver:
             if request.path not in self.files:
                 return web.Response(status=404)
             return web.Response(body=self.files[request.path], content_type="audio/wav")
-        self.heard.append(Heard({key.lower(): value for key, value in request.headers.items()}, await request.read()))
+        self.received.append(
+            ReceivedCallback({key.lower(): value for key, value in request.headers.items()}, await request.read())
+        )
         if self.answer is not None:
-            return await self.answer(request, len(self.heard))
+            return await self.answer(request, len(self.received))
         return web.Response()
 
 

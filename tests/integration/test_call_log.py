@@ -11,14 +11,14 @@ from sqlalchemy import func, select, update
 from app import accounts, calls
 from app.db import Database
 from app.main import create_app
-from app.models import Call, Recording, Task, User
+from app.models import Call, RecordingRow, Task, User
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
-from tests.answers import data_of, error_of
 from tests.conftest import bearer, client_of, new_user
-from tests.integration.current import CREATE, CREATED, add_did, happen, order, store
+from tests.envelopes import data_of, error_of
+from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, report, row, run, transcript
+from tests.integration.current_calls import CREATE, CREATED, add_did, happen, order, store
 from tests.integration.receiver import Receiver, listening
-from tests.integration.reporting import LOG, PROVIDER, report, row, run, told, transcript
 from worker.context import Context
 from worker.runner import WORK
 
@@ -158,7 +158,7 @@ async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, cal
     assert (await report(client, status="initiated", customer_crm_id=call_id))["status"] == "queued"
     assert (await report(client, status="Busy", customer_crm_id=call_id))["status"] == "NoAnswered"
     assert (await report(client, status="Answered", customer_crm_id=call_id, duration=7))["status"] == "NoAnswered"
-    assert await told(db, call_id) == ["call.not_answered", "transcript.failed"]
+    assert await list_delivery_events(db, call_id) == ["call.not_answered", "transcript.failed"]
     assert await report(client, status="Busy", customer_crm_id=call_id, hangup_cause="cancel")
     call = await row(db, call_id)
     assert (call.reported_seconds, call.hangup_cause) == (7, "CANCEL"), "a repeat still updates the row"
@@ -181,7 +181,7 @@ async def test_repeats_at_once_start_one_pipeline(client: httpx.AsyncClient, db:
     async with db.transaction() as session:
         tasks = list(await session.scalars(select(Task.kind).filter_by(call_id=call_id, kind="fetch_recording")))
     assert len(tasks) == 1
-    assert await told(db, call_id) == ["call.answered"]
+    assert await list_delivery_events(db, call_id) == ["call.answered"]
 
 
 async def test_a_late_report_corrects_a_call_that_timed_out(
@@ -191,12 +191,12 @@ async def test_a_late_report_corrects_a_call_that_timed_out(
         await session.execute(update(Call).where(Call.id == call_id).values(status="dialing", dialed_at=func.now()))
         silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
         await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
-    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed"]
+    assert await list_delivery_events(db, call_id) == ["call.temporaryfailed", "transcript.failed"]
     listed = await client.get("/api/calls/recent", headers=await bearer(client, user))
     assert listed.json()["data"]["calls"][0]["status"] == "temporaryfailed"
     answered = {"status": "Answered", "customer_crm_id": call_id, "recording": "http://127.0.0.1:1/a.wav"}
     assert (await report(client, **answered))["status"] == "Answered"
-    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.answered"]
+    assert await list_delivery_events(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.answered"]
     assert (await transcript(db, call_id)).status == "pending"
 
 
@@ -208,7 +208,7 @@ async def test_a_late_report_that_brings_no_recording_fails_no_transcript_twice(
         silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC))
         await calls.apply_events(session, call_id, [silent], max_call_seconds=60)
     await report(client, status="Busy", customer_crm_id=call_id)
-    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.not_answered"]
+    assert await list_delivery_events(db, call_id) == ["call.temporaryfailed", "transcript.failed", "call.not_answered"]
     made = await transcript(db, call_id)
     assert (made.status, made.failure) == ("failed", "The call was not answered: the line was busy")
 
@@ -226,9 +226,9 @@ async def test_that_there_is_no_transcript_is_told_again_only_with_news(
     talked = CallEvent("answered", CallStatus.IN_PROGRESS, now)
     await happen(db, call_id, talked, CallEvent("timed_out", CallStatus.TIMED_OUT, now, has_recording=True))
     await store(db, migrated, call_id)
-    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.disabled"]
+    assert await list_delivery_events(db, call_id) == ["call.temporaryfailed", "transcript.disabled"]
     await report(client, status="Answered", customer_crm_id=call_id)
-    assert await told(db, call_id) == ["call.temporaryfailed", "transcript.disabled", "call.answered"]
+    assert await list_delivery_events(db, call_id) == ["call.temporaryfailed", "transcript.disabled", "call.answered"]
 
 
 async def test_a_recording_is_fetched_from_its_url(
@@ -240,7 +240,7 @@ async def test_a_recording_is_fetched_from_its_url(
         assert data["recording"] == url, "as it was reported"
         await run(context, call_id, "fetch_recording")
     async with db.transaction() as session:
-        stored = await session.get_one(Recording, call_id)
+        stored = await session.get_one(RecordingRow, call_id)
         kinds = set(await session.scalars(select(Task.kind).filter_by(call_id=call_id)))
     assert (stored.size_bytes, stored.content_type) == (4, "audio/wav")
     assert "transcribe" in kinds

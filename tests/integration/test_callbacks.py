@@ -13,8 +13,7 @@ from app.calls import NewCall
 from app.models import Task, User
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import AGENT, CUSTOMER
-from tests.integration.receiver import Receiver, listening
-from tests.integration.telling import (
+from tests.integration.callback_calls import (
     deliveries,
     end,
     events,
@@ -24,6 +23,7 @@ from tests.integration.telling import (
     secrets_of,
     send_all,
 )
+from tests.integration.receiver import Receiver, listening
 from worker.context import Context
 
 
@@ -36,7 +36,7 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         await save_transcript(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.ready"]
-    answered, ready = (json.loads(heard.body) for heard in receiver.heard)
+    answered, ready = (json.loads(heard.body) for heard in receiver.received)
     assert list(answered) == ["status_code", "message", "error", "event", "data"]
     assert list(answered["data"]) == [
         "call_id",
@@ -60,7 +60,7 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         "updatedAt",
     ]
     (secret,) = await secrets_of(context, user)
-    for heard in receiver.heard:
+    for heard in receiver.received:
         Webhook(secret).verify(heard.body, heard.headers)
         assert heard.headers["content-type"] == "application/json"
     assert [row.status for row in await deliveries(context, call_id)] == ["delivered", "delivered"]
@@ -85,11 +85,11 @@ async def test_every_end_is_told(context: Context, user: User, status: CallStatu
         await end(context, one, status)
         await send_all(context, one)
         assert events(receiver) == [told, "transcript.failed"]
-        failed = json.loads(receiver.heard[1].body)
+        failed = json.loads(receiver.received[1].body)
         assert failed["status_code"] == 500
         assert failed["error"] == failed["data"]["error"]
         assert failed["error"]
-        receiver.heard.clear()
+        receiver.received.clear()
         await end(context, other, status)
         await send_all(context, other)
         assert events(receiver) == [told, "transcript.disabled"]
@@ -111,7 +111,7 @@ async def test_that_no_transcript_comes_is_told_with_the_recording(context: Cont
             await save_recording(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.disabled"]
-    recording = json.loads(receiver.heard[1].body)["data"]["recording"]
+    recording = json.loads(receiver.received[1].body)["data"]["recording"]
     assert (recording or "").startswith("http://127.0.0.1:8000/api/recordings/") is stored
 
 
@@ -143,7 +143,7 @@ async def test_the_compatible_form(context: Context, user: User) -> None:
         await save_transcript(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "call.completed", "transcript.ready"]
-    data: dict[str, Any] = json.loads(receiver.heard[2].body)["data"]
+    data: dict[str, Any] = json.loads(receiver.received[2].body)["data"]
     assert data["recording_url"] == data["recording"]
     assert (data["summary"], data["outcome"]) == ("They talked", "Interested")
     assert data["end_time"].endswith("Z")
@@ -167,7 +167,7 @@ async def test_a_retried_transcript_is_told_again(context: Context, user: User) 
         await save_transcript(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.failed", "transcript.failed", "transcript.ready"]
-    assert len({heard.id for heard in receiver.heard}) == 4
+    assert len({heard.id for heard in receiver.received}) == 4
 
 
 async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came_late(
@@ -182,4 +182,4 @@ async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came
         await save_recording(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.temporaryfailed", "transcript.disabled", "call.answered", "transcript.disabled"]
-    assert json.loads(receiver.heard[3].body)["data"]["recording"].startswith("http")
+    assert json.loads(receiver.received[3].body)["data"]["recording"].startswith("http")

@@ -23,7 +23,7 @@ from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus, Leg
-from app.transcription.base import Digest, Transcription, Turn
+from app.transcription.base import Digest, SpokenTurn, Transcription
 from tests.conftest import new_user
 from tests.integration.command import Ringback
 
@@ -89,7 +89,7 @@ def test_numbers_are_not_rewritten_by_the_rules_of_another_country(ringback: Rin
 def test_debugging_shows_where_it_came_from(ringback: Ringback) -> None:
     done = ringback("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
     assert done.code == 1
-    assert "Traceback" in done.told
+    assert "Traceback" in done.stderr
 
 
 def test_a_damaged_instance_file(ringback: Ringback, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ async def test_migrate_waits_for_a_database_that_is_starting(ringback: Ringback,
     finally:
         await asyncio.to_thread(postgres.stop, immediately=True)
     assert "up to date" in done.check()
-    assert done.told.count("Waiting up to 30 s for PostgreSQL") == 1
+    assert done.stderr.count("Waiting up to 30 s for PostgreSQL") == 1
 
 
 # Users
@@ -210,7 +210,7 @@ async def test_following_shows_each_event_and_the_turns(db: Database, hints: Hin
     async with asyncio.timeout(10):
         while "agent ringing" not in said.getvalue():  # shown while the call goes on
             await asyncio.sleep(0.05)
-    turn = Turn(role="agent", content="Hello [/bold] and welcome, " * 5, start=0.3, end=2.0)
+    turn = SpokenTurn(role="agent", content="Hello [/bold] and welcome, " * 5, start=0.3, end=2.0)
     made = Transcription((turn,), Digest("They [spoke].", "Interested"), "en", 2.0)
     async with db.transaction() as session:
         await transcripts.save(session, call_id, made, engine="test")
@@ -224,14 +224,14 @@ async def test_the_event_that_ends_a_call_is_never_missed(
 ) -> None:
     """Not even if the call ends just after its events were looked at."""
     call_id = await new_call(db, hints, user)
-    events_after = history.events_after
+    list_events = history.list_events
 
     async def then_it_ends(session: AsyncSession, call_id: str, last_id: int) -> list[CallEventRow]:
-        found = await events_after(session, call_id, last_id)
+        found = await list_events(session, call_id, last_id)
         await happen(db, call_id, DIALING, BUSY)
         return found
 
-    monkeypatch.setattr(history, "events_after", then_it_ends)
+    monkeypatch.setattr(history, "list_events", then_it_ends)
     said = io.StringIO()
     assert not await asyncio.wait_for(follow(db, call_id, Console(file=said, width=80)), 10)
     assert "customer The [/line] is busy" in said.getvalue()
@@ -247,9 +247,9 @@ def test_the_simulator_needs_nothing(ringback: Ringback) -> None:
 def test_settings_of_asterisk_that_are_missing_are_named(ringback: Ringback) -> None:
     done = ringback("telephony", "check", RINGBACK_TELEPHONY_PROVIDER="asterisk")
     assert done.code == 1
-    assert "Traceback" not in done.told
+    assert "Traceback" not in done.stderr
     for name in ("URL", "USERNAME", "PASSWORD"):
-        assert f"RINGBACK_ASTERISK_{name}" in done.told
+        assert f"RINGBACK_ASTERISK_{name}" in done.stderr
 
 
 def test_an_asterisk_that_is_not_there_is_told_with_the_way_to_mend_it(ringback: Ringback) -> None:

@@ -58,7 +58,7 @@ def test_webhook_secret(ringback: Ringback, user: User) -> None:
 
 async def test_api_keys(ringback: Ringback, db: Database, user: User) -> None:
     key = ringback("api-keys", "create", user.email).check().strip()
-    assert await accounts.user_of_api_key(db, key) == user.id
+    assert await accounts.get_api_key_user(db, key) == user.id
     listed = ringback("api-keys", "list").check()
     assert key[:12] in listed
     assert key not in listed

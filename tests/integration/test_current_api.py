@@ -13,9 +13,9 @@ from app.db import Database
 from app.models import Call, Did, Task, User
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
-from tests.answers import data_of, error_of
 from tests.conftest import PASSWORD, bearer, new_user
-from tests.integration.current import (
+from tests.envelopes import data_of, error_of
+from tests.integration.current_calls import (
     ALLOCATION,
     CREATE,
     CREATED,

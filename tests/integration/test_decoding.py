@@ -18,7 +18,7 @@ from app.telephony.simulator import CONVERSATIONS
 from app.transcription.base import SAMPLE_RATE
 from app.transcription.channels import Choice
 from app.transcription.decoding import parts
-from app.transcription.decoding.parts import Unreadable
+from app.transcription.decoding.parts import UnreadableAudio
 from app.transcription.decoding.recording import read
 
 Sides = npt.NDArray[np.float64]
@@ -298,13 +298,13 @@ USELESS = {
 @pytest.mark.parametrize("what", USELESS)
 def test_what_is_no_recording_has_its_own_plain_reason(tmp_path: Path, what: str) -> None:
     data, reason = USELESS[what]
-    with pytest.raises(Unreadable, match=reason):
+    with pytest.raises(UnreadableAudio, match=reason):
         of(tmp_path / "a", data)
 
 
 def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
     data = encode(tmp_path / "a", SIDES[:RATE], form="m4a").read_bytes()
-    with pytest.raises(Unreadable, match="cut off"):
+    with pytest.raises(UnreadableAudio, match="cut off"):
         of(tmp_path / "a", data[: data.index(b"moov") - 4])
 
 
@@ -313,9 +313,9 @@ def test_a_flac_of_a_few_bytes_that_lasts_for_ever_is_refused(tmp_path: Path, mo
     monkeypatch.setattr(parts, "LONGEST_SECONDS", 60)
     soundfile.write(tmp_path / "a.flac", np.full(4000 * 90, 9000, np.int16), 4000)
     assert (tmp_path / "a.flac").stat().st_size < 10_000
-    with pytest.raises(Unreadable, match="is longer than"):
+    with pytest.raises(UnreadableAudio, match="is longer than"):
         read(tmp_path / "a.flac", "", "")
-    with pytest.raises(Unreadable, match="is longer than"):
+    with pytest.raises(UnreadableAudio, match="is longer than"):
         of(tmp_path / "a", wav(np.zeros((4000 * 90, 1)), rate=4000, channels=1))
 
 
@@ -337,6 +337,6 @@ def test_whatever_is_damaged_raises_nothing_but_the_reason(tmp_path: Path, form:
                 data[chance.randrange(among)] = chance.choice((0, 1, 127, 255, chance.randrange(256)))
         try:
             choice = of(tmp_path / "a", bytes(data))
-        except Unreadable:
+        except UnreadableAudio:
             continue
         assert choice.length <= 6 * 3600 * SAMPLE_RATE

@@ -18,9 +18,8 @@ from app.models import Delivery, Queue, Task, TaskKind, User
 from app.outbound import Outbound, OutboundError
 from app.tasks import arq_pool, arq_queue
 from app.telephony.base import CallStatus
-from tests.integration.house import is_waiting_for_a_lock
-from tests.integration.receiver import Receiver, listening
-from tests.integration.telling import (
+from tests.integration.call_runner import is_waiting_for_a_lock
+from tests.integration.callback_calls import (
     deliveries,
     end,
     events,
@@ -31,8 +30,9 @@ from tests.integration.telling import (
     send_all,
     send_due,
 )
+from tests.integration.receiver import Receiver, listening
 from worker.context import Context
-from worker.hosts import Hosts
+from worker.host_limiter import HostLimiter
 from worker.runner import WORK
 
 
@@ -45,7 +45,7 @@ async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Conte
     for call_id in ids:
         await end(context, call_id, CallStatus.BUSY)
     await send_due(context, *ids)
-    assert not receiver.heard
+    assert not receiver.received
 
     async def moody(request: web.Request, n: int) -> web.StreamResponse:
         if n % 10 == 0:
@@ -60,13 +60,13 @@ async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Conte
     (secret,) = await secrets_of(context, user)
     bodies: dict[str, set[bytes]] = defaultdict(set)
     order: dict[str, list[str]] = defaultdict(list)
-    for heard in receiver.heard:
+    for heard in receiver.received:
         Webhook(secret).verify(heard.body, heard.headers)
         if heard.body not in bodies[heard.id]:
             told = json.loads(heard.body)
             order[told["data"]["call_id"]].append(told["event"])
         bodies[heard.id].add(heard.body)
-    assert len(receiver.heard) > 200, "some came twice"
+    assert len(receiver.received) > 200, "some came twice"
     assert len(bodies) == 200
     assert all(len(variants) == 1 for variants in bodies.values())
     assert order == {call_id: ["call.not_answered", "transcript.failed"] for call_id in ids}
@@ -85,11 +85,11 @@ async def test_a_slow_receiver_delays_no_other(context: Context, user: User) -> 
         for call_id in (*held, other):
             await end(context, call_id, CallStatus.BUSY)
         sending = asyncio.create_task(send_due(context, *held))
-        while len(slow.heard) < context.settings.callback_receiver_concurrency:
+        while len(slow.received) < context.settings.callback_receiver_concurrency:
             await asyncio.sleep(0.01)
         await send_all(context, other)
         assert events(quick) == ["call.not_answered", "transcript.failed"]
-        assert len(slow.heard) == context.settings.callback_receiver_concurrency < len(held)
+        assert len(slow.received) == context.settings.callback_receiver_concurrency < len(held)
         free.set()
         await sending
         await send_all(context, *held)
@@ -106,7 +106,7 @@ async def test_many_dead_receivers_delay_no_other(context: Context, user: User) 
 
     hands, each = 40, 4
     settings = context.settings.model_copy(update={"callback_timeout_seconds": 600})
-    patient = replace(context, settings=settings, receivers=Hosts(hands, each=each))
+    patient = replace(context, settings=settings, receivers=HostLimiter(hands, each=each))
     async with AsyncExitStack() as stack:
         dead = [await stack.enter_async_context(listening(Receiver(answer=never))) for _ in range(hands // each + 2)]
         quick = await stack.enter_async_context(listening(Receiver()))
@@ -118,7 +118,7 @@ async def test_many_dead_receivers_delay_no_other(context: Context, user: User) 
             await end(context, call_id, CallStatus.BUSY)
         sending = asyncio.create_task(send_due(patient, *held, other, at_once=hands))
         async with asyncio.timeout(120):  # not how long it takes, but that it is not as long as the dead are waited for
-            while not quick.heard:
+            while not quick.received:
                 await asyncio.sleep(0.01)
         assert not sending.done()
         free.set()
@@ -186,7 +186,7 @@ async def test_a_signed_address_is_kept_byte_for_byte_and_a_redirect_is_not_foll
             await end(context, call_id, CallStatus.BUSY)
             await send_due(context, call_id)
     assert asked == [signed]
-    assert target.heard == []
+    assert target.received == []
     first, _ = await deliveries(context, call_id)
     assert (first.status, first.attempts) == ("pending", 1)
     assert (first.last_answer or "").startswith("302 (callbacks do not follow redirects)")
@@ -202,7 +202,7 @@ async def test_this_machine_is_not_reached_unless_allowed(context: Context, user
         call_id = await new_call(context, user, f"http://{host}:{receiver.port}/")
         await end(context, call_id, CallStatus.BUSY)
         await send_due(guarded, call_id)
-        assert receiver.heard == []
+        assert receiver.received == []
     await guarded.outbound.aclose()
     first, _ = await deliveries(context, call_id)
     told = first.last_answer or ""
@@ -218,7 +218,7 @@ async def test_two_secrets_sign_while_one_is_replaced(context: Context, user: Us
         await end(context, call_id, CallStatus.BUSY)
         await send_due(context, call_id)
         for secret in (old, new):
-            Webhook(secret).verify(receiver.heard[0].body, receiver.heard[0].headers)
+            Webhook(secret).verify(receiver.received[0].body, receiver.received[0].headers)
         async with context.db.transaction() as session:
             await callbacks.new_secret(session, user.id)
         assert old in await secrets_of(context, user)
@@ -234,8 +234,8 @@ async def test_replay_sends_the_same_message(context: Context, user: User) -> No
         async with tasks.transaction(context.db, context.hints) as session:
             await callbacks.replay(session, await session.get_one(Delivery, first.id))
         await send_all(context, call_id)
-    assert len(receiver.heard) == 3
-    assert (receiver.heard[0].id, receiver.heard[0].body) == (receiver.heard[2].id, receiver.heard[2].body)
+    assert len(receiver.received) == 3
+    assert (receiver.received[0].id, receiver.received[0].body) == (receiver.received[2].id, receiver.received[2].body)
 
 
 async def test_a_replay_during_the_last_attempt_is_not_lost(context: Context, user: User) -> None:
@@ -258,7 +258,7 @@ async def test_a_replay_during_the_last_attempt_is_not_lost(context: Context, us
 async def test_who_waits_for_a_silent_receiver_is_given_up_when_the_schedule_is_over(
     context: Context, user: User
 ) -> None:
-    receivers = Hosts(10, each=1)
+    receivers = HostLimiter(10, each=1)
     own = replace(context, receivers=receivers)
     call_id = await new_call(context, user, "http://127.0.0.1:1/")
     await end(context, call_id, CallStatus.BUSY)

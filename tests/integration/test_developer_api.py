@@ -13,13 +13,13 @@ from sqlalchemy import select, update
 from app import accounts, transcripts
 from app.db import Database
 from app.errors import TooManyAttempts
-from app.models import Call, CallEventRow, Did, LoginSession, Task, Transcript, User
+from app.models import Call, CallEventRow, Did, LoginSession, Task, TranscriptRow, User
 from app.settings import Settings
 from app.throttle import LoginThrottle
-from app.transcription.base import Digest, Transcription, Turn
-from tests.answers import data_of, error_of
+from app.transcription.base import Digest, SpokenTurn, Transcription
 from tests.conftest import PASSWORD, bearer, client_of, new_user
-from tests.integration.current import add_did
+from tests.envelopes import data_of, error_of
+from tests.integration.current_calls import add_did
 
 NUMBERS = {"customer_number": "919999999999", "agent_number": "918888888888"}
 CREATE = "/api/developer/calls/click2call"
@@ -223,7 +223,7 @@ async def test_create_commits_the_call_with_its_event_transcript_and_task(
         of_call = {"call_id": call.id}
         assert (await session.scalars(select(CallEventRow.status).filter_by(**of_call))).all() == ["queued"]
         assert (await session.scalars(select(Task.kind).filter_by(**of_call))).all() == ["dial"]
-        transcript = (await session.scalars(select(Transcript).filter_by(**of_call))).one()
+        transcript = (await session.scalars(select(TranscriptRow).filter_by(**of_call))).one()
         assert re.fullmatch(r"[0-9a-f]{24}", transcript.id)
         assert transcript.status == "pending"
 
@@ -314,7 +314,10 @@ async def test_transcript_pending_while_it_is_being_made(client: httpx.AsyncClie
 async def test_transcript_ready(client: httpx.AsyncClient, db: Database, user: User) -> None:
     headers = await bearer(client, user)
     call_id = await create(client, headers)
-    turns = (Turn("agent", "Hello? \N{BLACK HEART SUIT} नमस्ते", 0.5, 1.25), Turn("customer", 'Yes, "I" do', 1.5, 2.0))
+    turns = (
+        SpokenTurn("agent", "Hello? \N{BLACK HEART SUIT} नमस्ते", 0.5, 1.25),
+        SpokenTurn("customer", 'Yes, "I" do', 1.5, 2.0),
+    )
     made = Transcription(turns, Digest("They spoke.", "Interested"), "en", 2.0)
     async with db.transaction() as session:
         assert await transcripts.save(session, call_id, made, engine="a test")

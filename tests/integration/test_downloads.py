@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 
 from app.outbound import AddressRefused, NotThere, Outbound, OutboundError, UnusableUrl, client, host_of, parse_networks
-from app.outbound.base import DownloadTooLarge, Gone, RedirectRefused, Unreadable
+from app.outbound.base import DownloadTooLarge, Gone, RedirectRefused, UndecodableBody
 from app.outbound.urls import parse, redirected
-from tests.integration.raw_server import Asked, RawServer, response, serving
+from tests.integration.raw_server import RawServer, ReceivedRequest, response, serving
 
 FILE = b"RIFF" + bytes(range(256)) * 700  # more than two chunks
 SIGNED = "/a%2Fb/rec.wav?sig=ab%2Fcd%2Bef+gh%20ij%3D%3D&Name=a+b&empty=&x=%7Ey&;|'()*,[]{}\"<>^`\\"
@@ -38,7 +38,7 @@ async def fetch(outbound: Outbound, url: str, max_bytes: int = 10**9) -> bytes:
 def moves(server: RawServer, places: dict[str, str], status: int = 302) -> None:
     """What is named here redirects to what it names; everything else is the file."""
 
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         to = places.get(asked.target)
         return response(200, FILE) if to is None else response(status, b"moved", Location=to)
 
@@ -134,12 +134,12 @@ async def test_a_cookie_lives_as_long_as_its_download_and_goes_to_its_own_host(
 ) -> None:
     """Some stores set one and redirect to the same place."""
 
-    def answer(asked: Asked) -> bytes:
+    def answer(asked: ReceivedRequest) -> bytes:
         if asked.headers.get("cookie") != "pass=7":
             return response(302, Set_Cookie="pass=7; Path=/", Location=asked.target)
         return response(302, Location=f"http://localhost:{server.port}/file")
 
-    def file(asked: Asked) -> bytes:
+    def file(asked: ReceivedRequest) -> bytes:
         return response(200, FILE) if asked.target == "/file" else answer(asked)
 
     server.answer = file
@@ -265,8 +265,8 @@ CUT = {"Content_Length": str(len(FILE) + 1)}
         (response(200, b"5\r\nhello\r\n", Transfer_Encoding="chunked", Content_Length=""), NotThere, "cut short"),
         (response(200, gzip.compress(FILE)[:-9], Content_Encoding="gzip"), NotThere, "cut short"),
         (response(200, gzip.compress(FILE)[:20] + bytes(99), Content_Encoding="gzip"), NotThere, "damaged|cut short"),
-        (response(200, FILE, Content_Encoding="br"), Unreadable, "compressed by br"),
-        (response(200, FILE, Content_Encoding="gzip, gzip, deflate"), Unreadable, "compressed 3 times"),
+        (response(200, FILE, Content_Encoding="br"), UndecodableBody, "compressed by br"),
+        (response(200, FILE, Content_Encoding="gzip, gzip, deflate"), UndecodableBody, "compressed 3 times"),
         (response(204), NotThere, "answered 204"),
         (response(206, FILE), NotThere, "answered 206"),
         (response(300), NotThere, "answered 300"),

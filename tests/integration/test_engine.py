@@ -14,12 +14,12 @@ from app import accounts, calls, dialing, tasks
 from app.call_state import TERMINAL, may_move
 from app.calls import NewCall
 from app.db import Database
-from app.models import Call, CallEventRow, Queue, Task, TaskKind, Transcript, User
+from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptRow, User
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
 from tests.conftest import AGENT, CUSTOMER
-from tests.integration.house import is_waiting_for_a_lock
+from tests.integration.call_runner import is_waiting_for_a_lock
 from worker.context import Context
 
 ORDER = NewCall(CUSTOMER, AGENT)
@@ -167,9 +167,9 @@ async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints,
 # The right to dial
 
 
-async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialRight | None:
+async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialAttempt | None:
     async with tasks.transaction(db, hints) as session:
-        return await dialing.claim_for_dialing(session, call_id, migrated, track_after=3600)
+        return await dialing.claim_dial(session, call_id, migrated, track_after=3600)
 
 
 async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migrated: Settings, call_id: str) -> None:
@@ -187,7 +187,7 @@ async def test_only_the_holder_of_the_right_saves_the_reference(
 ) -> None:
     right = await spend(db, hints, migrated, call_id)
     assert right
-    forged = dialing.DialRight(right.order, uuid4(), 0)
+    forged = dialing.DialAttempt(right.order, uuid4(), 0)
     async with db.transaction() as session:
         await dialing.save_reference(session, forged, Accepted("not mine"))
     assert (await get(db, call_id)).provider_reference is None
@@ -243,7 +243,7 @@ async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_beg
 
     async def talk() -> Talk | None:
         async with db.transaction() as session:
-            return await calls.get_talk(session, call_id)
+            return await calls.find_talk(session, call_id)
 
     await apply(db, hints, call_id, dialed, noticed)
     await apply(db, hints, call_id, ended)
@@ -270,7 +270,7 @@ async def test_an_end_without_a_recording_ends_the_transcript(
     await spend(db, hints, migrated, call_id)
     await apply(db, hints, call_id, event(CallStatus.BUSY))
     async with db.transaction() as session:
-        transcript = (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+        transcript = (await session.scalars(select(TranscriptRow).filter_by(call_id=call_id))).one()
         assert (transcript.status, transcript.failure) == ("failed", "The call was not answered: the line was busy")
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from app.telephony.base import CallStatus, Leg
 from app.telephony.simulator import CONVERSATIONS
-from tests.provider_contract import Ending, ProviderContract, Stage
+from tests.provider_contract import ExpectedEnding, ProviderContract, Stage
 
 PAGE = Path(__file__).parents[2] / "docs/adapters.md"
 AGENT, CUSTOMER, PATIENT_CUSTOMER = "911000000001", "912020000001", "912000000001"
@@ -121,8 +121,8 @@ class TestExample(ProviderContract):
             patient_customer=PATIENT_CUSTOMER,
             agent=AGENT,
             endings=(
-                Ending(BUSY, AGENT, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
-                Ending(CUSTOMER, NEVER, CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
+                ExpectedEnding(BUSY, AGENT, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
+                ExpectedEnding(CUSTOMER, NEVER, CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
             ),
         )
         await provider.aclose()

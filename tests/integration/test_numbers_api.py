@@ -13,9 +13,9 @@ from app.errors import Conflict
 from app.models import Did, User
 from app.numbers import PhoneNumber
 from app.telephony.base import CallEvent, CallStatus
-from tests.answers import data_of, error_of
 from tests.conftest import new_user
-from tests.integration.current import (
+from tests.envelopes import data_of, error_of
+from tests.integration.current_calls import (
     ALLOCATION,
     CREATE,
     CREATED,

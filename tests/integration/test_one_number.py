@@ -13,10 +13,10 @@ from app.main import create_app
 from app.models import Call, Did, User
 from app.settings import Settings
 from app.telephony.simulator import Simulator
-from tests.answers import data_of, error_of
 from tests.conftest import bearer, client_of
+from tests.envelopes import data_of, error_of
 from tests.integration.command import Ringback
-from tests.integration.current import ALLOCATION, CREATE, CREATED, add_did, order, set_pool
+from tests.integration.current_calls import ALLOCATION, CREATE, CREATED, add_did, order, set_pool
 
 SEED = "/api/developer/calls/click2call"
 SPELLINGS = ("9876543210", "09876543210", "+919876543210", "919876543210", "00919876543210", "+91 98765-43210")

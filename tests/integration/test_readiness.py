@@ -7,14 +7,16 @@ from sqlalchemy import delete, func, insert
 
 from app import health
 from app.models import Queue, Task, Worker
-from tests.integration.whole_worker import Own
+from tests.integration.isolated_worker import IsolatedWorker
 
 
-async def add_tasks(own: Own, queue: Queue, count: int, *, overdue: float, leased: float | None = None) -> None:
+async def add_tasks(
+    isolated: IsolatedWorker, queue: Queue, count: int, *, overdue: float, leased: float | None = None
+) -> None:
     """Tasks that were due so long ago, with a lease that ends in so many seconds."""
     kind = {Queue.CALLS: "hangup", Queue.CALLBACKS: "deliver", Queue.TRANSCRIPTS: "transcribe"}[queue]
-    ids = await own.place(count)
-    async with own.context.db.transaction() as session:
+    ids = await isolated.place(count)
+    async with isolated.context.db.transaction() as session:
         await session.execute(delete(Task).where(Task.call_id.in_(ids)))
         lease_until = None if leased is None else func.now() + timedelta(seconds=leased)
         due_at = func.now() - timedelta(seconds=overdue)
@@ -40,14 +42,14 @@ async def add_tasks(own: Own, queue: Queue, count: int, *, overdue: float, lease
     ],
 )
 async def test_readiness_is_decided_by_the_oldest_task_that_nobody_has(
-    own: Own, queue: Queue, waiting: dict[str, float], held: float | None, named: str | None
+    isolated: IsolatedWorker, queue: Queue, waiting: dict[str, float], held: float | None, named: str | None
 ) -> None:
-    async with own.context.db.transaction() as session:
+    async with isolated.context.db.transaction() as session:
         for each in Queue:
             await session.execute(insert(Worker).values(id=func.gen_random_uuid(), queue=each, host="here"))
-    await add_tasks(own, queue, 3, **waiting)
+    await add_tasks(isolated, queue, 3, **waiting)
     if held is not None:
-        await add_tasks(own, queue, 1, overdue=0, leased=held)
-    missing = await health.missing_parts(own.context.db, own.redis, "scripted")
+        await add_tasks(isolated, queue, 1, overdue=0, leased=held)
+    missing = await health.missing_parts(isolated.context.db, isolated.redis, "scripted")
     assert (named is None) == (missing == []), missing
     assert (named or "") in "".join(missing)

@@ -13,10 +13,10 @@ from app.errors import Conflict
 from app.models import CallEventRow, Did, Task, TaskKind, User
 from app.storage import FolderStorage
 from app.telephony.base import CallEvent, CallStatus
-from tests.answers import data_of, error_of
 from tests.conftest import bearer
-from tests.integration.current import CREATE, CREATED, add_did, happen, order, store, talk
-from tests.integration.reporting import LOG, PROVIDER, report, row, told, transcript
+from tests.envelopes import data_of, error_of
+from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, report, row, transcript
+from tests.integration.current_calls import CREATE, CREATED, add_did, happen, order, store, talk
 
 
 @pytest.fixture
@@ -141,12 +141,12 @@ async def test_a_contradiction_is_noted_and_rubs_nothing_out(
 ) -> None:
     first = {"status": "Answered", "duration": 90, "answer_duration": 83, "hangup_cause": "ANSWER"}
     await report(client, customer_crm_id=call_id, **first)
-    before = await told(db, call_id)
+    before = await list_delivery_events(db, call_id)
     contradicting = {"status": "NoAnswered", "duration": 0, "answer_duration": 0, "hangup_cause": "NOANSWER"}
     assert (await report(client, customer_crm_id=call_id, **contradicting))["status"] == "Answered"
     call = await row(db, call_id)
     assert (call.reported_seconds, call.reported_talk_seconds, call.hangup_cause) == (90, 83, "ANSWER")
-    assert await told(db, call_id) == before
+    assert await list_delivery_events(db, call_id) == before
     noted = await notes(db, call_id)
     for part in ("Reported as no_answer", "Reported duration 0", "answer_duration 0", "hangup_cause NOANSWER"):
         assert part in noted
@@ -208,7 +208,7 @@ async def test_words_are_shown_and_told_as_documented(
     client: httpx.AsyncClient, db: Database, user: User, headers: Any, call_id: str, word: str, shown: str, event: str
 ) -> None:
     assert (await report(client, customer_crm_id=call_id, status=word))["status"] == shown
-    assert await told(db, call_id) == [event, "transcript.failed"]
+    assert await list_delivery_events(db, call_id) == [event, "transcript.failed"]
     assert f"“{word}”" in await notes(db, call_id)
     listed = await client.get("/api/calls/recent", params={"status": shown.upper()}, headers=headers)
     assert call_id in [call["call_id"] for call in listed.json()["data"]["calls"]]

@@ -10,11 +10,11 @@ from sqlalchemy import delete, func, select, update
 
 from app.db import Database
 from app.models import Call, Delivery, Did, User
-from tests.answers import error_of
 from tests.conftest import bearer, new_user
-from tests.integration.current import add_did
+from tests.envelopes import error_of
+from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, report, row, run
+from tests.integration.current_calls import add_did
 from tests.integration.receiver import Receiver, listening
-from tests.integration.reporting import LOG, PROVIDER, report, row, run, told
 from worker.context import Context
 
 SPELT = ("911234567890", "1234567890", "+911234567890")
@@ -41,9 +41,9 @@ async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: 
         other = await report(client, **{**fields, "call_date": "2026-03-05 11:00:00"})
         assert other["call_id"] != data["call_id"]
         call_id = data["call_id"]
-        assert await told(db, call_id) == [], "told only once its recording is stored"
+        assert await list_delivery_events(db, call_id) == [], "told only once its recording is stored"
         await run(context, call_id, "fetch_recording")
-    assert await told(db, call_id) == ["call.answered"]
+    assert await list_delivery_events(db, call_id) == ["call.answered"]
     shown = (await client.get("/api/calls/recent?call_type=inbound", headers=headers)).json()["data"]
     assert shown["total"] == 2
     mine = next(call for call in shown["calls"] if call["call_id"] == call_id)
@@ -118,7 +118,13 @@ async def test_a_new_call_by_many_reports_at_once_is_one(client: httpx.AsyncClie
     for more in ({}, {"call_date": "2026-03-05 10:00:00"}):
         fields = {"did": did.number, "call_type": "inbound", "status": "Answered", **more}
         assert (
-            len({told["call_id"] for told in await asyncio.gather(*(report(client, **fields) for _ in range(20)))}) == 1
+            len(
+                {
+                    list_delivery_events["call_id"]
+                    for list_delivery_events in await asyncio.gather(*(report(client, **fields) for _ in range(20)))
+                }
+            )
+            == 1
         )
 
 
@@ -128,7 +134,7 @@ async def test_an_inbound_call_that_nobody_took(client: httpx.AsyncClient, db: D
         where = {"inbound_callback_url": "http://127.0.0.1:1/in"}
         await session.execute(update(Did).where(Did.id == did.id).values(**where))
     data = await report(client, status="NoAnswered", did=did.number, call_type="inbound")
-    assert await told(db, data["call_id"]) == ["call.not_answered", "transcript.disabled"]
+    assert await list_delivery_events(db, data["call_id"]) == ["call.not_answered", "transcript.disabled"]
 
 
 async def test_an_inbound_call_without_an_end_times_out(
@@ -151,8 +157,8 @@ async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Data
     body = {"customer_number": "919999999999", "status": "Answered", "did": "911234567890"}
     assert "customer_crm_id or did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
     nobodys = await add_did(db, None)
-    told = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
-    assert "dids assign" in told
+    list_delivery_events = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
+    assert "dids assign" in list_delivery_events
     foreign = await add_did(db, await new_user(db))
     own = await bearer(client, user)
     same = {(await client.post(LOG, json={**body, "did": n}, headers=own)).json()["data"]["call_id"] for n in SPELT}

@@ -12,15 +12,15 @@ from sqlalchemy import Table, delete, func, select, text, update
 
 from app import accounts, dids, recordings, reports, retention, tasks
 from app.errors import Conflict, ValidationFailed
-from app.models import Base, Call, Delivery, Recording, Task, TaskKind, Transcript, User
+from app.models import Base, Call, Delivery, RecordingRow, Task, TaskKind, TranscriptRow, User
 from app.numbers import PhoneNumber
-from app.reports import Report
+from app.reports import CallLogReport
 from app.storage import FolderStorage, StorageError
 from app.telephony.base import CallStatus
 from tests.conftest import CUSTOMER, new_user
-from tests.integration.house import is_waiting_for_a_lock
-from tests.integration.telling import end, new_call, save_transcript
-from worker import cleaning
+from tests.integration.call_runner import is_waiting_for_a_lock
+from tests.integration.callback_calls import end, new_call, save_transcript
+from worker import retention_loop
 from worker.context import Context
 
 URL = "http://127.0.0.1:1/"
@@ -62,12 +62,12 @@ async def test_old_recordings_and_transcripts_are_deleted(context: Context, user
     await retention.delete_old(own.db, own.storage, days=30)
     assert [path.stem for path in files(tmp_path / "own")] == [young]
     async with own.db.transaction() as session:
-        made = {row.call_id: row for row in await session.scalars(select(Transcript))}
+        made = {row.call_id: row for row in await session.scalars(select(TranscriptRow))}
         assert (made[old].status, made[young].status) == ("failed", "ready")
         assert "30 days" in (made[old].failure or "")
         assert (made[old].summary, made[old].outcome, made[old].history) == (None, None, None)
-        assert await session.get(Recording, old) is None
-        assert await session.get(Recording, young) is not None
+        assert await session.get(RecordingRow, old) is None
+        assert await session.get(RecordingRow, young) is not None
         assert list(await session.scalars(select(Delivery).filter_by(call_id=old))) == []
         assert await session.get(Call, old) is not None
 
@@ -102,7 +102,7 @@ async def test_one_recording_that_cannot_be_deleted_keeps_no_other(
     await retention.delete_old(own.db, own.storage, days=30)
     assert [path.stem for path in files(tmp_path / "own")] == [first]
     async with own.db.transaction() as session:
-        assert await session.get(Recording, first) is not None
+        assert await session.get(RecordingRow, first) is not None
 
 
 async def test_what_is_still_to_be_done_is_waited_for(context: Context, user: User, tmp_path: Path) -> None:
@@ -126,12 +126,12 @@ async def test_a_calls_worker_does_it_and_only_one(context: Context, user: User,
     old = await finished(own, user)
     await age(own, old, 2)
     async with own.db.statement() as another:
-        lock = text("SELECT pg_advisory_lock(:lock)"), {"lock": cleaning._LOCK}
+        lock = text("SELECT pg_advisory_lock(:lock)"), {"lock": retention_loop._LOCK}
         await another.execute(*lock)
-        await cleaning.once(own)
+        await retention_loop.once(own)
         assert len(files(tmp_path / "own")) == 1
         await another.execute(text("SELECT pg_advisory_unlock_all()"))
-    await cleaning.once(own)
+    await retention_loop.once(own)
     assert files(tmp_path / "own") == []
 
 
@@ -190,8 +190,8 @@ async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, 
         async def report(number: str = number) -> None:
             with suppress(ValidationFailed):
                 async with tasks.transaction(own.db, own.hints) as session:
-                    told = Report(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
-                    await reports.take(session, None, told, own.settings)
+                    told = CallLogReport(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
+                    await reports.apply_report(session, None, told, own.settings)
 
         async def erase(user: User = user) -> None:
             with suppress(Conflict):

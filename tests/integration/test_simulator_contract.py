@@ -6,7 +6,7 @@ import pytest
 
 from app.telephony.base import CallStatus, Leg
 from app.telephony.simulator import Simulator
-from tests.provider_contract import Ending, ProviderContract, Stage
+from tests.provider_contract import ExpectedEnding, ProviderContract, Stage
 
 
 class TestSimulator(ProviderContract):
@@ -21,11 +21,11 @@ class TestSimulator(ProviderContract):
             patient_customer=customer,
             agent=agent,
             endings=(
-                Ending("15005550001", agent, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
-                Ending("15005550002", agent, CallStatus.NO_ANSWER, "no_answer", Leg.CUSTOMER),
-                Ending("15005550003", agent, CallStatus.NO_ANSWER, "call_rejected", Leg.CUSTOMER),
-                Ending("15005550004", agent, CallStatus.FAILED, "unallocated_number", Leg.CUSTOMER),
-                Ending(customer, "15005550011", CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
-                Ending(customer, "15005550012", CallStatus.BUSY, "user_busy", Leg.AGENT),
+                ExpectedEnding("15005550001", agent, CallStatus.BUSY, "user_busy", Leg.CUSTOMER),
+                ExpectedEnding("15005550002", agent, CallStatus.NO_ANSWER, "no_answer", Leg.CUSTOMER),
+                ExpectedEnding("15005550003", agent, CallStatus.NO_ANSWER, "call_rejected", Leg.CUSTOMER),
+                ExpectedEnding("15005550004", agent, CallStatus.FAILED, "unallocated_number", Leg.CUSTOMER),
+                ExpectedEnding(customer, "15005550011", CallStatus.NO_ANSWER, "no_answer", Leg.AGENT),
+                ExpectedEnding(customer, "15005550012", CallStatus.BUSY, "user_busy", Leg.AGENT),
             ),
         )

@@ -14,7 +14,7 @@ from app.transcription.models import ModelError
 from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
 from app.transcription.whisper import WhisperRecognizer
-from tests.words import normalized, word_errors
+from tests.word_errors import normalized, word_errors
 
 AUDIO = Path(__file__).parents[1] / "audio"
 REFERENCE = json.loads((AUDIO / "call_callback.json").read_text())

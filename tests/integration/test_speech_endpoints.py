@@ -12,12 +12,12 @@ from aiohttp import web
 
 from app.telephony.simulator import CONVERSATIONS
 from app.transcription.audio import load
-from app.transcription.base import Audio, TranscriptionError, Turn
+from app.transcription.base import Audio, SpokenTurn, TranscriptionError
 from app.transcription.openai_speech import OpenAIRecognizer
 from app.transcription.openai_summary import ChatSummarizer
 from app.transcription.turns import make_turns
 
-TURNS = (Turn("agent", "Hello", 0, 1), Turn("customer", "Please call me tomorrow", 1, 3))
+TURNS = (SpokenTurn("agent", "Hello", 0, 1), SpokenTurn("customer", "Please call me tomorrow", 1, 3))
 
 
 @dataclass

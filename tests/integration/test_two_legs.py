@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app import calls, dialing, tasks
-from app.models import Call, CallEventRow, Task, TaskKind
-from app.models import Listener as Row
+from app.models import Call, CallEventRow, ListenerRow, Task, TaskKind
 from app.telephony.base import (
     CallEvent,
     CallOrder,
@@ -21,13 +20,13 @@ from app.telephony.base import (
     Capabilities,
     Leg,
     ProviderError,
+    ProviderEvent,
     Rejected,
-    Report,
     Snapshot,
     Unknown,
 )
 from tests.conftest import CUSTOMER
-from tests.integration.house import House, MakeHouse, Scripted, ended
+from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedProvider, ended
 from worker import connect, listener, track
 from worker.listener import Listener
 
@@ -50,15 +49,15 @@ def _answered() -> CallEvent:
     return CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC), leg=Leg.CUSTOMER)
 
 
-async def report(house: House, *events: CallEvent) -> None:
+async def report(runner: CallRunner, *events: CallEvent) -> None:
     """As the listener does."""
-    async with tasks.transaction(house.context.db, house.context.hints) as session:
-        await calls.apply_events(session, house.call_id, events, max_call_seconds=60)
+    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        await calls.apply_events(session, runner.call_id, events, max_call_seconds=60)
 
 
-async def timeline(house: House) -> list[str]:
-    async with house.context.db.transaction() as session:
-        return list(await session.scalars(select(CallEventRow.key).filter_by(call_id=house.call_id)))
+async def timeline(runner: CallRunner) -> list[str]:
+    async with runner.context.db.transaction() as session:
+        return list(await session.scalars(select(CallEventRow.key).filter_by(call_id=runner.call_id)))
 
 
 @pytest.fixture(autouse=True)
@@ -68,78 +67,80 @@ def nobody_waits_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def house(house_with: MakeHouse) -> House:
+async def runner(make_runner: MakeCallRunner) -> CallRunner:
     """The agent has answered, and waits."""
-    house = await house_with(Scripted(recording=AUDIO / "call_callback.wav"))
-    await house.run("dial")
-    await report(house, waiting())
-    assert await house.open_tasks() == ["connect", "track"]
-    return house
+    runner = await make_runner(ScriptedProvider(recording=AUDIO / "call_callback.wav"))
+    await runner.run("dial")
+    await report(runner, waiting())
+    assert await runner.open_tasks() == ["connect", "track"]
+    return runner
 
 
 # Connecting
 
 
-async def test_the_customer_is_dialled_once(house: House) -> None:
-    await house.run("connect")
-    assert [order.customer_number for order in house.provider.connects] == [CUSTOMER]
-    await report(house, waiting())  # the same again, from the stream and from asking
-    assert await house.open_tasks() == ["track"]
-    call = await house.call()
+async def test_the_customer_is_dialled_once(runner: CallRunner) -> None:
+    await runner.run("connect")
+    assert [order.customer_number for order in runner.provider.connects] == [CUSTOMER]
+    await report(runner, waiting())  # the same again, from the stream and from asking
+    assert await runner.open_tasks() == ["track"]
+    call = await runner.call()
     assert call.customer_dialed_at
-    assert "connecting" in await timeline(house)
+    assert "connecting" in await timeline(runner)
 
 
-async def test_one_of_many_workers_dials_the_customer(house: House) -> None:
+async def test_one_of_many_workers_dials_the_customer(runner: CallRunner) -> None:
     async def spend() -> object:
-        async with house.context.db.transaction() as session:
-            return await dialing.claim_for_connecting(session, house.call_id, house.context.settings)
+        async with runner.context.db.transaction() as session:
+            return await dialing.claim_connect(session, runner.call_id, runner.context.settings)
 
     assert len([order for order in await asyncio.gather(*(spend() for _ in range(20))) if order]) == 1
-    await house.run("connect")
-    assert not house.provider.connects, "the right was spent"
+    await runner.run("connect")
+    assert not runner.provider.connects, "the right was spent"
 
 
-async def test_a_refused_customer_ends_the_call(house: House) -> None:
-    house.provider.connecting = Rejected("The recording could not be started")
-    await house.run("connect")
-    call = await house.call()
+async def test_a_refused_customer_ends_the_call(runner: CallRunner) -> None:
+    runner.provider.connecting = Rejected("The recording could not be started")
+    await runner.run("connect")
+    call = await runner.call()
     assert (call.status, call.failure) == ("failed", "The recording could not be started")
-    await house.run("hangup")
-    assert [ref.call_id for ref in house.provider.hangups] == [house.call_id], "the agent is let go"
+    await runner.run("hangup")
+    assert [ref.call_id for ref in runner.provider.hangups] == [runner.call_id], "the agent is let go"
 
 
-async def test_what_the_agent_did_explains_a_refusal_better(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_agent_did_explains_a_refusal_better(
+    runner: CallRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def gone(order: CallOrder) -> Rejected:
-        await report(house, CANCELED_BY_AGENT)
+        await report(runner, CANCELED_BY_AGENT)
         return Rejected("The agent's leg was gone")
 
-    monkeypatch.setattr(house.provider, "connect", gone)
-    await house.run("connect")
-    call = await house.call()
+    monkeypatch.setattr(runner.provider, "connect", gone)
+    await runner.run("connect")
+    call = await runner.call()
     assert (call.status, call.failure, call.ended_by) == ("canceled", "The agent hung up", "agent")
 
 
-async def test_a_lost_answer_to_connect_is_asked_about(house: House) -> None:
-    house.provider.connecting = Unknown("timed out")
-    await house.run("connect")
-    house.provider.snapshot = ended()
-    await house.run("track")
-    assert (await house.call()).status == "completed"
-    assert len(house.provider.connects) == 1
+async def test_a_lost_answer_to_connect_is_asked_about(runner: CallRunner) -> None:
+    runner.provider.connecting = Unknown("timed out")
+    await runner.run("connect")
+    runner.provider.snapshot = ended()
+    await runner.run("track")
+    assert (await runner.call()).status == "completed"
+    assert len(runner.provider.connects) == 1
 
 
-async def test_a_worker_that_was_frozen_connects_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_was_frozen_connects_nobody(runner: CallRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 100.0])
     monkeypatch.setattr(connect, "monotonic", lambda: next(clock))
-    await house.run("connect")
-    assert not house.provider.connects
-    house.provider.snapshot = alone()
-    await house.run("track")
-    assert (await house.call()).status == "ringing", "it may be on its way"
-    await house.age(60)
-    await house.run("track")
-    call = await house.call()
+    await runner.run("connect")
+    assert not runner.provider.connects
+    runner.provider.snapshot = alone()
+    await runner.run("track")
+    assert (await runner.call()).status == "ringing", "it may be on its way"
+    await runner.age(60)
+    await runner.run("track")
+    call = await runner.call()
     assert call.status == "failed"
     assert "no longer knows" in (call.failure or "")
 
@@ -147,121 +148,121 @@ async def test_a_worker_that_was_frozen_connects_nobody(house: House, monkeypatc
 # Cancelling
 
 
-async def test_a_canceled_call_is_never_dialled(house_with: MakeHouse) -> None:
-    house = await house_with()
-    async with tasks.transaction(house.context.db, house.context.hints) as session:
-        assert await calls.cancel(session, house.call_id) == "canceled"
-    await house.run("dial")
-    assert not house.provider.orders
-    await house.run("hangup")
-    assert await house.open_tasks() == []
+async def test_a_canceled_call_is_never_dialled(make_runner: MakeCallRunner) -> None:
+    runner = await make_runner()
+    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        assert await calls.cancel(session, runner.call_id) == "canceled"
+    await runner.run("dial")
+    assert not runner.provider.orders
+    await runner.run("hangup")
+    assert await runner.open_tasks() == []
 
 
-async def test_a_canceled_call_connects_nobody(house: House) -> None:
-    async with tasks.transaction(house.context.db, house.context.hints) as session:
-        await calls.cancel(session, house.call_id)
-    await house.run("connect")
-    assert not house.provider.connects
-    await house.run("hangup")
-    assert house.provider.hangups
+async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
+    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        await calls.cancel(session, runner.call_id)
+    await runner.run("connect")
+    assert not runner.provider.connects
+    await runner.run("hangup")
+    assert runner.provider.hangups
 
 
-async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(house_with: MakeHouse) -> None:
-    house = await house_with()
-    async with tasks.transaction(house.context.db, house.context.hints) as session:
-        right = await dialing.claim_for_dialing(session, house.call_id, house.context.settings, track_after=60)
+async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runner: MakeCallRunner) -> None:
+    runner = await make_runner()
+    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        right = await dialing.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
         assert right
-    async with tasks.transaction(house.context.db, house.context.hints) as session:
-        await calls.cancel(session, house.call_id)
-    await house.run("hangup")
-    async with house.context.db.transaction() as session:
+    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        await calls.cancel(session, runner.call_id)
+    await runner.run("hangup")
+    async with runner.context.db.transaction() as session:
         again = await session.scalar(
-            select(Task.due_at > func.now()).filter_by(call_id=house.call_id, kind=TaskKind.HANGUP)
+            select(Task.due_at > func.now()).filter_by(call_id=runner.call_id, kind=TaskKind.HANGUP)
         )
     assert again, "the request may still be on its way, and make a leg that nobody wants"
-    async with house.context.db.transaction() as session:
-        assert not await dialing.save_reference(session, right, house.provider.placing), "it is to be hung up"
+    async with runner.context.db.transaction() as session:
+        assert not await dialing.save_reference(session, right, runner.provider.placing), "it is to be hung up"
 
 
 # Back to the queue
 
 
-async def test_a_call_that_was_surely_not_dialled_waits_in_the_queue(house_with: MakeHouse) -> None:
-    house = await house_with(Scripted(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
-    await house.run("dial")
-    call = await house.call()
+async def test_a_call_that_was_surely_not_dialled_waits_in_the_queue(make_runner: MakeCallRunner) -> None:
+    runner = await make_runner(ScriptedProvider(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
+    await runner.run("dial")
+    call = await runner.call()
     assert (call.status, call.dial_token, call.dialed_at) == ("queued", None, None)
-    assert await house.open_tasks() == ["dial"]
-    house.provider.placing = Scripted().placing
-    await house.run("dial")
-    assert (await house.call()).status == "dialing"
-    assert len(house.provider.orders) == 2
-    assert await house.open_tasks() == ["track"]
+    assert await runner.open_tasks() == ["dial"]
+    runner.provider.placing = ScriptedProvider().placing
+    await runner.run("dial")
+    assert (await runner.call()).status == "dialing"
+    assert len(runner.provider.orders) == 2
+    assert await runner.open_tasks() == ["track"]
 
 
-async def test_nobody_waits_for_a_telephony_system_for_ever(house_with: MakeHouse) -> None:
-    house = await house_with(Scripted(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
-    async with house.context.db.transaction() as session:
-        call = await session.get_one(Call, house.call_id)
-        call.created_at -= timedelta(seconds=house.context.settings.dial_patience_seconds)
-    await house.run("dial")
-    call = await house.call()
+async def test_nobody_waits_for_a_telephony_system_for_ever(make_runner: MakeCallRunner) -> None:
+    runner = await make_runner(ScriptedProvider(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
+    async with runner.context.db.transaction() as session:
+        call = await session.get_one(Call, runner.call_id)
+        call.created_at -= timedelta(seconds=runner.context.settings.dial_patience_seconds)
+    await runner.run("dial")
+    call = await runner.call()
     assert (call.status, call.failure) == ("failed", "Asterisk cannot be reached")
 
 
 # What was missed
 
 
-async def test_an_agent_who_is_left_alone_is_let_go(house: House) -> None:
+async def test_an_agent_who_is_left_alone_is_let_go(runner: CallRunner) -> None:
     """The customer left while nobody listened."""
-    await house.run("connect")
-    await report(house, _answered())
-    house.provider.snapshot = alone(answered=True)
-    await house.run("track")
-    call = await house.call()
+    await runner.run("connect")
+    await report(runner, _answered())
+    runner.provider.snapshot = alone(answered=True)
+    await runner.run("track")
+    call = await runner.call()
     assert (call.status, call.ended_by) == ("completed", "customer")
-    assert await house.open_tasks() == ["fetch_recording"], "what was said is used"
+    assert await runner.open_tasks() == ["fetch_recording"], "what was said is used"
 
 
-async def test_a_call_that_is_gone_has_ended(house: House) -> None:
-    await house.run("connect")
-    await report(house, _answered())
-    await house.run("track")
-    call = await house.call()
+async def test_a_call_that_is_gone_has_ended(runner: CallRunner) -> None:
+    await runner.run("connect")
+    await report(runner, _answered())
+    await runner.run("track")
+    call = await runner.call()
     assert (call.status, call.failure) == ("completed", "The end itself was not seen")
 
 
 # Clearing up
 
 
-async def test_a_recording_is_discarded_once_it_is_stored_and_not_before(house: House) -> None:
-    await house.run("connect")
-    await report(house, *ended().events)
-    await house.age(60)
-    await house.run("hangup")
-    assert not house.provider.discarded
-    await house.run("fetch_recording")
-    await house.run("hangup")
-    assert [ref.call_id for ref in house.provider.discarded] == [house.call_id]
+async def test_a_recording_is_discarded_once_it_is_stored_and_not_before(runner: CallRunner) -> None:
+    await runner.run("connect")
+    await report(runner, *ended().events)
+    await runner.age(60)
+    await runner.run("hangup")
+    assert not runner.provider.discarded
+    await runner.run("fetch_recording")
+    await runner.run("hangup")
+    assert [ref.call_id for ref in runner.provider.discarded] == [runner.call_id]
 
 
 # Listening
 
 
 @dataclass
-class Streaming(Scripted):
+class Streaming(ScriptedProvider):
     """A provider with a stream."""
 
     capabilities = Capabilities(hangup=True, stream=True)
     name: str = field(default_factory=lambda: f"streaming-{uuid4().hex}")
-    streams: list["asyncio.Queue[Report | None]"] = field(default_factory=list)
+    streams: list["asyncio.Queue[ProviderEvent | None]"] = field(default_factory=list)
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[AsyncIterator[Report]]:
-        stream: asyncio.Queue[Report | None] = asyncio.Queue()
+    async def listen(self) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        stream: asyncio.Queue[ProviderEvent | None] = asyncio.Queue()
         self.streams.append(stream)
 
-        async def reports() -> AsyncIterator[Report]:
+        async def reports() -> AsyncIterator[ProviderEvent]:
             while (report := await stream.get()) is not None:
                 yield report
             raise ProviderError("cut")
@@ -275,12 +276,12 @@ async def until(what: Callable[[], Awaitable[bool]], seconds: float = 60) -> Non
             await asyncio.sleep(0.02)
 
 
-async def test_one_listens_and_another_takes_over(house_with: MakeHouse) -> None:
+async def test_one_listens_and_another_takes_over(make_runner: MakeCallRunner) -> None:
     assert listener.LEASE_SECONDS + 2 * listener._BEAT_SECONDS <= 5
     provider = Streaming()
-    house = await house_with(provider)
-    await house.run("dial")
-    first, second = Listener(house.context, uuid4()), Listener(house.context, uuid4())
+    runner = await make_runner(provider)
+    await runner.run("dial")
+    first, second = Listener(runner.context, uuid4()), Listener(runner.context, uuid4())
 
     async def streams(number: int) -> bool:
         return len(provider.streams) == number
@@ -289,24 +290,24 @@ async def test_one_listens_and_another_takes_over(house_with: MakeHouse) -> None
     await until(lambda: streams(1))
     standing_by = asyncio.create_task(second.run())
     try:
-        provider.streams[0].put_nowait(Report(house.call_id, waiting()))
+        provider.streams[0].put_nowait(ProviderEvent(runner.call_id, waiting()))
 
         async def connects() -> bool:
-            return "connect" in await house.open_tasks()
+            return "connect" in await runner.open_tasks()
 
         await until(connects)
         assert len(provider.streams) == 1, "the other one waits"
 
         leading.cancel()  # and says nothing, as one that is killed
         await until(lambda: streams(2))
-        provider.streams[1].put_nowait(Report(house.call_id, CANCELED_BY_AGENT))
+        provider.streams[1].put_nowait(ProviderEvent(runner.call_id, CANCELED_BY_AGENT))
 
         async def is_over() -> bool:
-            return (await house.call()).status == "canceled"
+            return (await runner.call()).status == "canceled"
 
         await until(is_over)
-        async with house.context.db.transaction() as session:
-            row = (await session.scalars(select(Row).filter_by(provider=provider.name))).one()
+        async with runner.context.db.transaction() as session:
+            row = (await session.scalars(select(ListenerRow).filter_by(provider=provider.name))).one()
             assert row.worker_id == second._worker_id
     finally:
         for running in (leading, standing_by):
@@ -315,20 +316,20 @@ async def test_one_listens_and_another_takes_over(house_with: MakeHouse) -> None
         await second.leave()
 
 
-async def test_a_stream_that_is_cut_is_had_again_and_every_live_call_is_looked_at(house_with: MakeHouse) -> None:
+async def test_a_stream_that_is_cut_is_had_again_and_every_live_call_is_looked_at(make_runner: MakeCallRunner) -> None:
     provider = Streaming()
-    house = await house_with(provider)
-    await house.run("dial")
-    async with house.context.db.transaction() as session:
-        task = (await session.scalars(select(Task).filter_by(call_id=house.call_id, kind=TaskKind.TRACK))).one()
+    runner = await make_runner(provider)
+    await runner.run("dial")
+    async with runner.context.db.transaction() as session:
+        task = (await session.scalars(select(Task).filter_by(call_id=runner.call_id, kind=TaskKind.TRACK))).one()
         task.due_at += timedelta(hours=1)
 
     async def is_due() -> bool:
-        async with house.context.db.transaction() as session:
+        async with runner.context.db.transaction() as session:
             return bool(await session.scalar(select(Task.due_at <= func.now()).where(Task.id == task.id)))
 
     assert not await is_due()
-    listening = Listener(house.context, uuid4())
+    listening = Listener(runner.context, uuid4())
     running = asyncio.create_task(listening.run())
     try:
         await until(is_due)

@@ -23,8 +23,8 @@ from app import tasks
 from app.models import Queue, Task, TaskKind
 from app.settings import Settings
 from app.tasks import ClaimedTask, arq_queue
-from tests.integration.whole_worker import PATIENCE_SECONDS, Own
-from worker import cleaning
+from tests.integration.isolated_worker import PATIENCE_SECONDS, IsolatedWorker
+from worker import retention_loop
 from worker.context import Context
 from worker.main import work
 from worker.runner import WORK
@@ -37,28 +37,28 @@ ROOT = Path(__file__).parents[2]
 # Faults of arq and its queue
 
 
-async def nothing(own: Own) -> dict[str, object]:
+async def nothing(isolated: IsolatedWorker) -> dict[str, object]:
     return {}
 
 
-async def deaf(own: Own) -> dict[str, object]:
+async def deaf(isolated: IsolatedWorker) -> dict[str, object]:
     """Valkey refuses what arq's loop over its queue begins with, and takes everything else."""
-    await own.redis.acl_setuser(
+    await isolated.redis.acl_setuser(
         "deaf", enabled=True, passwords=["+deaf"], categories=["+@all"], commands=["-zrangebyscore"], keys=["*"]
     )
-    port = make_url(own.settings.redis_url).port
+    port = make_url(isolated.settings.redis_url).port
     return {"redis_url": f"redis://deaf:deaf@127.0.0.1:{port}/7"}
 
 
-async def poisoned(own: Own) -> dict[str, object]:
-    await own.redis.zadd(QUEUE, {b"\xff\xfe": 1})
-    await put_job(own.redis, "no time", et=None)
+async def poisoned(isolated: IsolatedWorker) -> dict[str, object]:
+    await isolated.redis.zadd(QUEUE, {b"\xff\xfe": 1})
+    await put_job(isolated.redis, "no time", et=None)
     return {}
 
 
-async def full_of_stale_keys(own: Own) -> dict[str, object]:
+async def full_of_stale_keys(isolated: IsolatedWorker) -> dict[str, object]:
     """As killed workers leave it that had hundreds of unfinished jobs, by arq's own protocol."""
-    async with own.redis.pipeline() as pipe:
+    async with isolated.redis.pipeline() as pipe:
         for number in range(600):
             pipe.zadd(QUEUE, {f"stale:{number}": number + 1})
             pipe.psetex(f"arq:in-progress:stale:{number}", 6 * 3600 * 1000, b"1")
@@ -66,12 +66,14 @@ async def full_of_stale_keys(own: Own) -> dict[str, object]:
     return {}
 
 
-async def gone(own: Own) -> dict[str, object]:
+async def gone(isolated: IsolatedWorker) -> dict[str, object]:
     return {"redis_url": "redis://127.0.0.1:1/0"}
 
 
-async def test_a_recording_that_takes_long_to_decode_delays_no_other(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, other = await own.place(1), await own.place(1)
+async def test_a_recording_that_takes_long_to_decode_delays_no_other(
+    isolated: IsolatedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, other = await isolated.place(1), await isolated.place(1)
     reached, done = asyncio.Event(), asyncio.Event()
 
     async def transcribe(context: Context, task: ClaimedTask) -> None:
@@ -86,21 +88,21 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(own: Own, m
 
     monkeypatch.setitem(WORK, TaskKind.TRANSCRIBE, replace(WORK[TaskKind.TRANSCRIBE], run=transcribe))
     for call_id in (*slow, *other):
-        async with tasks.transaction(own.context.db, own.context.hints) as session:
+        async with tasks.transaction(isolated.context.db, isolated.context.hints) as session:
             await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
-    async with own.working(Queue.TRANSCRIPTS, transcript_concurrency=1), asyncio.timeout(PATIENCE_SECONDS):
+    async with isolated.working(Queue.TRANSCRIPTS, transcript_concurrency=1), asyncio.timeout(PATIENCE_SECONDS):
         await done.wait()
 
 
 @pytest.mark.parametrize("fault", [nothing, deaf, poisoned, full_of_stale_keys, gone])
 async def test_whatever_befalls_arq_calls_are_dialled_once(
-    own: Own, fault: Callable[[Own], Awaitable[dict[str, object]]]
+    isolated: IsolatedWorker, fault: Callable[[IsolatedWorker], Awaitable[dict[str, object]]]
 ) -> None:
-    before = await own.place(5)
-    settings = await fault(own)
-    async with own.working(**settings):
-        await own.ended(before)
-        await own.ended(await own.place(5))
+    before = await isolated.place(5)
+    settings = await fault(isolated)
+    async with isolated.working(**settings):
+        await isolated.ended(before)
+        await isolated.ended(await isolated.place(5))
 
 
 async def put_job(redis: ArqRedis, job_id: str, score: float = 1, **changed: object) -> None:
@@ -161,61 +163,65 @@ POISON: dict[str, Poison] = {
 }
 
 
-async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(own: Own) -> None:
+async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(isolated: IsolatedWorker) -> None:
     """Without the sweep: what is dialled here, arq's queue brought. So the next restart meets none of it either."""
     with structlog.testing.capture_logs() as logs:
-        async with own.working(sweep_seconds=NEVER):
+        async with isolated.working(sweep_seconds=NEVER):
             for name, poison in POISON.items():
-                await poison(own.redis)
+                await poison(isolated.redis)
                 try:
-                    await own.ended(await own.place(1))
+                    await isolated.ended(await isolated.place(1))
                 except TimeoutError:
                     pytest.fail(f"no call is dialled after {name}")
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while await own.redis.zcount(QUEUE, "-inf", time.time() * 1000):
+                while await isolated.redis.zcount(QUEUE, "-inf", time.time() * 1000):
                     await asyncio.sleep(0.02)
-    assert await own.redis.keys("arq:job:[a-z]*") == await own.redis.keys("arq:job:task:*")
+    assert await isolated.redis.keys("arq:job:[a-z]*") == await isolated.redis.keys("arq:job:task:*")
     skipped = {line["job_id"] for line in logs if line["event"] == "job_skipped"}
     assert {"\\xff\\xfe", "text", "null", "late", "early", "list", "tries", "job list", "tries list"} <= skipped
     assert {line["key"] for line in logs if line["event"] == "misshapen_key_removed"} == {QUEUE, "arq:abort"}
 
 
-async def test_stale_keys_do_not_even_slow_arq_down(own: Own) -> None:
-    await full_of_stale_keys(own)
-    async with own.working(sweep_seconds=NEVER):
-        await own.ended(await own.place(3))
+async def test_stale_keys_do_not_even_slow_arq_down(isolated: IsolatedWorker) -> None:
+    await full_of_stale_keys(isolated)
+    async with isolated.working(sweep_seconds=NEVER):
+        await isolated.ended(await isolated.place(3))
 
 
-async def test_arq_and_the_sweep_together_keep_to_the_limit(own: Own) -> None:
-    ids = await own.place(40)
-    async with own.context.db.transaction() as session:
+async def test_arq_and_the_sweep_together_keep_to_the_limit(isolated: IsolatedWorker) -> None:
+    ids = await isolated.place(40)
+    async with isolated.context.db.transaction() as session:
         await session.execute(update(Task).values(due_at=func.now() - timedelta(seconds=10)))
-    async with own.working(call_concurrency=3, sweep_seconds=0.01):
-        await own.ended(ids)
-    assert own.provider.most_at_once == 3
+    async with isolated.working(call_concurrency=3, sweep_seconds=0.01):
+        await isolated.ended(ids)
+    assert isolated.provider.most_at_once == 3
 
 
 # The parts of a worker
 
 
-async def test_when_a_part_ends_the_worker_says_why_and_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_a_part_ends_the_worker_says_why_and_ends(
+    isolated: IsolatedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(_: Context) -> None:
         raise RuntimeError("a bug in the cleaning")
 
-    monkeypatch.setattr(cleaning, "run", fail)
+    monkeypatch.setattr(retention_loop, "run", fail)
     with structlog.testing.capture_logs() as logs:
-        assert await work(own.opened(), Queue.CALLS, asyncio.Event()) == 1
+        assert await work(isolated.opened(), Queue.CALLS, asyncio.Event()) == 1
     (line,) = (entry for entry in logs if entry["event"] == "worker_part_ended")
     assert (line["part"], line["error"]) == ("cleaning", "RuntimeError('a bug in the cleaning')")
 
 
-async def test_when_arqs_loop_just_ends_the_worker_ends(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_when_arqs_loop_just_ends_the_worker_ends(
+    isolated: IsolatedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def end(_: object) -> None:
         pass
 
     monkeypatch.setattr("arq.worker.Worker.async_run", end)
     with structlog.testing.capture_logs() as logs:
-        assert await work(own.opened(), Queue.CALLS, asyncio.Event()) == 1
+        assert await work(isolated.opened(), Queue.CALLS, asyncio.Event()) == 1
     assert [line["part"] for line in logs if line["event"] == "worker_part_ended"] == ["consumer"]
 
 
@@ -259,13 +265,13 @@ def read_until_started(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_worker_stops_cleanly_while_it_starts_and_while_it_is_idle_and_while_its_servers_are_frozen(
-    own_settings: Settings, silent_port: int
+    isolated_settings: Settings, silent_port: int
 ) -> None:
     frozen = {
         "DATABASE_URL": f"postgresql+asyncpg://nobody@127.0.0.1:{silent_port}/x",
         "REDIS_URL": f"redis://127.0.0.1:{silent_port}/0",
     }
-    starting, idle, deserted = start(own_settings), start(own_settings), start(own_settings, **frozen)
+    starting, idle, deserted = start(isolated_settings), start(isolated_settings), start(isolated_settings, **frozen)
     while not catches_sigterm(starting):
         time.sleep(0.001)
     starting.terminate()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.transcription.base import Role, Turn
+from app.transcription.base import Role, SpokenTurn
 from app.transcription.outcome import (
     CALLBACK,
     CONNECTED,
@@ -13,15 +13,15 @@ from app.transcription.outcome import (
     OUTCOMES,
     VOICEMAIL,
     WRONG_NUMBER,
-    Finding,
+    OutcomeMatch,
     RulesSummarizer,
     find_outcome,
     summarize,
 )
 
 
-def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> Turn:
-    return Turn(role, content, start, end)
+def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> SpokenTurn:
+    return SpokenTurn(role, content, start, end)
 
 
 SAID = [
@@ -162,11 +162,13 @@ async def test_the_summary_states_facts() -> None:
         "In a call of 12 s the agent spoke for 4 s and the customer spoke for 6 s. Outcome: Callback requested. "
         "The customer said: “I am busy. Please call me tomorrow.”"
     )
-    assert summarize((), Finding(NO_CONVERSATION), 8.0) == "The call was answered and lasted 8 s, but nobody spoke."
+    assert (
+        summarize((), OutcomeMatch(NO_CONVERSATION), 8.0) == "The call was answered and lasted 8 s, but nobody spoke."
+    )
 
 
 def test_long_words_are_shortened() -> None:
-    summary = summarize((turn("really " * 200),), Finding(CONNECTED), 300)
+    summary = summarize((turn("really " * 200),), OutcomeMatch(CONNECTED), 300)
     assert len(summary) < 400
     assert "5 min 0 s" in summary
 

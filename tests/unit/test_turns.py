@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.transcription.base import Recognition, Role, Turn, Word
+from app.transcription.base import Recognition, Role, SpokenTurn, Word
 from app.transcription.turns import make_turns
 
 SIDES: tuple[Role, ...] = ("agent", "customer")
@@ -17,15 +17,15 @@ def test_what_the_other_says_in_a_pause_comes_between() -> None:
     agent = words(("One", 0, 0.4), ("two.", 0.5, 1), ("Three.", 4, 5))
     customer = words(("Okay.", 2, 2.5))
     assert make_turns(Recognition((agent, customer), "en"), SIDES) == (
-        Turn("agent", "One two.", 0, 1),
-        Turn("customer", "Okay.", 2, 2.5),
-        Turn("agent", "Three.", 4, 5),
+        SpokenTurn("agent", "One two.", 0, 1),
+        SpokenTurn("customer", "Okay.", 2, 2.5),
+        SpokenTurn("agent", "Three.", 4, 5),
     )
 
 
 def test_neighbours_of_one_role_are_one_turn_whatever_the_pause() -> None:
     agent = words(("Hello?", 0, 1), ("Hello?", 9, 10))
-    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (Turn("agent", "Hello? Hello?", 0, 10),)
+    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (SpokenTurn("agent", "Hello? Hello?", 0, 10),)
 
 
 def test_overlap_keeps_the_order_of_starts() -> None:
@@ -35,7 +35,7 @@ def test_overlap_keeps_the_order_of_starts() -> None:
 
 def test_one_channel_has_no_roles() -> None:
     assert make_turns(Recognition((words(("Hello.", 0, 1), ("Hi.", 3, 4)),), "en"), ("unknown",)) == (
-        Turn("unknown", "Hello. Hi.", 0, 4),
+        SpokenTurn("unknown", "Hello. Hi.", 0, 4),
     )
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from app.numbers import Callee, PhoneNumber
 from app.telephony.asterisk.application import Application
-from app.telephony.asterisk.ari import Answer, Ari, Lost
+from app.telephony.asterisk.ari import Ari, AriResponse, Lost
 from app.telephony.asterisk.check import check
+from app.telephony.asterisk.events import EventTranslator, channel_id, snapshot
 from app.telephony.asterisk.manager import manager, start_recording
 from app.telephony.asterisk.options import EXTENSION_REFUSAL, AsteriskOptions
-from app.telephony.asterisk.reports import Translator, channel_id, snapshot
 from app.telephony.base import (
     Accepted,
     CallOrder,
@@ -31,10 +31,10 @@ from app.telephony.base import (
     Leg,
     PlaceResult,
     ProviderError,
+    ProviderEvent,
     Recording,
     RecordingUnavailable,
     Rejected,
-    Report,
     Snapshot,
     Talk,
     TelephonyProvider,
@@ -237,7 +237,7 @@ class Asterisk(TelephonyProvider):
                 raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
             await asyncio.sleep(_ENTERING_SECONDS)
 
-    async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> Answer:
+    async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> AriResponse:
         """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
         time limit ends it. Raises `Lost` only if not `patient`, when Asterisk cannot be reached or has no ARI yet."""
         pause = 0.05
@@ -268,11 +268,11 @@ class Asterisk(TelephonyProvider):
         return answer.body if answer.ok else None, answer.date
 
     @asynccontextmanager
-    async def listen(self) -> AsyncIterator[AsyncIterator[Report]]:
+    async def listen(self) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
         await self._application.hold(self._ari)
         async with self._ari.events(self._application.name) as events:
             await self._registered()
-            translator = Translator()
+            translator = EventTranslator()
             channels = await self._ari.request("GET", "/channels")
             if not channels.ok:
                 raise ProviderError(f"Asterisk said {channels.said}")
@@ -343,7 +343,7 @@ class Asterisk(TelephonyProvider):
         await self._ari.aclose()
 
 
-async def _reports(events: AsyncIterator[dict[str, Any]], translator: Translator) -> AsyncIterator[Report]:
+async def _reports(events: AsyncIterator[dict[str, Any]], translator: EventTranslator) -> AsyncIterator[ProviderEvent]:
     async for event in events:
         report = translator.report(event)
         if report is not None:

@@ -29,7 +29,7 @@ class Lost(ProviderError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AriResponse:
     """What Asterisk said. `date` is its own clock, by which `creationtime` of channels is meant."""
 
     status: int
@@ -62,7 +62,7 @@ class Ari:
             self._opened = aiohttp.ClientSession(headers=self._headers, timeout=_PATIENCE, connector=connector)
         return self._opened
 
-    async def request(self, method: str, path: str, **query: str) -> Answer:
+    async def request(self, method: str, path: str, **query: str) -> AriResponse:
         """One attempt. Raises `Lost`."""
         try:
             async with self._session().request(method, self._url + path, params=query) as answer:
@@ -76,7 +76,7 @@ class Ari:
         if answer.status == 404 and (not isinstance(body, dict) or body.get("message") == _NO_SUCH_PATH):
             # Half a second of every start Asterisk's web server is there without ARI, and knows nothing of anything.
             raise Lost(f"ARI at {self._url} is not there, or only just starting or stopping", perhaps_done=False)
-        return Answer(answer.status, body, answer.headers.get("Date", ""))
+        return AriResponse(answer.status, body, answer.headers.get("Date", ""))
 
     @asynccontextmanager
     async def download(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:

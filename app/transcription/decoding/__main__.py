@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av.logging
 
-from app.transcription.decoding.parts import NoRoom, Unreadable
+from app.transcription.decoding.parts import NoRoom, UnreadableAudio
 from app.transcription.decoding.recording import read
 
 MEMORY_BYTES = 3 * 512 * 1024**2
@@ -59,7 +59,7 @@ def main() -> None:
             for block in choice.blocks():
                 file.write(block.astype("<i2").tobytes())
         answer = {"roles": choice.roles, "notes": choice.notes, "level": choice.level, "length": choice.length}
-    except Unreadable as error:
+    except UnreadableAudio as error:
         answer = {"reason": str(error), "notes": [error.note] if error.note else []}
     except FileNotFoundError:
         answer = {"reason": "The recording cannot be decoded: its file is gone"}

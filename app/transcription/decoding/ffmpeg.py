@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from app.transcription.decoding.files import FORMATS
-from app.transcription.decoding.parts import Part, PartFile, Unreadable, check_shape
+from app.transcription.decoding.parts import Part, PartFile, UnreadableAudio, check_shape
 from app.transcription.decoding.tracks import GAP_SECONDS, MOST_TRACKS, Track, block_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def decode(data: memoryview, part: Part, tracks: list[Track]) -> float:
     with _open(data, part) as container:
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None][:MOST_TRACKS]
         if not streams:
-            raise Unreadable("The recording has no audio in it")
+            raise UnreadableAudio("The recording has no audio in it")
         for stream in streams:
             context = stream.codec_context
             if context.sample_rate:
@@ -62,7 +62,7 @@ def _open(data: memoryview, part: Part) -> InputContainer:
         )
     except _ERRORS as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise Unreadable(
+        raise UnreadableAudio(
             f"The recording cannot be decoded ({why}). Check that the telephony provider's file is whole"
         ) from error
 
@@ -160,7 +160,7 @@ class _Decoding:
                 if frame.is_corrupt:
                     raise ValueError("corrupt")
                 self._write(stream, frame)
-        except Unreadable:
+        except UnreadableAudio:
             raise
         except _ERRORS:
             lost = self._length(packet)
@@ -190,7 +190,7 @@ class _Decoding:
         rate, channels = frame.sample_rate, len(frame.layout.channels)
         try:
             check_shape(rate, channels)
-        except Unreadable as error:
+        except UnreadableAudio as error:
             if track.decoded:  # a damaged frame among good ones
                 raise ValueError(str(error)) from error
             raise

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from app.transcription.decoding import wav
-from app.transcription.decoding.parts import Part, Unreadable
+from app.transcription.decoding.parts import Part, UnreadableAudio
 
 FORMATS = (
     "aac,ac3,adts,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,g722,g726,g726le,g729,gsm,ilbc,ircam,"
@@ -66,7 +66,7 @@ _MOST_PARTS = 1000
 def parts_of(data: memoryview, content_type: str, name: str) -> tuple[list[Part], list[str]]:
     """How the file is to be read, and what of it is worth a note in the call's history. Raises `Unreadable`."""
     if not len(data):
-        raise Unreadable(
+        raise UnreadableAudio(
             "The recording is empty (0 bytes). The telephony system stored a file without audio: check its recorder"
         )
     head = bytes(data[:_SEARCHED])
@@ -97,7 +97,7 @@ def refuse_text(head: bytes) -> None:
         text = text[2:].replace(b"\0", b"")
     text = text.lstrip()
     if text.startswith(b"<") and _PAGE.search(text[:4096]):
-        raise Unreadable(
+        raise UnreadableAudio(
             "The recording's link led to a web page, not to audio. A link that asks for a login, or that has expired, "
             "does so: check the link that the telephony system reports"
         )
@@ -107,7 +107,7 @@ def refuse_text(head: bytes) -> None:
     printable = sum(byte >= 32 or byte in b"\t\r\n" for byte in start)
     if start and printable == len(start) and _is_utf8(start):
         kind = "an XML document" if start.startswith(b"<") else "a JSON document" if start[:1] in b"{[" else "text"
-        raise Unreadable(
+        raise UnreadableAudio(
             f"The recording's link led to {kind}, not to audio. Check the link that the telephony system reports",
             note=f"The recording's link led to {kind}. It begins: “{_quoted(start)}”",
         )
@@ -193,7 +193,7 @@ def _second_films(data: memoryview) -> list[int]:
             break
         at += size
     if not has_index:
-        raise Unreadable(
+        raise UnreadableAudio(
             "The recording was cut off: the index that this format has at its end is missing, and without it nothing "
             "can be read. Check that the telephony provider's file is whole"
         )

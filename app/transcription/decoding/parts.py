@@ -9,7 +9,7 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000
 MOST_CHANNELS = 8
 
 
-class Unreadable(Exception):
+class UnreadableAudio(Exception):
     """No audio comes out of the file. The text tells a person why, and what to do."""
 
     def __init__(self, reason: str, *, note: str | None = None) -> None:
@@ -18,7 +18,7 @@ class Unreadable(Exception):
         self.note = note
 
 
-class TooLong(Unreadable):
+class TooLong(UnreadableAudio):
     """More than is read, however much of it could be."""
 
 
@@ -75,12 +75,12 @@ def check_shape(rate: int, channels: int) -> None:
     Such a header would make the samples a thousand times larger than the file.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise Unreadable(
+        raise UnreadableAudio(
             f"The recording claims a sample rate of {rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} Hz can be read. Check "
             "what the recorder writes into the file's header"
         )
     if not 1 <= channels <= MOST_CHANNELS:
-        raise Unreadable(
+        raise UnreadableAudio(
             f"The recording claims {channels} channels; 1 to {MOST_CHANNELS} can be read. Check what the recorder "
             "writes into the file's header"
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.transcription.channels import Choice, choose
 from app.transcription.decoding import ffmpeg, files
-from app.transcription.decoding.parts import Part, TooLong, Unreadable
+from app.transcription.decoding.parts import Part, TooLong, UnreadableAudio
 from app.transcription.decoding.tracks import Stored, Track
 
 _STRAY = 0.02
@@ -30,7 +30,7 @@ def read(path: Path, content_type: str, name: str) -> Choice:
         for track in tracks:
             track.close()
     if not held:
-        raise Unreadable(
+        raise UnreadableAudio(
             f"The recording has no audio in it: {len(data)} bytes, and no samples. Check that the telephony provider's "
             "file is whole"
         )
@@ -46,7 +46,7 @@ def _decode(data: memoryview, parts: list[Part], tracks: list[Track]) -> list[st
             promised += ffmpeg.decode(data, part, tracks)
         except TooLong:
             raise
-        except Unreadable as error:
+        except UnreadableAudio as error:
             failures.append(error)
     if failures and not any(track.decoded for track in tracks):
         raise failures[0]

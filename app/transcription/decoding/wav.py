@@ -6,7 +6,7 @@ Only the `fmt ` chunk and the place of the samples are taken from the file. FFmp
 import re
 import struct
 
-from app.transcription.decoding.parts import Part, Unreadable, check_length, check_shape
+from app.transcription.decoding.parts import Part, UnreadableAudio, check_length, check_shape
 
 _RIFF = re.compile(rb"(?:RIFF|RF64|BW64)....WAVE", re.DOTALL)
 _NEXT_FILE = re.compile(rb"(?:RIFF|RF64|BW64)....WAVE(?:fmt |JUNK|bext|ds64|fact|LIST)", re.DOTALL)
@@ -70,7 +70,7 @@ def _part(data: memoryview, start: int, until: int) -> tuple[Part | None, str | 
     if body is None:
         return None, None
     if fmt is None or len(fmt) < 16:
-        raise Unreadable("The recording's header does not say how its samples are written. Check the recorder")
+        raise UnreadableAudio("The recording's header does not say how its samples are written. Check the recorder")
     begin, promised = body
     end, lied = _real_end(data, begin, promised, until)
     header, block, rate = _header(fmt, end - begin)
@@ -116,7 +116,9 @@ def _header(fmt: bytes, size: int) -> tuple[bytes, int, float]:
         if tag in (_ALAW, _MULAW):
             width = 8
         if width not in ((32, 64) if tag == _FLOAT else (8, 16, 24, 32, 64)):
-            raise Unreadable(f"The recording claims samples of {bits} bits, which nothing reads. Check the recorder")
+            raise UnreadableAudio(
+                f"The recording claims samples of {bits} bits, which nothing reads. Check the recorder"
+            )
         block = channels * width // 8
         per_second = rate * block
         fmt = struct.pack("<HHIIHH", tag, channels, rate, per_second, block, width)

@@ -7,8 +7,8 @@ import httpx
 from sqlalchemy import func, select, update
 
 from app.db import Database
-from app.models import Call, Delivery, Task, Transcript
-from tests.answers import data_of
+from app.models import Call, Delivery, Task, TranscriptRow
+from tests.envelopes import data_of
 from worker.context import Context
 from worker.runner import run_task
 
@@ -26,14 +26,14 @@ async def row(db: Database, call_id: str) -> Call:
         return await session.get_one(Call, call_id)
 
 
-async def told(db: Database, call_id: str) -> list[str]:
+async def list_delivery_events(db: Database, call_id: str) -> list[str]:
     async with db.transaction() as session:
         return list(await session.scalars(select(Delivery.event).filter_by(call_id=call_id).order_by(Delivery.id)))
 
 
-async def transcript(db: Database, call_id: str) -> Transcript:
+async def transcript(db: Database, call_id: str) -> TranscriptRow:
     async with db.transaction() as session:
-        return (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+        return (await session.scalars(select(TranscriptRow).filter_by(call_id=call_id))).one()
 
 
 async def run(context: Context, call_id: str, kind: str) -> None:

@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 
-CHILD = "from app import lifeline; lifeline.hold(); print('up', flush=True); import time; time.sleep(600)"
+CHILD = "from app import parent_watch; parent_watch.hold(); print('up', flush=True); import time; time.sleep(600)"
 
 
-def test_a_child_ends_when_the_other_end_of_its_lifeline_closes() -> None:
+def test_a_child_ends_when_the_parent_pipe_closes() -> None:
     ours, theirs = os.pipe()[::-1]
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD],

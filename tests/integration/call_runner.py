@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import func, select, text, update
 
-from app.models import Call, Task, Transcript
+from app.models import Call, Task, TranscriptRow
 from app.telephony import base
 from app.telephony.base import (
     Accepted,
@@ -32,7 +32,7 @@ from worker.runner import WORK, run_task
 
 
 @dataclass
-class Scripted(TelephonyProvider):
+class ScriptedProvider(TelephonyProvider):
     """Answers what it was told to, and counts the orders."""
 
     name = "scripted"
@@ -86,7 +86,7 @@ class Scripted(TelephonyProvider):
         pass
 
 
-class Heard:
+class StubRecognizer:
     """A recognizer that has heard this already, or fails in this way."""
 
     name = "a test's"
@@ -108,7 +108,7 @@ class Heard:
 SAID = Recognition(((Word(" Hello?", 0, 1),), (Word(" Call me back tomorrow.", 2, 3),)), "en")
 
 
-class House:
+class CallRunner:
     """A worker's context, and the hands to run its tasks one by one."""
 
     def __init__(self, context: Context, call_id: str) -> None:
@@ -149,9 +149,9 @@ class House:
         async with self.context.db.transaction() as session:
             return await session.get_one(Call, self.call_id)
 
-    async def transcript(self) -> Transcript:
+    async def transcript(self) -> TranscriptRow:
         async with self.context.db.transaction() as session:
-            return (await session.scalars(select(Transcript).filter_by(call_id=self.call_id))).one()
+            return (await session.scalars(select(TranscriptRow).filter_by(call_id=self.call_id))).one()
 
     async def age(self, seconds: float) -> None:
         """Let time pass for the call."""
@@ -178,7 +178,7 @@ async def is_waiting_for_a_lock(context: Context) -> None:
         await asyncio.sleep(0.01)
 
 
-MakeHouse = Callable[..., Coroutine[Any, Any, House]]
+MakeCallRunner = Callable[..., Coroutine[Any, Any, CallRunner]]
 
 
 def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) -> Snapshot:
@@ -191,10 +191,10 @@ def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) 
     )
 
 
-async def completed(house: House) -> House:
+async def completed(runner: CallRunner) -> CallRunner:
     """Dialled, talked, ended with a recording."""
-    house.provider.snapshot = ended()
-    await house.run("dial")
-    await house.run("track")
-    assert await house.open_tasks() == ["fetch_recording"]
-    return house
+    runner.provider.snapshot = ended()
+    await runner.run("dial")
+    await runner.run("track")
+    assert await runner.open_tasks() == ["fetch_recording"]
+    return runner

@@ -15,10 +15,10 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from app import vendor
 from app.telephony.base import CallStatus
-from bench.worlds import Seen
+from bench.telephony_backends import Observed
 
 
-class Told:
+class DeliveryLog:
     """While the run lasts."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Told:
             request.transport.close()
         return web.Response()
 
-    def violations(self, calls: Iterable[Seen]) -> list[str]:
+    def violations(self, calls: Iterable[Observed]) -> list[str]:
         """What was not told, or told wrongly."""
         found = [f"{self._unsigned} callbacks were not signed"] if self._unsigned else []
         found += [f"{name} came with different bodies" for name, bodies in self._bodies.items() if len(bodies) > 1]

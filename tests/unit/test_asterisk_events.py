@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.telephony.asterisk.reports import Translator
+from app.telephony.asterisk.events import EventTranslator
 
 CALL = "call_0000000000000abc"
 CHANNEL = f"{CALL}-agent"
@@ -41,7 +41,7 @@ TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
     ],
 )
 def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, Any], ...], told: str | None) -> None:
-    translator = Translator()
+    translator = EventTranslator()
     if there_before is not None:
         translator.remember({"id": CHANNEL, "state": there_before})
     ends = [report.event for one in events if (report := translator.report(one)) and report.event.key == "ended"]

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from app.telephony import base
 from tests.conftest import AGENT, CUSTOMER
-from tests.integration.house import Scripted, ended
+from tests.integration.call_runner import ScriptedProvider, ended
 from worker.context import Context
 from worker.main import work
 
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 60  # far above what anything takes
 
 
 @dataclass
-class Slow(Scripted):
+class SlowProvider(ScriptedProvider):
     """Takes a moment to answer, and counts how many orders are under way at once."""
 
     snapshot: base.Snapshot | Exception | None = field(default_factory=lambda: ended(recording=False))
@@ -41,14 +41,14 @@ class Slow(Scripted):
 
 
 @dataclass
-class Own:
+class IsolatedWorker:
     """What a worker of a test has for itself."""
 
     settings: Settings
     context: Context
     user: User
     redis: ArqRedis
-    provider: Slow = field(default_factory=Slow)
+    provider: SlowProvider = field(default_factory=SlowProvider)
 
     def opened(self, **settings: object) -> Context:
         """A worker's context, with clients of its own."""

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observed:
     """What became of one call, as the database has it at the end."""
 
     call_id: str
@@ -35,31 +35,31 @@ class Seen:
     """What else is known of its end."""
 
 
-Disaster = tuple[str, Callable[[], Awaitable[None]]]
+InjectedFault = tuple[str, Callable[[], Awaitable[None]]]
 
 
-class World(Protocol):
+class TelephonyBackend(Protocol):
     """One telephony system, from outside."""
 
     settings: dict[str, str]
-    disasters: list[Disaster]
+    disasters: list[InjectedFault]
     unwritten: set[str]
     """Calls of whose talk there was nothing on the system's disk when the system was killed. Nobody can have it."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def new_order(self) -> dict[str, str]: ...
-    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
         """How often each call's agent was rung, by the system's own books. Calls of nobody's are there, too."""
 
-    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+    async def violations(self, calls: Iterable[Observed]) -> list[str]:
         """What else is wrong."""
 
     def figures(self) -> list[str]:
         """Lines for the report."""
 
 
-class SimulatedWorld:
+class SimulatorBackend:
     """The simulator: its ledger is files that the engine never reads back into its tables."""
 
     # Every ending there is; silence is answered too, and costs no recognition.
@@ -73,7 +73,7 @@ class SimulatedWorld:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.disasters: list[Disaster] = []
+        self.disasters: list[InjectedFault] = []
         self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
@@ -90,20 +90,20 @@ class SimulatedWorld:
     def new_order(self) -> dict[str, str]:
         return {"customer_number": random.choice(self._CUSTOMERS), "agent_number": random.choice(self._AGENTS)}
 
-    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
         return {
             path.stem: sum('"place"' in line for line in path.read_text().splitlines())
             for path in (self._folder / "simulator").glob("*/*.jsonl")
         }
 
-    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+    async def violations(self, calls: Iterable[Observed]) -> list[str]:
         return []
 
     def figures(self) -> list[str]:
         return []
 
 
-class AsteriskWorld:
+class AsteriskBackend:
     """A real Asterisk and SIPp telephones, with a proxy before ARI that is slow, refuses, and loses answers."""
 
     _AGENTS = (*["100"] * 12, "101", "486", "300", "302")
@@ -116,7 +116,7 @@ class AsteriskWorld:
         self.phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=conversation)
         self.server = AsteriskServer(folder / "asterisk", phones_port=self.phones.port)
         self.proxy = FaultyProxy(self.server.url)
-        self.disasters: list[Disaster] = [
+        self.disasters: list[InjectedFault] = [
             ("the event stream cut", self.proxy.cut_sockets),
             ("Asterisk frozen for 6 s", self._freeze),
             ("the event stream cut", self.proxy.cut_sockets),
@@ -168,14 +168,14 @@ class AsteriskWorld:
         self._used.add(number)
         return number
 
-    async def dialled(self, calls: Iterable[Seen]) -> dict[str, int]:
+    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
         invites = Counter(invite.number for invite in self.phones.invites())
         found = {call.call_id: invites.pop(call.agent, 0) for call in calls}
         for call in calls:
             invites.pop(call.customer, 0)
         return {call_id: times for call_id, times in found.items() if times} | dict(invites)
 
-    async def violations(self, calls: Iterable[Seen]) -> list[str]:
+    async def violations(self, calls: Iterable[Observed]) -> list[str]:
         invites = Counter(invite.number for invite in self.phones.invites())
         found = []
         for leg in ("agent", "customer"):
@@ -232,4 +232,4 @@ class AsteriskWorld:
         return empty
 
 
-WORLDS: dict[str, Callable[[Path], World]] = {"simulator": SimulatedWorld, "asterisk": AsteriskWorld}
+BACKENDS: dict[str, Callable[[Path], TelephonyBackend]] = {"simulator": SimulatorBackend, "asterisk": AsteriskBackend}

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from app.outbound import NotThere, OutboundError
-from worker.hosts import Hosts
+from worker.host_limiter import HostLimiter
 
 
 @asynccontextmanager
-async def under_way(hosts: Hosts, name: str, times: int) -> AsyncIterator[int]:
+async def under_way(hosts: HostLimiter, name: str, times: int) -> AsyncIterator[int]:
     """As many requests to it as are let through, but `times` at most, for as long as the block lasts."""
     async with AsyncExitStack() as stack:
         sent = 0
@@ -20,14 +20,14 @@ async def under_way(hosts: Hosts, name: str, times: int) -> AsyncIterator[int]:
         yield sent
 
 
-async def fail(hosts: Hosts, name: str) -> None:
+async def fail(hosts: HostLimiter, name: str) -> None:
     with pytest.raises(OutboundError):
         async with hosts.request(name):
             raise OutboundError("no answer")
 
 
 async def test_a_host_has_its_share_and_no_more() -> None:
-    hosts = Hosts(100, each=10)
+    hosts = HostLimiter(100, each=10)
     async with under_way(hosts, "one", 50) as sent:
         assert sent == 10
         assert hosts.wait("other") == 0
@@ -35,7 +35,7 @@ async def test_a_host_has_its_share_and_no_more() -> None:
 
 
 async def test_the_more_are_slow_the_less_each_takes_and_some_is_always_left() -> None:
-    hosts = Hosts(20, each=10)
+    hosts = HostLimiter(20, each=10)
     async with under_way(hosts, "one", 50) as one, under_way(hosts, "two", 50) as two:
         assert (one, two) == (10, 5)
         async with under_way(hosts, "three", 50) as three:
@@ -44,7 +44,7 @@ async def test_the_more_are_slow_the_less_each_takes_and_some_is_always_left() -
 
 
 async def test_whoever_gave_no_answer_is_tried_by_one_request_until_it_does() -> None:
-    hosts = Hosts(100, each=10)
+    hosts = HostLimiter(100, each=10)
     await fail(hosts, "one")
     async with under_way(hosts, "one", 50) as sent:
         assert sent == 1
@@ -53,7 +53,7 @@ async def test_whoever_gave_no_answer_is_tried_by_one_request_until_it_does() ->
 
 
 async def test_whoever_answers_with_a_refusal_is_not_silent() -> None:
-    hosts = Hosts(100, each=10)
+    hosts = HostLimiter(100, each=10)
     with pytest.raises(NotThere):
         async with hosts.request("one"):
             raise NotThere("404")
@@ -61,7 +61,7 @@ async def test_whoever_answers_with_a_refusal_is_not_silent() -> None:
 
 
 async def test_all_that_gave_no_answer_together_take_half() -> None:
-    hosts = Hosts(10, each=10)
+    hosts = HostLimiter(10, each=10)
     for n in range(20):
         await fail(hosts, f"silent {n}")
     async with AsyncExitStack() as stack:
@@ -71,7 +71,7 @@ async def test_all_that_gave_no_answer_together_take_half() -> None:
 
 
 async def test_whoever_waits_comes_back_one_after_another() -> None:
-    hosts = Hosts(100, each=10)
+    hosts = HostLimiter(100, each=10)
     async with under_way(hosts, "one", 10):
         waits = [hosts.wait("one") for _ in range(1000)]
     assert min(waits) > 0
@@ -81,7 +81,7 @@ async def test_whoever_waits_comes_back_one_after_another() -> None:
 
 async def test_those_who_wait_for_the_silent_stand_in_one_line() -> None:
     """So that they cost no more, the more silent hosts there are."""
-    hosts = Hosts(100, each=10)
+    hosts = HostLimiter(100, each=10)
     for n in range(100):
         await fail(hosts, f"silent {n}")
     async with AsyncExitStack() as stack:

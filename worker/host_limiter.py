@@ -32,7 +32,7 @@ class _Host:
     """When the last of those who were turned away comes back, by the monotonic clock."""
 
 
-class Hosts:
+class HostLimiter:
     """One for each kind of request of a worker process. Hosts are told apart by name and port."""
 
     def __init__(self, at_once: int, *, each: int) -> None:

@@ -4,7 +4,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import recordings, tasks, transcripts
-from app.calls import add_note, get_language
+from app.calls import add_note, find_language
 from app.tasks import ClaimedTask
 from app.transcription.base import TranscriptionError
 from app.transcription.pipeline import transcribe
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 async def run(context: Context, task: ClaimedTask) -> None:
     async with tasks.transaction(context.db, context.hints) as session:
         recording = await recordings.find(session, task.call_id)
-        language = await get_language(session, task.call_id) or context.settings.default_language
+        language = await find_language(session, task.call_id) or context.settings.default_language
         if recording is None:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, "The recording was deleted")

@@ -11,7 +11,7 @@ from app.calls import NewCall
 from app.models import Call, Delivery, Task, User
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
-from app.transcription.base import Digest, Transcription, Turn
+from app.transcription.base import Digest, SpokenTurn, Transcription
 from tests.conftest import AGENT, CUSTOMER
 from tests.integration.receiver import Receiver
 from worker.context import Context
@@ -34,7 +34,7 @@ async def end(context: Context, call_id: str, status: CallStatus, *, recording: 
 
 
 async def save_transcript(context: Context, call_id: str) -> None:
-    turns = (Turn("agent", "Hello?", 0.0, 0.5), Turn("customer", "Yes.", 1.0, 1.5))
+    turns = (SpokenTurn("agent", "Hello?", 0.0, 0.5), SpokenTurn("customer", "Yes.", 1.0, 1.5))
     made = Transcription(turns, Digest("They talked", "Interested"), "en", 2.0)
     async with tasks.transaction(context.db, context.hints) as session:
         await transcripts.save(session, call_id, made, engine="a test's")
@@ -90,4 +90,4 @@ async def secrets_of(context: Context, user: User) -> list[str]:
 
 
 def events(receiver: Receiver) -> list[str]:
-    return [json.loads(heard.body)["event"] for heard in receiver.heard]
+    return [json.loads(heard.body)["event"] for heard in receiver.received]

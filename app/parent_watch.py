@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 
-VARIABLE = "RINGBACK_LIFELINE_FD"
+VARIABLE = "RINGBACK_PARENT_PIPE_FD"
 _GRACE_SECONDS = 8.0
 
 
@@ -16,7 +16,7 @@ def hold() -> None:
     """In the child, once at its start: take hold of the pipe that `VARIABLE` names, if any."""
     descriptor = os.environ.pop(VARIABLE, None)
     if descriptor is not None:
-        threading.Thread(target=_wait_for_the_end, args=(int(descriptor),), daemon=True, name="lifeline").start()
+        threading.Thread(target=_wait_for_the_end, args=(int(descriptor),), daemon=True, name="parent_watch").start()
 
 
 def _wait_for_the_end(descriptor: int) -> None:

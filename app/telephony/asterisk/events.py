@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from app.telephony.asterisk import causes
-from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallStatus, Leg, Report, Snapshot
+from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallStatus, Leg, ProviderEvent, Snapshot
 
 _RINGING = {"Ring", "Ringing"}
 _RINGS = {"RINGING", "PROGRESS"}
@@ -27,7 +27,7 @@ def _parts(channel: dict[str, Any]) -> tuple[str, Leg] | None:
     return (call_id, Leg(leg)) if call_id and leg in set(Leg) else None
 
 
-class Translator:
+class EventTranslator:
     """Turns a stream's events into reports. Remembers, for channels that live, what their end will not say."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Translator:
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
 
-    def report(self, event: dict[str, Any]) -> Report | None:
+    def report(self, event: dict[str, Any]) -> ProviderEvent | None:
         """What this event says of a call; None where it says nothing of any."""
         channel = event.get("channel") or event.get("peer") or {}
         parts = _parts(channel)
@@ -76,7 +76,7 @@ class Translator:
                 self._hangups.pop(channel["id"], None)
                 self._up.discard(channel["id"])
                 self._rang.discard(channel["id"])
-        return None if found is None else Report(call_id, found)
+        return None if found is None else ProviderEvent(call_id, found)
 
     def _was_dialed(self, channel: dict[str, Any]) -> bool:
         """The end of one that was not says nothing of its call: whoever made it gave it up, and knows what to do."""
@@ -118,8 +118,8 @@ def snapshot(
     to dial it died. It counts as not there.
     """
     now = datetime.now(UTC)
-    agent = _unless_stillborn(agent, date, longest_silence)
-    customer = _unless_stillborn(customer, date, longest_silence)
+    agent = _unless_never_dialed(agent, date, longest_silence)
+    customer = _unless_never_dialed(customer, date, longest_silence)
     if agent is None and customer is None:
         return None
     if agent is None:
@@ -161,7 +161,7 @@ def _agent_left(at: datetime) -> CallEvent:
     )
 
 
-def _unless_stillborn(channel: dict[str, Any] | None, date: str, longest: float) -> dict[str, Any] | None:
+def _unless_never_dialed(channel: dict[str, Any] | None, date: str, longest: float) -> dict[str, Any] | None:
     if channel is None or channel["state"] == _UP or channel["state"] in _RINGING or not date:
         return channel
     age = parsedate_to_datetime(date) - datetime.fromisoformat(channel["creationtime"])

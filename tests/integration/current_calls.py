@@ -12,7 +12,7 @@ from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
-from app.transcription.base import Digest, Transcription, Turn
+from app.transcription.base import Digest, SpokenTurn, Transcription
 
 CREATE = "/api/calls/click2call"
 ALLOCATION = "/api/mobile-numbers/channel-allocation"
@@ -66,6 +66,6 @@ async def store(db: Database, settings: Settings, call_id: str, content: bytes =
 
 
 async def transcribed(db: Database, call_id: str) -> None:
-    made = Transcription((Turn("agent", "Hello?", 0.0, 0.5),), Digest("They talked", "Interested"), "en", 10.0)
+    made = Transcription((SpokenTurn("agent", "Hello?", 0.0, 0.5),), Digest("They talked", "Interested"), "en", 10.0)
     async with db.transaction() as session:
         assert await transcripts.save(session, call_id, made, engine="a test's")

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from app import accounts
 from app.call_state import TERMINAL
 from app.db import Database
-from app.models import Call, CallEventRow, Recording, Task, Transcript
+from app.models import Call, CallEventRow, RecordingRow, Task, TranscriptRow
 from app.numbers import NumberFormat
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from bench.installation import Installation
@@ -71,14 +71,14 @@ class Lab:
         return await asyncio.to_thread(self.server.left)
 
 
-class Office:
+class LabInstallation:
     def __init__(self, lab: Lab, folder: Path, **settings: str) -> None:
         self.lab = lab
         self.installation = Installation(
             folder,
             {
                 **lab.server.settings(),
-                "RINGBACK_ASTERISK_APP": f"office-{secrets.token_hex(4)}",
+                "RINGBACK_ASTERISK_APP": f"lab-{secrets.token_hex(4)}",
                 "RINGBACK_AGENT_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CUSTOMER_RING_SECONDS": str(RING_SECONDS),
                 "RINGBACK_CALLER_ID": "911204567890",
@@ -89,18 +89,18 @@ class Office:
 
     async def open(self, *workers: str, ready: str = "/readyz") -> None:
         """Start it with these calls workers; returns when this path of the API says so."""
-        house = self.installation
-        await asyncio.to_thread(house.start_servers)
-        house.start_api()
+        processes = self.installation
+        await asyncio.to_thread(processes.start_servers)
+        processes.start_api()
         for name in workers:
-            house.start_worker(name, "calls")
-        house.start_worker("transcripts", "transcripts")
-        house.start_worker("callbacks", "callbacks")
-        self.db = Database(house.database_url)
+            processes.start_worker(name, "calls")
+        processes.start_worker("transcripts", "transcripts")
+        processes.start_worker("callbacks", "callbacks")
+        self.db = Database(processes.database_url)
         async with self.db.transaction() as session:
             await accounts.create_user(session, "caller@example.com", PASSWORD)
-        await asyncio.to_thread(house.wait_until_ready, ready)
-        self.api = httpx.AsyncClient(base_url=f"{house.base_url}/api/developer", timeout=30)
+        await asyncio.to_thread(processes.wait_until_ready, ready)
+        self.api = httpx.AsyncClient(base_url=f"{processes.base_url}/api/developer", timeout=30)
         answer = await self.api.post("/login", json={"email": "caller@example.com", "password": PASSWORD})
         self.api.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
 
@@ -139,19 +139,19 @@ class Office:
 
         async def done() -> Call | None:
             call = await self.call(call_id)
-            return call if call.status in TERMINAL and not await self._owed(call_id) else None
+            return call if call.status in TERMINAL and not await self._pending_tasks(call_id) else None
 
         return await eventually(done)  # type: ignore[no-any-return]
 
-    async def _owed(self, call_id: str) -> int:
+    async def _pending_tasks(self, call_id: str) -> int:
         async with self.db.transaction() as session:
             owed = select(func.count()).select_from(Task).where(Task.call_id == call_id, Task.kind != "transcribe")
             return await session.scalar(owed) or 0
 
-    async def transcript(self, call_id: str) -> Transcript:
-        async def done() -> Transcript | None:
+    async def transcript(self, call_id: str) -> TranscriptRow:
+        async def done() -> TranscriptRow | None:
             async with self.db.transaction() as session:
-                row = (await session.scalars(select(Transcript).filter_by(call_id=call_id))).one()
+                row = (await session.scalars(select(TranscriptRow).filter_by(call_id=call_id))).one()
                 return row if row.status in ("ready", "failed") else None
 
         return await eventually(done)  # type: ignore[no-any-return]
@@ -159,7 +159,7 @@ class Office:
     async def recording(self, call_id: str) -> Path:
         """The stored file."""
         async with self.db.transaction() as session:
-            return self.installation.data_dir / (await session.get_one(Recording, call_id)).storage_key
+            return self.installation.data_dir / (await session.get_one(RecordingRow, call_id)).storage_key
 
     async def nothing_is_left(self, *call_ids: str) -> None:
         """Wait until Asterisk holds nothing of these calls."""
@@ -169,5 +169,5 @@ class Office:
             await asyncio.sleep(0.2)
 
 
-MakeOffice = Callable[..., Awaitable[Office]]
+MakeInstallation = Callable[..., Awaitable[LabInstallation]]
 MakeProvider = Callable[..., Asterisk]
