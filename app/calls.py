@@ -106,7 +106,7 @@ async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: N
         values = _values(claims, order, None)
         hints.send(_added(await db.fetch_one(_CREATE_COMPILED, values)))
         return CreatedCall(values["call_id"])
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         reserved = await dids.reserve(session, claims.user_id, order.did)
         values = _values(claims, order, reserved)
         row = (await session.execute(_CREATE, values)).mappings().one_or_none()

@@ -1,7 +1,7 @@
-"""The way to PostgreSQL: one engine per process, and sessions whose opener commits."""
+"""Access to PostgreSQL. `Database.transaction` is the only way to open a transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,11 +47,15 @@ class Database:
     A process holds at most 2 × `pool_size` connections, and keeps them: opening one costs more than fifty polls.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 16, after_commit: Callable[[AsyncSession], None] | None = None
+    ) -> None:
+        """`after_commit` is called with the session of each transaction that was committed."""
         # Setting autocommit on a connection each time it is taken, or pinging it first, would double what a poll costs.
         self._statements = _engine(url, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._driver_error: type[Exception] = self._statements.dialect.loaded_dbapi.Error
         self._transactions = _engine(url, pool_size)
+        self._after_commit = after_commit
         self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
 
     def statement(self) -> AsyncConnection:
@@ -91,6 +95,8 @@ class Database:
         """A session that commits when the block ends and rolls back when it raises."""
         async with self._sessions.begin() as session:
             yield session
+        if self._after_commit is not None:
+            self._after_commit(session)
 
     async def dispose(self) -> None:
         await self._statements.dispose()

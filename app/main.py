@@ -29,11 +29,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = arq_pool(settings.redis_url)
+        hints = Hints(redis)
         opened = Resources(
             settings=settings,
-            db=Database(settings.database_url),
+            db=Database(settings.database_url, after_commit=hints.send_added),
             redis=redis,
-            hints=Hints(redis),
+            hints=hints,
             tokens=Tokens(
                 settings.secret_key.get_secret_value(),
                 access_seconds=settings.access_token_seconds,

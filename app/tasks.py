@@ -17,8 +17,6 @@ commit, and no two transactions wait for each other.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from time import time
@@ -143,7 +141,7 @@ async def add(
 
 
 def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
-    """Have `transaction` tell arq of it."""
+    """Send a hint of this task once the session has committed (`Hints.send_added`)."""
     session.info.setdefault("added_tasks", []).append(task)
 
 
@@ -294,15 +292,6 @@ def _lease_is_held(task: ClaimedTask) -> tuple[ColumnElement[bool], ...]:
     return Task.id == task.id, Task.lease_token == task.lease_token
 
 
-@asynccontextmanager
-async def transaction(db: Database, hints: "Hints") -> AsyncIterator[AsyncSession]:
-    """A session that commits at the end of the block and then hints what was added in it."""
-    async with db.transaction() as session:
-        yield session
-    for task in session.info.pop("added_tasks", ()):
-        hints.send(task)
-
-
 def arq_pool(redis_url: str) -> ArqRedis:
     """A client of Valkey for arq. The timeouts are what keeps a frozen Valkey from freezing us; JSON because arq's
     default, pickle, lets whoever writes to Valkey run code here."""
@@ -342,6 +331,11 @@ class Hints:
             self._waiting.append(task)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
+
+    def send_added(self, session: AsyncSession) -> None:
+        """Send the hints of all tasks that a committed session added. For `Database(after_commit=…)`."""
+        for task in session.info.pop("added_tasks", ()):
+            self.send(task)
 
     async def _send_all(self) -> None:
         while self._waiting:

@@ -154,13 +154,13 @@ async def reopen(session: AsyncSession, call_id: str) -> None:
     await session.execute(again.where(TranscriptRow.status == TranscriptStatus.DISABLED, no_recording).values(**anew))
 
 
-async def retry(db: Database, hints: tasks.Hints, user_id: str, call_id: str) -> CallView:
+async def retry(db: Database, user_id: str, call_id: str) -> CallView:
     """Make the transcript of the user's own call again, from its stored recording. Returns the call as it is then.
 
     Raises `NoSuchCall`, `NotYourCall`, and `Conflict` where there is nothing to make, or it is being made.
     """
     await call_views.get_own(db, user_id, call_id)
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         await tasks.lock_call(session, call_id)
         call = await call_views.find(session, call_id)
         if call is None:

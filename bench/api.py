@@ -60,7 +60,7 @@ class Figure:
 
 class ApiBench:
     def __init__(self, installation: Installation, token: str, call_id: str, seconds: float) -> None:
-        self._house = installation
+        self._installation = installation
         self._seconds = seconds
         self._headers = ["-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json"]
         self._poll = f"/api/developer/calls/{call_id}/transcript"
@@ -100,7 +100,7 @@ class ApiBench:
             *self._headers,
         ]
         if body is not None:
-            script = self._house.data_dir / f"{abs(hash(body))}.lua"
+            script = self._installation.data_dir / f"{abs(hash(body))}.lua"
             script.write_text(f'wrk.method = "POST"\nwrk.body = {json.dumps(body)}\n')
             command += ["-s", str(script)]
         url = f"http://127.0.0.1:{target.port}{path}"
@@ -108,9 +108,9 @@ class ApiBench:
 
     def _cpu(self, target: Target) -> float:
         """Seconds that the server, PostgreSQL and Valkey have used. The floor uses only the first."""
-        postmaster = int((self._house.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = int((self._installation.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         backends = [pid for pid, parent, _ in processes() if parent == postmaster]
-        mine = {target.pid, postmaster, *backends, self._house.valkey.pid}
+        mine = {target.pid, postmaster, *backends, self._installation.valkey.pid}
         # What a backend that has ended used is in its parent's account of its children.
         return sum(seconds for pid, _, seconds in processes() if pid in mine)
 

@@ -43,7 +43,7 @@ ALIKE = 0.8
 
 class AsteriskBench:
     def __init__(self, installation: Installation, server: AsteriskServer, phones: Phones, db: Database) -> None:
-        self._house = installation
+        self._installation = installation
         self._server = server
         self._phones = phones
         self._db = db
@@ -51,7 +51,7 @@ class AsteriskBench:
         self._voices = {side: voice(phones, side) for side in ("agent", "customer")}
 
     async def log_in(self) -> None:
-        self._api = httpx.AsyncClient(base_url=f"{self._house.base_url}/api/developer", timeout=30)
+        self._api = httpx.AsyncClient(base_url=f"{self._installation.base_url}/api/developer", timeout=30)
         answer = await self._api.post("/login", json={"email": "bench@example.com", "password": PASSWORD})
         self._api.headers["Authorization"] = f"Bearer {answer.json()['data']['access_token']}"
 
@@ -93,26 +93,26 @@ class AsteriskBench:
 
     async def takeover(self, kills: int) -> None:
         for name in ("calls-2", "calls-3"):
-            self._house.start_worker(name, "calls")
+            self._installation.start_worker(name, "calls")
         taken = []
         for _ in range(kills):
             await asyncio.sleep(5)  # until all have come up again
             leader = await self.leader()
             (name,) = [
                 name
-                for name in self._house.processes
+                for name in self._installation.processes
                 if name.startswith("calls")
-                and f"calls-{leader[:6]}" in (self._house.data_dir / f"{name}.log").read_text()
+                and f"calls-{leader[:6]}" in (self._installation.data_dir / f"{name}.log").read_text()
             ]
-            process = self._house.processes[name]
+            process = self._installation.processes[name]
             process.send_signal(signal.SIGKILL)
             began = time.monotonic()
             while await self.leader() in ("", leader):
                 await asyncio.sleep(0.02)
             taken.append(time.monotonic() - began)
             await asyncio.to_thread(process.wait)
-            (self._house.data_dir / f"{name}.log").unlink()
-            self._house.start_worker(name, "calls")
+            (self._installation.data_dir / f"{name}.log").unlink()
+            self._installation.start_worker(name, "calls")
         print(f"\n### A listener killed -9, {kills} times, among three workers: until another is connected\n")
         print(f"median {statistics.median(taken):.1f} s, most {max(taken):.1f} s")
 
@@ -158,7 +158,7 @@ class AsteriskBench:
             if key is None:
                 alike.append((0.0, 0.0))
                 continue
-            samples, _ = soundfile.read(self._house.data_dir / key, always_2d=True)
+            samples, _ = soundfile.read(self._installation.data_dir / key, always_2d=True)
             agent, customer = (
                 likeness(samples[:, channel], self._voices[side]) for channel, side in enumerate(self._voices)
             )
@@ -168,11 +168,11 @@ class AsteriskBench:
     def _cpu(self) -> dict[str, float]:
         """Seconds that each part has used."""
         found = processes()
-        postmaster = int((self._house.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        postmaster = int((self._installation.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         parts: dict[str, set[int | None]] = {
             "Asterisk": {self._server.pid},
-            "Ringback": {process.pid for process in self._house.processes.values()},
-            "servers": {postmaster, self._house.valkey.pid, *[pid for pid, up, _ in found if up == postmaster]},
+            "Ringback": {process.pid for process in self._installation.processes.values()},
+            "servers": {postmaster, self._installation.valkey.pid, *[pid for pid, up, _ in found if up == postmaster]},
             "SIPp": {self._phones.pid},
         }
         return {what: sum(cpu for pid, _, cpu in found if pid in pids) for what, pids in parts.items()}

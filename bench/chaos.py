@@ -101,7 +101,7 @@ class Chaos:
         kills: int,
         faults: str,
     ) -> None:
-        self._house = installation
+        self._installation = installation
         self._queue = QueueFaults(installation, db, self._kill_a_calls_worker)
         self._disasters = [
             *(self._of_servers(world) if faults in ("all", "servers") else ()),
@@ -117,7 +117,7 @@ class Chaos:
 
     async def run(self) -> ChaosResult:
         began = time.monotonic()
-        async with httpx.AsyncClient(base_url=self._house.base_url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self._installation.base_url, timeout=10) as client:
             await asyncio.gather(self._post_all(client), self._break_everything())
         await self._wait_for_ends()
         await self._judge(await self._everything())
@@ -181,7 +181,7 @@ class Chaos:
 
         A worker that is still starting holds nothing: however slow the machine is, only work is interrupted.
         """
-        process, kind = self._house.processes[name], name.partition("-")[0]
+        process, kind = self._installation.processes[name], name.partition("-")[0]
         process.send_signal(signal.SIGSTOP)
         before = await self._held(kind)
         # What the other worker holds it finishes meanwhile; a transcript takes longer, but its lease is renewed.
@@ -192,16 +192,16 @@ class Chaos:
         process.kill()
         await asyncio.to_thread(process.wait)
         self._report.kills += 1
-        self._house.start_worker(name, kind)
+        self._installation.start_worker(name, kind)
         return True
 
     async def _kill_a_calls_worker(self) -> None:
         """Whatever it does at the moment."""
         name = random.choice(CALLS_WORKERS)
-        process = self._house.processes[name]
+        process = self._installation.processes[name]
         process.kill()
         await asyncio.to_thread(process.wait)
-        self._house.start_worker(name, "calls")
+        self._installation.start_worker(name, "calls")
 
     async def _held(self, kind: str) -> set[str]:
         """Leases of tasks of this kind; of calls also the dials whose request is out."""
@@ -215,7 +215,7 @@ class Chaos:
             return set((await connection.execute(text(query), {"kind": kind})).scalars())
 
     async def _freeze_and_thaw(self) -> None:
-        process = self._house.processes[CALLS_WORKERS[0]]
+        process = self._installation.processes[CALLS_WORKERS[0]]
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(LEASE_SECONDS + 3)
         process.send_signal(signal.SIGCONT)
@@ -223,18 +223,18 @@ class Chaos:
     async def _flush_valkey(self) -> None:
         import redis
 
-        with redis.Redis.from_url(self._house.redis_url) as client:
+        with redis.Redis.from_url(self._installation.redis_url) as client:
             client.flushall()
 
     async def _kill_valkey(self) -> None:
-        await asyncio.to_thread(self._house.valkey.kill)
+        await asyncio.to_thread(self._installation.valkey.kill)
         await asyncio.sleep(3)
-        await asyncio.to_thread(self._house.start_valkey)
+        await asyncio.to_thread(self._installation.start_valkey)
 
     async def _stop_postgres(self) -> None:
-        await asyncio.to_thread(self._house.postgres.stop, immediately=True)
+        await asyncio.to_thread(self._installation.postgres.stop, immediately=True)
         await asyncio.sleep(3)
-        await asyncio.to_thread(self._house.postgres.start)
+        await asyncio.to_thread(self._installation.postgres.start)
 
     async def _wait_for_ends(self) -> None:
         """Until nothing is owed any more. Long without any progress ends it, too."""
@@ -302,7 +302,7 @@ class Chaos:
         wrong = "\n".join(report.violations)
         for call_id in [call.call_id for call in calls if call.call_id in wrong][:_MOST_STORIES]:
             try:
-                report.stories.append(await asyncio.to_thread(self._house.run, "calls", "show", call_id))
+                report.stories.append(await asyncio.to_thread(self._installation.run, "calls", "show", call_id))
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 report.stories.append(str(error))
 

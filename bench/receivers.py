@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 from sqlalchemy import text
 
-from app import accounts, calls, tasks
+from app import accounts, calls
 from app.calls import NewCall
 from app.db import Database
 from app.models import User
@@ -37,15 +37,15 @@ INSERT INTO tasks (kind, queue, call_id) SELECT 'deliver', 'callbacks', id FROM 
 
 class _Bench:
     def __init__(self, installation: Installation, user: User) -> None:
-        self._house = installation
+        self._installation = installation
         self._user = user
-        self._db = Database(installation.database_url, pool_size=4)
         self._hints = Hints(arq_pool(installation.redis_url))
-        self._heard = asyncio.Event()
+        self._db = Database(installation.database_url, pool_size=4, after_commit=self._hints.send_added)
+        self._received = asyncio.Event()
 
-    async def hear(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         await request.read()
-        self._heard.set()
+        self._received.set()
         return web.Response()
 
     async def one(self, url: str) -> float:
@@ -54,16 +54,16 @@ class _Bench:
             claims = await accounts.open_login(session, self._user, seconds=3600)
         order = NewCall(PhoneNumber("919999999999"), PhoneNumber("918888888888"), callback_url=url)
         call_id = (await calls.create_call(self._db, self._hints, claims, order)).id
-        self._heard.clear()
+        self._received.clear()
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))
-        async with tasks.transaction(self._db, self._hints) as session:
+        async with self._db.transaction() as session:
             await calls.apply_events(session, call_id, [canceled], max_call_seconds=60)
         committed = time.perf_counter()
-        await self._heard.wait()
+        await self._received.wait()
         return time.perf_counter() - committed
 
     async def row(self, name: str, url: str, times: int) -> None:
-        pid = self._house.processes["callbacks"].pid
+        pid = self._installation.processes["callbacks"].pid
         before, began = _cpu(pid), time.perf_counter()
         taken = []
         for _ in range(times):
@@ -104,7 +104,7 @@ async def measure(installation: Installation, *, waiting: int, times: int) -> No
     await db.dispose()
     bench = _Bench(installation, user)
     app = web.Application()
-    app.router.add_post("/hook", bench.hear)
+    app.router.add_post("/hook", bench.receive)
     runner = web.AppRunner(app)
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0)) as healthy, socket.create_server(("127.0.0.1", 0)) as silent:

@@ -16,13 +16,13 @@ def voice(phones: Phones, side: str) -> np.ndarray:
     return np.asarray(samples)
 
 
-def likeness(heard: np.ndarray, source: np.ndarray) -> float:
-    """How like a voice what was heard is: 1 is the same, 0 another.
+def likeness(recorded: np.ndarray, source: np.ndarray) -> float:
+    """How like a voice what was recorded is: 1 is the same, 0 another.
 
     The median over its seconds of speech of the best normalized correlation with any part of the source. A telephone
     that sends a packet late on a busy machine shifts what follows, and costs one second so, and not all.
     """
-    seconds = [heard[start : start + _RATE] for start in range(0, len(heard) - _RATE + 1, _RATE)]
+    seconds = [recorded[start : start + _RATE] for start in range(0, len(recorded) - _RATE + 1, _RATE)]
     loudest = max((float(np.linalg.norm(second)) for second in seconds), default=0.0)
     spoken = [second for second in seconds if np.linalg.norm(second) > loudest / 4]
     return float(np.median([_correlation(second, source) for second in spoken])) if loudest else 0.0

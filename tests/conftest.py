@@ -78,8 +78,8 @@ def migrated(settings: Settings) -> Settings:
 
 
 @pytest.fixture(scope="session")
-async def db(migrated: Settings) -> AsyncIterator[Database]:
-    database = Database(migrated.database_url)
+async def db(migrated: Settings, hints: Hints) -> AsyncIterator[Database]:
+    database = Database(migrated.database_url, after_commit=hints.send_added)
     yield database
     await database.dispose()
 

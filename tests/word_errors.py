@@ -11,11 +11,11 @@ def normalized(text: str) -> list[str]:
     return [spelled.get(word, word) for word in re.findall(r"[a-z0-9']+", text) if word != "point"]
 
 
-def word_errors(expected: list[str], heard: list[str]) -> float:
+def word_errors(expected: list[str], recognized: list[str]) -> float:
     """Word error rate: the least substitutions, deletions and insertions, for each expected word."""
-    row = list(range(len(heard) + 1))
+    row = list(range(len(recognized) + 1))
     for i, word in enumerate(expected, 1):
         before, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(recognized, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
     return row[-1] / len(expected)

@@ -19,7 +19,7 @@ _LET_EVENTS_ARRIVE_SECONDS = 1.0
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         order = await dialing.claim_connect(session, task.call_id, context.settings)
         spent_at = monotonic()
@@ -34,7 +34,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     if isinstance(result, Rejected):
         await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)
         refused = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), leg=Leg.CUSTOMER, detail=result.reason)
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await calls.apply_events(
                 session, task.call_id, [refused], max_call_seconds=context.settings.max_call_seconds
             )

@@ -40,7 +40,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     outcome, wait = None, 0.0
     if message is not None and message.due_in <= 0:
         outcome, wait = await _try(context, message)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         if message is not None and outcome is not None and await callbacks.is_as_it_was(session, message):
             await _note(session, message, outcome)

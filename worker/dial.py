@@ -21,7 +21,7 @@ meanwhile somebody may have given the call up."""
 
 async def run(context: Context, task: ClaimedTask) -> None:
     provider, settings = context.provider, context.settings
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         # With this commit the task has done its part, come what may: from here on the call is tracked.
         await tasks.finish(session, task)
         right = await dialing.claim_dial(
@@ -37,7 +37,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     result = await provider.place(right.order)
 
     if isinstance(result, Accepted):
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             if not await dialing.save_reference(session, right, result):
                 await tasks.add(session, TaskKind.HANGUP, task.call_id)
     elif isinstance(result, Rejected):
@@ -49,7 +49,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
 async def _rejected(context: Context, right: DialAttempt, result: Rejected) -> None:
     settings = context.settings
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         if result.retry_after is not None and right.ordered_seconds_ago < settings.dial_patience_seconds:
             await dialing.return_to_queue(session, right, result.reason, again_after=result.retry_after)
             return

@@ -39,7 +39,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         await give_up(context, task, f"There is no usable recording: {error}")
         return
     try:
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await tasks.finish(session, task)
             await recordings.save(session, task.call_id, stored, content_type)
             await tasks.add(session, TaskKind.HANGUP, task.call_id)
@@ -51,7 +51,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
 async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
     """There will be no recording; nothing of it stays behind, here or at the provider."""
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.HANGUP, task.call_id)
         if await recordings.give_up(session, task.call_id, reason):
@@ -72,7 +72,7 @@ async def _waits_for_its_turn(context: Context, task: ClaimedTask, host: str) ->
         said = "gives no answer to anybody" if silent else "was too busy all the time"
         await give_up(context, task, f"There is no usable recording: {host} {said}")
         return True
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.postpone(session, task, delay=wait)
     return True
 

@@ -20,7 +20,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     # A request whose answer nobody saw may still be on its way, and make what nobody wants.
     grace = context.settings.dial_grace_seconds
     once_more = call.unanswered_seconds is not None and call.unanswered_seconds < grace
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         if once_more:
             await tasks.add(session, TaskKind.HANGUP, task.call_id, delay=grace)

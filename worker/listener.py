@@ -136,7 +136,7 @@ class Listener:
                     await asyncio.sleep(0.5)
 
     async def _apply_one(self, report: ProviderEvent) -> None:
-        async with tasks.transaction(self._context.db, self._context.hints) as session:
+        async with self._context.db.transaction() as session:
             await calls.apply_events(
                 session,
                 report.call_id,

@@ -115,10 +115,11 @@ async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None
 
 
 def _open(settings: Settings) -> Context:
+    hints = Hints(arq_pool(settings.redis_url))
     return Context(
         settings=settings,
-        db=Database(settings.database_url, pool_size=_POOL_SIZE),
-        hints=Hints(arq_pool(settings.redis_url)),
+        db=Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_added),
+        hints=hints,
         provider=providers.telephony(settings),
         storage=providers.storage(settings),
         recognizer=providers.recognizer(settings),

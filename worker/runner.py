@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 async def _fail_call(context: Context, task: ClaimedTask, reason: str) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         given_up = CallEvent("given_up", CallStatus.FAILED, datetime.now(UTC), detail=reason)
         await calls.apply_events(session, task.call_id, [given_up], max_call_seconds=context.settings.max_call_seconds)
@@ -33,12 +33,12 @@ async def _fail_call(context: Context, task: ClaimedTask, reason: str) -> None:
 
 async def _give_up_hangup(context: Context, task: ClaimedTask, reason: str) -> None:
     log.error("left_at_the_provider", call_id=task.call_id, reason=reason)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
 
 
 async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await transcripts.fail(session, task.call_id, reason)
 
@@ -46,7 +46,7 @@ async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> 
 async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> None:
     """When a callback is given up, its own schedule says; this only failed on our side."""
     log.error("callbacks_not_sent", call_id=task.call_id, reason=reason)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=60)
 
@@ -121,7 +121,7 @@ async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error
         if pause is None:
             await work.give_up(context, task, str(error) if expected else _UNEXPECTED)
         else:
-            async with tasks.transaction(context.db, context.hints) as session:
+            async with context.db.transaction() as session:
                 await tasks.retry_later(session, task, delay=pause, error=repr(error))
     except LeaseLost:
         log.warning("lease_lost")

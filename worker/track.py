@@ -41,7 +41,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     if expired and not cut:
         events.append(_timed_out(call))
 
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         status = await calls.apply_events(
             session, task.call_id, events, max_call_seconds=context.settings.max_call_seconds

@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         recording = await recordings.find(session, task.call_id)
         language = await find_language(session, task.call_id) or context.settings.default_language
         if recording is None:
@@ -37,14 +37,14 @@ async def run(context: Context, task: ClaimedTask) -> None:
     except TranscriptionError as error:
         if error.retryable:
             raise
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, error.reason)
             await _note(session, task.call_id, error.notes)
         log.warning("transcript_failed", call_id=task.call_id, reason=error.reason)
         return
     engine = f"{context.recognizer.name}, {context.summarizer.name}"
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await transcripts.save(session, task.call_id, made, engine=engine)
         await _note(session, task.call_id, made.notes)

@@ -21,7 +21,7 @@ from pydantic import (
 from starlette.datastructures import Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
-from app import accounts, report_fields, reports, tasks, vendor
+from app import accounts, report_fields, reports, vendor
 from app.api.deps import Resources, get_resources, is_json, media_type, read_raw_body, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
 from app.api.schemas import CallbackUrl, Number, StorableText, check_text, errors, number_rules
@@ -223,7 +223,7 @@ async def call_log(request: Request) -> Response:
     user_id = await _reporter(request, resources)
     fields = await _fields(request)
     report = _read_report(fields, resources.numbers)
-    async with tasks.transaction(resources.db, resources.hints) as session:
+    async with resources.db.transaction() as session:
         call = await reports.apply_report(session, user_id, report, resources.settings)
     data = CallLogData(
         call_id=call.id,

@@ -223,7 +223,7 @@ async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> 
     """From the stored recording. Callbacks tell of its end once more."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
-    call = await transcripts.retry(resources.db, resources.hints, claims.user_id, call_id)
+    call = await transcripts.retry(resources.db, claims.user_id, call_id)
     data = RetryData(
         call_id=call_id,
         transcript_status="pending",

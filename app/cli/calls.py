@@ -88,12 +88,11 @@ def show(call_id: str, plain: Plain = False) -> None:
 def cancel(call_id: str) -> None:
     """End a call, whatever it is doing."""
     from app import calls as domain
-    from app import tasks
     from app.errors import NoSuchCall
 
     async def work(db: "Database", hints: "Hints") -> str:
         try:
-            async with tasks.transaction(db, hints) as session:
+            async with db.transaction() as session:
                 return await domain.cancel(session, call_id)
         except NoSuchCall:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")

@@ -73,17 +73,20 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
 
 def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     """Run `work(db, hints)`, for what a worker is then to do."""
+    from app.db import Database
     from app.settings import get_settings
     from app.tasks import Hints, arq_pool
 
-    async def run(db: "Database") -> T:
-        hints = Hints(arq_pool(get_settings().redis_url))
+    async def run(settings: "Settings") -> T:
+        hints = Hints(arq_pool(settings.redis_url))
+        db = Database(settings.database_url, pool_size=2, after_commit=hints.send_added)
         try:
             return await work(db, hints)
         finally:
+            await db.dispose()
             await hints.aclose()
 
-    return with_database(run)
+    return asyncio.run(run(get_settings()))
 
 
 def read_number(written: str) -> "PhoneNumber":

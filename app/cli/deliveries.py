@@ -107,7 +107,7 @@ def replay(
     ] = None,
 ) -> None:
     """Send callbacks again: the same messages, on a schedule that begins anew."""
-    from app import callbacks, tasks
+    from app import callbacks
 
     if (message_id is None) == (failed_of is None):
         fail("Say which: ringback deliveries replay ID, or --failed-of EMAIL")
@@ -120,7 +120,7 @@ def replay(
             else:
                 chosen = [await _find_or_fail(session, message_id or "")]
         for delivery in reversed(chosen):  # the oldest first, as they were to be told
-            async with tasks.transaction(db, hints) as session:
+            async with db.transaction() as session:
                 await callbacks.replay(session, delivery)
         what = message_id or ("1 callback" if len(chosen) == 1 else f"{len(chosen)} callbacks")
         console.print(f"{what} to be sent again")

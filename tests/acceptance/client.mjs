@@ -17,7 +17,7 @@ async function call(method, path, { token, body } = {}) {
   return content;
 }
 
-const heard = [];
+const received = [];
 const receiver = createServer((request, response) => {
   const parts = [];
   request.on("data", (part) => parts.push(part));
@@ -25,7 +25,7 @@ const receiver = createServer((request, response) => {
     const body = Buffer.concat(parts);
     const said = JSON.parse(body);
     const changed = Buffer.from(body.toString().replace("call_", "call-"));
-    heard.push({
+    received.push({
       id: request.headers["webhook-id"], call: said.data.call_id, event: said.event, status: said.status_code,
       valid: verify(secret, request.headers, body), forged: verify(secret, request.headers, changed),
     });
@@ -65,7 +65,7 @@ saw.recording = { status: recording.status, type: recording.headers.get("content
 saw.recent = (await call("GET", "/api/calls/recent?limit=50", { token })).data;
 saw.numbers = (await call("GET", "/api/mobile-numbers", { token })).data;
 
-while (heard.length < 4) await pause(200);
-saw.heard = heard;
+while (received.length < 4) await pause(200);
+saw.received = received;
 receiver.close();
 console.log(JSON.stringify(saw));

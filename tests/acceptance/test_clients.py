@@ -72,7 +72,7 @@ def test_one_account_through_both(saw: dict[str, Any]) -> None:
 
 def test_the_callbacks(saw: dict[str, Any]) -> None:
     told: dict[str, list[str]] = {}
-    for message in saw["heard"]:
+    for message in saw["received"]:
         told.setdefault(message["call"], []).append(message["event"])
         assert message["valid"] is True
         assert message["forged"] is False
@@ -80,4 +80,4 @@ def test_the_callbacks(saw: dict[str, Any]) -> None:
         saw["created"]["call_id"]: ["call.answered", "transcript.ready"],
         saw["busy"]["call_id"]: ["call.not_answered", "transcript.failed"],
     }
-    assert len({message["id"] for message in saw["heard"]}) == 4
+    assert len({message["id"] for message in saw["received"]}) == 4

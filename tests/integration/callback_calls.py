@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select, update
 
-from app import accounts, callbacks, calls, recordings, tasks, transcripts
+from app import accounts, callbacks, calls, recordings, transcripts
 from app.calls import NewCall
 from app.models import Call, Delivery, Task, User
 from app.storage import Stored
@@ -29,19 +29,19 @@ async def end(context: Context, call_id: str, status: CallStatus, *, recording: 
     async with context.db.transaction() as session:
         await session.execute(update(Call).where(Call.id == call_id).values(status="ringing"))
     event = CallEvent("ended", status, datetime.now(UTC), has_recording=recording)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await calls.apply_events(session, call_id, [event], max_call_seconds=60)
 
 
 async def save_transcript(context: Context, call_id: str) -> None:
     turns = (SpokenTurn("agent", "Hello?", 0.0, 0.5), SpokenTurn("customer", "Yes.", 1.0, 1.5))
     made = Transcription(turns, Digest("They talked", "Interested"), "en", 2.0)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await transcripts.save(session, call_id, made, engine="a test's")
 
 
 async def save_recording(context: Context, call_id: str) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         stored = Stored(recordings.storage_key(call_id, "audio/wav"), 3, "ab")
         await recordings.save(session, call_id, stored, "audio/wav")
 
@@ -90,4 +90,4 @@ async def secrets_of(context: Context, user: User) -> list[str]:
 
 
 def events(receiver: Receiver) -> list[str]:
-    return [json.loads(heard.body)["event"] for heard in receiver.received]
+    return [json.loads(callback.body)["event"] for callback in receiver.received]

@@ -97,8 +97,9 @@ async def isolated_settings(migrated: Settings) -> Settings:
 
 @pytest.fixture
 async def isolated(isolated_settings: Settings, context: Context) -> AsyncIterator[IsolatedWorker]:
-    db, redis = Database(isolated_settings.database_url, pool_size=4), arq_pool(isolated_settings.redis_url)
+    redis = arq_pool(isolated_settings.redis_url)
     hints = Hints(redis)
+    db = Database(isolated_settings.database_url, pool_size=4, after_commit=hints.send_added)
     await redis.flushdb()
     yield IsolatedWorker(isolated_settings, replace(context, db=db, hints=hints), await new_user(db), redis)
     async with db.transaction() as session:

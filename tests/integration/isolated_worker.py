@@ -53,11 +53,12 @@ class IsolatedWorker:
     def opened(self, **settings: object) -> Context:
         """A worker's context, with clients of its own."""
         changed = self.settings.model_copy(update=settings)
+        hints = Hints(arq_pool(changed.redis_url))
         return replace(
             self.context,
             settings=changed,
-            db=Database(changed.database_url, pool_size=4),
-            hints=Hints(arq_pool(changed.redis_url)),
+            db=Database(changed.database_url, pool_size=4, after_commit=hints.send_added),
+            hints=hints,
             provider=self.provider,
         )
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, update
 from standardwebhooks.webhooks import Webhook
 
-from app import accounts, calls, recordings, tasks, transcripts
+from app import accounts, calls, recordings, transcripts
 from app.calls import NewCall
 from app.models import Task, User
 from app.telephony.base import CallEvent, CallStatus
@@ -36,7 +36,7 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         await save_transcript(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.ready"]
-    answered, ready = (json.loads(heard.body) for heard in receiver.received)
+    answered, ready = (json.loads(callback.body) for callback in receiver.received)
     assert list(answered) == ["status_code", "message", "error", "event", "data"]
     assert list(answered["data"]) == [
         "call_id",
@@ -60,9 +60,9 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         "updatedAt",
     ]
     (secret,) = await secrets_of(context, user)
-    for heard in receiver.received:
-        Webhook(secret).verify(heard.body, heard.headers)
-        assert heard.headers["content-type"] == "application/json"
+    for callback in receiver.received:
+        Webhook(secret).verify(callback.body, callback.headers)
+        assert callback.headers["content-type"] == "application/json"
     assert [row.status for row in await deliveries(context, call_id)] == ["delivered", "delivered"]
 
 
@@ -103,7 +103,7 @@ async def test_that_no_transcript_comes_is_told_with_the_recording(context: Cont
         await end(context, call_id, CallStatus.COMPLETED, recording=True)
         await send_all(context, call_id)
         assert events(receiver) == ["call.answered"]
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await session.execute(delete(Task).where(Task.call_id == call_id, Task.kind == "fetch_recording"))
             if not stored:
                 await recordings.give_up(session, call_id, "It is gone")
@@ -158,16 +158,16 @@ async def test_a_retried_transcript_is_told_again(context: Context, user: User) 
         call_id = await new_call(context, user, receiver.url)
         await end(context, call_id, CallStatus.COMPLETED, recording=True)
         await save_recording(context, call_id)
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await transcripts.fail(session, call_id, "The engine was away")
-        await transcripts.retry(context.db, context.hints, user.id, call_id)
-        async with tasks.transaction(context.db, context.hints) as session:
+        await transcripts.retry(context.db, user.id, call_id)
+        async with context.db.transaction() as session:
             await transcripts.fail(session, call_id, "The engine was away")
-        await transcripts.retry(context.db, context.hints, user.id, call_id)
+        await transcripts.retry(context.db, user.id, call_id)
         await save_transcript(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.answered", "transcript.failed", "transcript.failed", "transcript.ready"]
-    assert len({heard.id for heard in receiver.received}) == 4
+    assert len({callback.id for callback in receiver.received}) == 4
 
 
 async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came_late(
@@ -176,7 +176,7 @@ async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url, transcript=False)
         await end(context, call_id, CallStatus.TIMED_OUT)
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             answered = CallEvent("reported", CallStatus.COMPLETED, datetime.now(UTC), has_recording=True)
             await calls.apply_events(session, call_id, [answered], max_call_seconds=60, by_report=True)
         await save_recording(context, call_id)

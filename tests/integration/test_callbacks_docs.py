@@ -46,5 +46,5 @@ async def test_curl_and_openssl(tmp_path: Path) -> None:
         script = script.replace("http://127.0.0.1:9000/hooks", receiver.url)
         shell = await asyncio.create_subprocess_exec("sh", "-euc", script, cwd=tmp_path)
         assert await shell.wait() == 0
-    (heard,) = receiver.received
-    Webhook(SECRET).verify(heard.body, heard.headers)
+    (callback,) = receiver.received
+    Webhook(SECRET).verify(callback.body, callback.headers)

@@ -60,12 +60,12 @@ async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Conte
     (secret,) = await secrets_of(context, user)
     bodies: dict[str, set[bytes]] = defaultdict(set)
     order: dict[str, list[str]] = defaultdict(list)
-    for heard in receiver.received:
-        Webhook(secret).verify(heard.body, heard.headers)
-        if heard.body not in bodies[heard.id]:
-            told = json.loads(heard.body)
+    for callback in receiver.received:
+        Webhook(secret).verify(callback.body, callback.headers)
+        if callback.body not in bodies[callback.id]:
+            told = json.loads(callback.body)
             order[told["data"]["call_id"]].append(told["event"])
-        bodies[heard.id].add(heard.body)
+        bodies[callback.id].add(callback.body)
     assert len(receiver.received) > 200, "some came twice"
     assert len(bodies) == 200
     assert all(len(variants) == 1 for variants in bodies.values())
@@ -231,7 +231,7 @@ async def test_replay_sends_the_same_message(context: Context, user: User) -> No
         await end(context, call_id, CallStatus.BUSY)
         await send_all(context, call_id)
         first = (await deliveries(context, call_id))[0]
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await callbacks.replay(session, await session.get_one(Delivery, first.id))
         await send_all(context, call_id)
     assert len(receiver.received) == 3
@@ -241,7 +241,7 @@ async def test_replay_sends_the_same_message(context: Context, user: User) -> No
 async def test_a_replay_during_the_last_attempt_is_not_lost(context: Context, user: User) -> None:
     async def replayed_meanwhile(request: web.Request, n: int) -> web.StreamResponse:
         if n == len(callbacks.SCHEDULE_SECONDS) + 1:
-            async with tasks.transaction(context.db, context.hints) as session:
+            async with context.db.transaction() as session:
                 first = (await deliveries(context, call_id))[0]
                 await callbacks.replay(session, await session.get_one(Delivery, first.id))
         return web.Response(status=500)
@@ -279,7 +279,7 @@ async def test_who_waits_for_a_silent_receiver_is_given_up_when_the_schedule_is_
         since.silent_since -= 2 * 86400
         await send_all(own, call_id)
     assert [(row.status, row.attempts) for row in await deliveries(context, call_id)] == [("failed", 0)] * 2
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         first = (await deliveries(context, call_id))[0]
         await callbacks.replay(session, await session.get_one(Delivery, first.id))
     async with receivers.request("127.0.0.1:1"):
@@ -303,7 +303,7 @@ async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(con
         task_id = (await session.scalars(of_it)).one()
     task = await tasks.claim(context.db, task_id, lease_seconds=30)
     assert task is not None
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await tasks.lock_call(session, call_id)
         giving_up = asyncio.ensure_future(WORK[TaskKind.DELIVER].give_up(context, task, "a test's"))
         await is_waiting_for_a_lock(context)
@@ -331,7 +331,7 @@ async def test_a_replay_of_what_waits_for_its_next_attempt_is_sent_at_once(conte
         return float(due) / 1000 - time()
 
     assert await hinted_in() > 2
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await callbacks.replay(session, (await deliveries(context, call_id))[0])
     async with asyncio.timeout(60):
         while await hinted_in() > 1:

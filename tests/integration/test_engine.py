@@ -87,7 +87,7 @@ async def test_a_task_that_is_postponed_was_not_tried(db: Database, hints: Hints
     for _ in range(3):
         task = await claim(db, await task_of(db, call_id))
         assert task.attempts == 1
-        async with tasks.transaction(db, hints) as session:
+        async with db.transaction() as session:
             await tasks.postpone(session, task, delay=0)
 
 
@@ -106,11 +106,11 @@ async def test_a_lost_lease_rolls_back_what_was_done_under_it(db: Database, hint
     assert not await tasks.renew(db, frozen, lease_seconds=LEASE)
     assert await tasks.renew(db, second, lease_seconds=LEASE)
     with pytest.raises(LeaseLost):
-        async with tasks.transaction(db, hints) as session:
+        async with db.transaction() as session:
             await session.execute(update(Call).where(Call.id == call_id).values(failure="written by the frozen one"))
             await tasks.finish(session, frozen)
     assert (await get(db, call_id)).failure is None
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         await tasks.finish(session, second)
     assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is gone"
 
@@ -118,7 +118,7 @@ async def test_a_lost_lease_rolls_back_what_was_done_under_it(db: Database, hint
 async def test_a_task_that_failed_comes_back_later(db: Database, hints: Hints, call_id: str) -> None:
     task_id = await task_of(db, call_id)
     first = await claim(db, task_id)
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         await tasks.retry_later(session, first, delay=60, error="no luck")
     assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is not due"
     async with db.transaction() as session:
@@ -130,7 +130,7 @@ async def test_a_task_that_failed_comes_back_later(db: Database, hints: Hints, c
 
 async def test_a_task_exists_only_if_its_transaction_committed(db: Database, hints: Hints, call_id: str) -> None:
     with pytest.raises(RuntimeError):
-        async with tasks.transaction(db, hints) as session:
+        async with db.transaction() as session:
             await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
             raise RuntimeError
     async with db.transaction() as session:
@@ -168,7 +168,7 @@ async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints,
 
 
 async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialAttempt | None:
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         return await dialing.claim_dial(session, call_id, migrated, track_after=3600)
 
 
@@ -204,7 +204,7 @@ def event(status: CallStatus, key: str | None = None, **more: object) -> CallEve
 
 
 async def apply(db: Database, hints: Hints, call_id: str, *events: CallEvent) -> CallStatus | None:
-    async with tasks.transaction(db, hints) as session:
+    async with db.transaction() as session:
         return await calls.apply_events(session, call_id, events, max_call_seconds=3600)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from app import reports, tasks
+from app import reports
 from app.models import RecordingRow, Task, TaskKind
 from app.outbound import LONGEST_DOWNLOAD_SECONDS, OutboundError
 from app.reports import CallLogReport
@@ -38,7 +38,7 @@ def reported(make_runner: MakeCallRunner) -> Callable[[str], object]:
     async def make(url: str) -> CallRunner:
         runner = await make_runner(ScriptedProvider())
         answered = CallLogReport(CUSTOMER, "Answered", call_id=runner.call_id, recording_url=url)
-        async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+        async with runner.context.db.transaction() as session:
             await reports.apply_report(session, None, answered, runner.context.settings)
         return runner
 

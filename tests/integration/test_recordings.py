@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select
 
-from app import calls, recordings, reports, tasks
+from app import calls, recordings, reports
 from app.models import Call, RecordingRow, Task, TaskKind
 from app.reports import CallLogReport
 from app.storage import FolderStorage
@@ -31,7 +31,7 @@ TALKING = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(U
 
 
 async def reported(context: Context, call_id: str, url: str | None = None) -> None:
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         answered = CallLogReport(CUSTOMER, "Answered", call_id=call_id, recording_url=url)
         await reports.apply_report(session, None, answered, context.settings)
 
@@ -40,7 +40,7 @@ async def timed_out_while_talking(runner: CallRunner) -> CallRunner:
     await runner.run("dial")
     await runner.run("track")
     silent = CallEvent("timed_out", CallStatus.TIMED_OUT, datetime.now(UTC), has_recording=True)
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         await calls.apply_events(session, runner.call_id, [silent], max_call_seconds=60)
     return runner
 

@@ -35,7 +35,7 @@ async def finished(context: Context, user: User) -> str:
     call_id = await new_call(context, user, URL)
     await end(context, call_id, CallStatus.COMPLETED, recording=True)
     stored = await context.storage.put(recordings.storage_key(call_id, "audio/wav"), wav(), max_bytes=10)
-    async with tasks.transaction(context.db, context.hints) as session:
+    async with context.db.transaction() as session:
         await recordings.save(session, call_id, stored, "audio/wav")
     await save_transcript(context, call_id)
     async with context.db.transaction() as session:
@@ -189,7 +189,7 @@ async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, 
 
         async def report(number: str = number) -> None:
             with suppress(ValidationFailed):
-                async with tasks.transaction(own.db, own.hints) as session:
+                async with own.db.transaction() as session:
                     told = CallLogReport(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
                     await reports.apply_report(session, None, told, own.settings)
 

@@ -39,9 +39,9 @@ async def test_the_reference_call(recognizer: WhisperRecognizer) -> None:
     made = await made_of(recognizer, AUDIO / "call_callback.wav")
     assert [turn.role for turn in made.turns] == [turn["role"] for turn in REFERENCE["turns"]]
     assert len(made.turns) == 12
-    for heard, said in zip(made.turns, REFERENCE["turns"], strict=True):
-        assert abs(heard.start - said["start"]) < 1
-        assert abs(heard.end - said["end"]) < 1
+    for recognized, said in zip(made.turns, REFERENCE["turns"], strict=True):
+        assert abs(recognized.start - said["start"]) < 1
+        assert abs(recognized.end - said["end"]) < 1
     for side in ("agent", "customer"):
         expected = normalized(" ".join(turn["content"] for turn in REFERENCE["turns"] if turn["role"] == side))
         heard_words = normalized(" ".join(turn.content for turn in made.turns if turn.role == side))
@@ -60,8 +60,8 @@ async def test_the_simulators_conversations(recognizer: WhisperRecognizer, recor
     assert made.digest.outcome == about["expected_outcome"]
     assert made.duration == pytest.approx(about["duration"], abs=0.1)
     expected = normalized(" ".join(turn["content"] for turn in about["turns"]))
-    heard = normalized(" ".join(turn.content for turn in made.turns))
-    assert not expected or len(heard) >= len(expected) / 2
+    recognized = normalized(" ".join(turn.content for turn in made.turns))
+    assert not expected or len(recognized) >= len(expected) / 2
 
 
 def tone(*frequencies: int, on: float, off: float) -> np.ndarray:

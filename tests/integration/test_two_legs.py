@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select
 
-from app import calls, dialing, tasks
+from app import calls, dialing
 from app.models import Call, CallEventRow, ListenerRow, Task, TaskKind
 from app.telephony.base import (
     CallEvent,
@@ -51,7 +51,7 @@ def _answered() -> CallEvent:
 
 async def report(runner: CallRunner, *events: CallEvent) -> None:
     """As the listener does."""
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         await calls.apply_events(session, runner.call_id, events, max_call_seconds=60)
 
 
@@ -150,7 +150,7 @@ async def test_a_worker_that_was_frozen_connects_nobody(runner: CallRunner, monk
 
 async def test_a_canceled_call_is_never_dialled(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         assert await calls.cancel(session, runner.call_id) == "canceled"
     await runner.run("dial")
     assert not runner.provider.orders
@@ -159,7 +159,7 @@ async def test_a_canceled_call_is_never_dialled(make_runner: MakeCallRunner) -> 
 
 
 async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         await calls.cancel(session, runner.call_id)
     await runner.run("connect")
     assert not runner.provider.connects
@@ -169,10 +169,10 @@ async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
 
 async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         right = await dialing.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
         assert right
-    async with tasks.transaction(runner.context.db, runner.context.hints) as session:
+    async with runner.context.db.transaction() as session:
         await calls.cancel(session, runner.call_id)
     await runner.run("hangup")
     async with runner.context.db.transaction() as session:

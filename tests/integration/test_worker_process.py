@@ -83,12 +83,12 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(
         else:
             await reached.wait()
             done.set()
-        async with tasks.transaction(context.db, context.hints) as session:
+        async with context.db.transaction() as session:
             await tasks.finish(session, task)
 
     monkeypatch.setitem(WORK, TaskKind.TRANSCRIBE, replace(WORK[TaskKind.TRANSCRIBE], run=transcribe))
     for call_id in (*slow, *other):
-        async with tasks.transaction(isolated.context.db, isolated.context.hints) as session:
+        async with isolated.context.db.transaction() as session:
             await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
     async with isolated.working(Queue.TRANSCRIPTS, transcript_concurrency=1), asyncio.timeout(PATIENCE_SECONDS):
         await done.wait()

@@ -64,5 +64,5 @@ def test_no_word_is_lost_and_turns_alternate_in_time(agent: tuple[Word, ...], cu
     roles = [turn.role for turn in turns]
     assert all(before != after for before, after in pairwise(roles))
     for role, said in (("agent", agent), ("customer", customer)):
-        heard = sorted(word for turn in turns if turn.role == role for word in turn.content.split())
-        assert heard == sorted(word.text.strip() for word in said)
+        recognized = sorted(word for turn in turns if turn.role == role for word in turn.content.split())
+        assert recognized == sorted(word.text.strip() for word in said)
