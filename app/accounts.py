@@ -63,7 +63,7 @@ async def create_user(
     except IntegrityError as error:
         raise AlreadyExists(f"There is a user {email} already") from error
     await session.refresh(user)
-    await callbacks.new_secret(session, user.id)
+    await callbacks.create_secret(session, user.id)
     return user
 
 

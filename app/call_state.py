@@ -1,4 +1,6 @@
-"""Statuses of a call and the legal moves between them, as data. Pure: no I/O, no clock."""
+"""Statuses of a call, the moves between them, and the keys of our own events, as data. Pure: no I/O, no clock."""
+
+from enum import StrEnum
 
 from app.telephony.base import CallStatus
 
@@ -9,27 +11,58 @@ TERMINAL = frozenset(
 )
 
 UNANSWERED = frozenset({_S.BUSY, _S.NO_ANSWER, _S.CANCELED, _S.AFTER_HOURS})
-"""Ends without a conversation, whatever recording there is. A failed call may have had one that nobody saw."""
+"""Ends without a conversation, even if there is a recording. A failed call may have had a conversation."""
 
-MOVES: dict[CallStatus, frozenset[CallStatus]] = {
-    _S.QUEUED: frozenset({_S.DIALING, _S.CANCELED, _S.FAILED}),
+
+HANGING_UP = "hanging_up"
+"""Key of the event that the provider was asked to end a call in progress."""
+
+NOTE_KEY_PREFIX = "note:"
+"""Prefix of the keys of events that are notes. A note changes nothing but the history."""
+
+REPORT_KEY_PREFIX = "reported:"
+"""Prefix of the keys of events that come from a report."""
+
+
+class Mover(StrEnum):
+    """Who makes a move."""
+
+    DIALER = "dialer"
+    """The worker that holds the call's dial attempt (`app.dialing`)."""
+    EVENT = "event"
+    """An event of the provider, or of a worker that gives the call up."""
+    REPORT = "report"
+    """A report of another system (`app.reports`)."""
+
+
+_EVENT_MOVES = {
+    _S.QUEUED: frozenset({_S.CANCELED, _S.FAILED}),
     _S.DIALING: frozenset({_S.RINGING, _S.IN_PROGRESS}) | TERMINAL,
     _S.RINGING: frozenset({_S.IN_PROGRESS}) | TERMINAL,
-    # Once both are joined the call was answered, however it ends.
+    # A call in progress was answered, so it cannot end as busy, unanswered or canceled.
     _S.IN_PROGRESS: frozenset({_S.COMPLETED, _S.FAILED, _S.TIMED_OUT}),
-    **{status: frozenset() for status in TERMINAL},
 }
 
-CORRECTIONS: dict[CallStatus, frozenset[CallStatus]] = {
-    # Another system may tell of any call of ours, and does not tell it step by step.
-    _S.QUEUED: TERMINAL,
-    # A call that timed out only had no report in time. A late report says more.
-    _S.TIMED_OUT: TERMINAL - {_S.TIMED_OUT},
+MOVES: dict[Mover, dict[CallStatus, frozenset[CallStatus]]] = {
+    Mover.DIALER: {
+        _S.QUEUED: frozenset({_S.DIALING}),
+        # The provider refused the order for now, and has dialled nobody.
+        _S.DIALING: frozenset({_S.QUEUED}),
+    },
+    Mover.EVENT: _EVENT_MOVES,
+    Mover.REPORT: {
+        **_EVENT_MOVES,
+        # A call that only another system has is dialing once it is known. Of our own calls, that system may report
+        # just the end.
+        _S.QUEUED: TERMINAL | {_S.DIALING},
+        # A call times out when no report came. A late report knows more.
+        _S.TIMED_OUT: TERMINAL - {_S.TIMED_OUT},
+    },
 }
-"""Moves that a report from outside may make besides: `app.reports`."""
+"""Every move that happens, by who makes it. What is not here does not happen."""
 
 NOTED: frozenset[CallStatus] = frozenset({_S.RINGING})
-"""Statuses in which a further report of the same status is worth a line: one leg rings, answers, the other rings."""
+"""Statuses whose events are recorded again while the call is in them: one leg rings, answers, then the other rings."""
 
 WHY_NO_TRANSCRIPT: dict[CallStatus, str] = {
     _S.COMPLETED: "The call was answered but no recording was made of it",
@@ -41,14 +74,19 @@ WHY_NO_TRANSCRIPT: dict[CallStatus, str] = {
     _S.AFTER_HOURS: "The call was refused out of hours",
     _S.ENDED: "The call is over, and no recording of it was reported",
 }
-"""What a poller is told when a call ends in this status and there is nothing to transcribe."""
+"""The error that a client reads when a call ends in this status and there is nothing to transcribe."""
 
 
-def may_move(current: CallStatus, new: CallStatus, *, by_report: bool = False) -> bool:
-    """Whether a call in `current` may go on to `new`."""
-    return new in MOVES[current] or (by_report and new in CORRECTIONS.get(current, ()))
+def may_move(current: CallStatus, new: CallStatus, by: Mover) -> bool:
+    """Whether a call in `current` may move to `new`."""
+    return new in MOVES[by].get(current, ())
+
+
+def sources(new: CallStatus, by: Mover) -> list[CallStatus]:
+    """The statuses from which a call may move to `new`."""
+    return [current for current in CallStatus if may_move(current, new, by)]
 
 
 def may_note(current: CallStatus, new: CallStatus) -> bool:
-    """Whether a report of the status the call is in already adds something to its timeline."""
+    """Whether an event with the status that the call already has is recorded."""
     return current == new and new in NOTED

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import call_state, tasks
+from app.call_state import REPORT_KEY_PREFIX
 from app.db import Database
 from app.errors import NoSuchCall, NotYourCall
 from app.models import Call, CallEventRow, CallType, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus
@@ -89,9 +90,6 @@ class CallView:
         """When something of it changed last."""
         return max(filter(None, (self.transcript_updated_at, self.ended_at, self.answered_at, self.dialed_at)))
 
-
-REPORT_KEY_PREFIX = "reported:"
-"""How the keys of events begin that a report has told."""
 
 _VIEW = (
     select(

@@ -149,7 +149,7 @@ class Message:
     """Seconds; not above 0: now."""
 
 
-async def next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
+async def find_next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
     """The oldest callback of the call that is still to be delivered."""
     due_in = func.extract("epoch", Delivery.next_attempt_at - func.now()).label("due_in")
     is_over = (Delivery.began_at < func.now() - timedelta(seconds=LONGEST_SECONDS)).label("is_over")
@@ -169,7 +169,7 @@ async def next_message(session: AsyncSession, call_id: str, links: RecordingLink
         delivery.attempts,
         delivery.began_at,
         bool(row.is_over),
-        await valid_secrets(session, delivery.user_id),
+        await list_valid_secrets(session, delivery.user_id),
         float(row.due_in),
     )
 
@@ -183,24 +183,24 @@ def _with_links(delivery: Delivery, links: RecordingLinks) -> dict[str, Any]:
     return {**delivery.body, "data": data}
 
 
-async def is_as_it_was(session: AsyncSession, message: Message) -> bool:
+async def is_unchanged(session: AsyncSession, message: Message) -> bool:
     """Whether nobody had it replayed meanwhile: then what became of an earlier attempt is no longer of interest."""
     query = select(Delivery.attempts, Delivery.began_at).where(Delivery.id == message.id)
     row = (await session.execute(query)).one_or_none()
     return row is not None and (row.attempts, row.began_at) == (message.attempts, message.began_at)
 
 
-async def delivered(session: AsyncSession, message: Message, answer: str) -> None:
+async def mark_delivered(session: AsyncSession, message: Message, answer: str) -> None:
     """Its receiver has it."""
     await _end(session, message, DeliveryStatus.DELIVERED, answer)
 
 
-async def given_up(session: AsyncSession, message: Message, answer: str, *, tried: bool) -> None:
+async def mark_failed(session: AsyncSession, message: Message, answer: str, *, tried: bool) -> None:
     """It is not tried any more: the schedule is over. `tried`: this attempt was made."""
     await _end(session, message, DeliveryStatus.FAILED, answer, tried=tried)
 
 
-async def stop(session: AsyncSession, message: Message, answer: str) -> None:
+async def mark_receiver_gone(session: AsyncSession, message: Message, answer: str) -> None:
     """Its receiver is gone for good: neither this nor anything else of its call is told any more."""
     await _end(session, message, DeliveryStatus.FAILED, answer)
     call_id = select(Delivery.call_id).where(Delivery.id == message.id).scalar_subquery()
@@ -209,10 +209,9 @@ async def stop(session: AsyncSession, message: Message, answer: str) -> None:
         .where(Delivery.call_id == call_id, Delivery.status == DeliveryStatus.PENDING)
         .values(status=DeliveryStatus.FAILED, last_answer="Not sent: the receiver is gone (410)", ended_at=func.now())
     )
-    await session.execute(update(Call).where(Call.id == call_id).values(callback_url=None))
 
 
-async def failed(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:
+async def schedule_retry(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:
     """This attempt failed; there will be another."""
     await session.execute(
         update(Delivery)
@@ -280,7 +279,7 @@ def _new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-async def valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
+async def list_valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
     """What the user's callbacks are signed with, the newest first."""
     query = select(WebhookSecret.secret).where(
         WebhookSecret.user_id == user_id,
@@ -289,7 +288,7 @@ async def valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
     return list(await session.scalars(query.order_by(WebhookSecret.id.desc())))
 
 
-async def new_secret(session: AsyncSession, user_id: str, *, overlap: timedelta = timedelta(0)) -> str:
+async def create_secret(session: AsyncSession, user_id: str, *, overlap: timedelta = timedelta(0)) -> str:
     """A new secret for the user. The one before signs beside it for as long as `overlap`."""
     await session.execute(
         update(WebhookSecret)

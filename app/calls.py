@@ -1,246 +1,153 @@
-"""A call's life, and the only door through which its status changes."""
+"""A call's life. No other module writes a call's row once the call exists, so none changes its status.
+
+`app.call_state` says which moves there are. A move and what follows from it, such as its event, tasks and callbacks,
+are written in one transaction.
+"""
 
 import hashlib
 import re
 import secrets
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from uuid import UUID
 
 import structlog
-from sqlalchemy import case, exists, func, select, text
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_state, callbacks, dids, recordings, tasks, transcripts
-from app.db import Compiled, Database
-from app.errors import InactiveUser, InvalidToken, NoSuchCall
-from app.models import Call, CallEventRow, Queue, TaskKind, TranscriptStatus
-from app.numbers import Callee, PhoneNumber, digits_of
-from app.security import Claims
-from app.telephony.base import CUSTOMER_DIALED, CallEvent, CallRef, CallStatus, Talk
+from app import call_state, callbacks, recordings, tasks, transcripts
+from app.call_state import HANGING_UP, NOTE_KEY_PREFIX, REPORT_KEY_PREFIX, Mover
+from app.errors import NoSuchCall
+from app.models import Call, CallEventRow, TaskKind
+from app.telephony.base import CallEvent, CallStatus, Leg
 
 log = structlog.get_logger()
 
-_HANGING_UP = "hanging_up"
+_DIALING, _CONNECTING = "dialing", "connecting"
 _HANGUP_SECONDS = 30.0
-"""How long a provider that was told to end a call may take to report that it did."""
-
-NOTE_KEY_PREFIX = "note:"
-"""Prefix of the keys of events that are notes: they move nothing."""
+"""How long a provider may take to report the end of a call after it was asked to end it."""
 
 _CALL_ID = re.compile(r"call_[0-9a-z]{16}")
 _ID_ALPHABET = string.digits + string.ascii_lowercase
 
 
 def is_call_id(text: str) -> bool:
-    """Whether this can be the id of a call."""
+    """Whether this has the form of a call's id."""
     return _CALL_ID.fullmatch(text) is not None
 
 
 def new_call_id() -> str:
     """`call_` and 16 of [0-9a-z]."""
-    number = secrets.randbits(96)  # of which 16 digits of base 36 hold the last 82
+    number = secrets.randbits(96)  # 16 digits of base 36 hold the last 82 bits
     return "call_" + "".join(_ID_ALPHABET[number // 36**place % 36] for place in range(16))
 
 
-@dataclass(frozen=True, slots=True)
-class NewCall:
-    """A call as its client ordered it."""
-
-    customer_number: PhoneNumber
-    agent_number: Callee
-    did: PhoneNumber | None = None
-    """The rented number whose channel it takes, and which both are shown; None: the server's, if it has one."""
-    shown: PhoneNumber | None = None
-    """A number to show that nobody rents: of whoever has the machine itself."""
-    callback_url: str | None = None
-    transcript: bool = True
-    language: str | None = None
+# Dialling: each leg once
 
 
 @dataclass(frozen=True, slots=True)
-class CreatedCall:
-    """A call that is queued."""
+class DialedCall:
+    """What a worker needs to dial a leg of the call. Numbers are as the database has them."""
 
-    id: str
-    warning: str | None = None
-    """Of channels that were all taken; the call is accepted all the same."""
+    customer_number: str
+    agent_number: str
+    did: str | None
+    age_seconds: float
+    """Since the call was created."""
 
 
-# One statement, one round trip: whether the login still counts, the call, its first event, its transcript and the task
-# to dial it.
-_CREATE = text("""
-WITH caller AS (
-    SELECT users.id, users.is_active
-    FROM login_sessions JOIN users ON users.id = login_sessions.user_id
-    WHERE login_sessions.id = :session_id AND users.id = :user_id
-      AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
-), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language)
-    SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
-           CAST(:callback_url AS text), CAST(:language AS text)
-    FROM caller WHERE is_active
-    RETURNING id, user_id
-), event AS (
-    INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
-), transcript AS (
-    INSERT INTO transcripts (id, call_id, user_id, status)
-    SELECT :transcript_id, id, user_id, CAST(:transcript_status AS text) FROM call
-), task AS (
-    INSERT INTO tasks (kind, queue, call_id) SELECT 'dial', 'calls', id FROM call RETURNING id
+_DIALED_COLUMNS = (
+    Call.customer_number,
+    Call.agent_number,
+    Call.did,
+    func.extract("epoch", func.now() - Call.created_at).label("age_seconds"),
 )
-SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
-""")
-_CREATE_COMPILED = Compiled(_CREATE)
 
 
-async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> CreatedCall:
-    """Queue a call for the user. It is committed when this returns.
-
-    Raises `InvalidToken` when the login has ended and `InactiveUser`; for its number, what `dids.reserve` raises.
-    """
-    if order.did is None:
-        values = _values(claims, order, None)
-        hints.send(_added(await db.fetch_one(_CREATE_COMPILED, values)))
-        return CreatedCall(values["call_id"])
-    async with db.transaction() as session:
-        reserved = await dids.reserve(session, claims.user_id, order.did)
-        values = _values(claims, order, reserved)
-        row = (await session.execute(_CREATE, values)).mappings().one_or_none()
-        tasks.hint_after_commit(session, _added(row))
-    return CreatedCall(values["call_id"], reserved.warning)
-
-
-def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -> dict[str, Any]:
-    return {
-        "session_id": claims.session_id,
-        "user_id": claims.user_id,
-        "call_id": new_call_id(),
-        "customer_number": order.customer_number.digits,
-        "agent_number": order.agent_number.digits,
-        "did": digits_of(order.did or order.shown),
-        "did_id": reserved.did_id if reserved else None,
-        "callback_url": order.callback_url,
-        "language": order.language,
-        "transcript_id": transcripts.new_transcript_id(),
-        "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
-    }
-
-
-def _added(row: Mapping[Any, Any] | None) -> tasks.AddedTask:
-    """The task to dial a call, from the answer to its statement."""
+async def start_dialing(
+    session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float
+) -> DialedCall | None:
+    """Move a queued call to `dialing`. None if it is not queued any more: somebody dialled or canceled it."""
+    moving = (
+        update(Call)
+        .where(
+            Call.id == call_id,
+            Call.status.in_(call_state.sources(CallStatus.DIALING, Mover.DIALER)),
+            Call.dial_token.is_(None),
+        )
+        .values(
+            status=CallStatus.DIALING,
+            dial_token=token,
+            dialed_at=func.now(),
+            expires_at=func.now() + timedelta(seconds=answer_timeout_seconds),
+        )
+        .returning(*_DIALED_COLUMNS)
+    )
+    row = (await session.execute(moving)).one_or_none()
     if row is None:
-        raise InvalidToken
-    if not row["is_active"]:
-        raise InactiveUser
-    return tasks.AddedTask(row["task_id"], Queue.CALLS)
-
-
-@dataclass(frozen=True, slots=True)
-class LiveCall:
-    """What is needed to ask a provider about a call."""
-
-    ref: CallRef
-    status: CallStatus
-    dialed_at: datetime
-    customer_dialed_at: datetime | None
-    expires_at: datetime
-    being_hung_up: bool
-    """The provider was told to end it, and has not reported that yet."""
-    only_reported: bool
-    """Our provider never had it: another system tells of it."""
-    now: datetime
-    """The database's clock, by which the others were set."""
-
-
-async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
-    """The call, if it was dialled and has not ended."""
-    being_hung_up = exists().where(CallEventRow.call_id == Call.id, CallEventRow.key == _HANGING_UP)
-    row = (
-        await session.execute(
-            select(
-                Call.status,
-                Call.provider_reference,
-                Call.dialed_at,
-                Call.customer_dialed_at,
-                Call.expires_at,
-                being_hung_up.label("being_hung_up"),
-                Call.only_reported,
-                func.now().label("now"),
-            ).where(Call.id == call_id)
-        )
-    ).one_or_none()
-    if row is None or row.dialed_at is None or CallStatus(row.status) in call_state.TERMINAL:
         return None
-    return LiveCall(
-        CallRef(call_id, row.provider_reference),
-        CallStatus(row.status),
-        row.dialed_at,
-        row.customer_dialed_at,
-        row.expires_at,
-        row.being_hung_up,
-        row.only_reported,
-        row.now,
-    )
+    _record(session, call_id, CallEvent(_DIALING, CallStatus.DIALING, datetime.now(UTC)))
+    return DialedCall(row.customer_number, row.agent_number, row.did, float(row.age_seconds))
 
 
-async def get_ref(session: AsyncSession, call_id: str) -> CallRef:
-    """How to ask the provider about this call."""
-    return CallRef(call_id, await session.scalar(select(Call.provider_reference).where(Call.id == call_id)))
+def start_reported(call: Call, *, answer_timeout_seconds: float) -> None:
+    """Move a new call that only another system has to `dialing`. It times out if no report of its end comes."""
+    call.status = CallStatus.DIALING
+    call.dialed_at = datetime.now(UTC)
+    call.expires_at = call.dialed_at + timedelta(seconds=answer_timeout_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class HangupState:
-    """What a provider may still hold of a call."""
-
-    ref: CallRef
-    ended: bool
-    fetch_pending: bool
-    """Its recording is still to be fetched."""
-    unanswered_seconds: float | None
-    """Since a leg was dialled of which nobody noted that the provider took it; None if all were."""
-
-
-async def get_hangup_state(session: AsyncSession, call_id: str) -> HangupState:
-    """What there is to clear up at the provider."""
-    owed = tasks.is_pending(TaskKind.FETCH_RECORDING)
-    unanswered = func.coalesce(Call.customer_dialed_at, case((Call.provider_reference.is_(None), Call.dialed_at)))
-    ago = func.extract("epoch", func.now() - unanswered)
-    row = (
-        await session.execute(
-            select(Call.provider_reference, Call.ended_at, owed.label("owed"), ago.label("ago")).where(
-                Call.id == call_id
-            )
+async def return_to_queue(session: AsyncSession, call_id: str, token: UUID, *, reason: str) -> bool:
+    """Move a call that is dialing back to `queued`. False if the dial attempt with this token no longer counts."""
+    moving = (
+        update(Call)
+        .where(
+            Call.id == call_id,
+            Call.status.in_(call_state.sources(CallStatus.QUEUED, Mover.DIALER)),
+            Call.dial_token == token,
         )
-    ).one()
-    return HangupState(
-        CallRef(call_id, row.provider_reference), row.ended_at is not None, row.owed, row.ago and float(row.ago)
+        .values(status=CallStatus.QUEUED, dial_token=None, dialed_at=None, expires_at=None)
+        .returning(Call.id)
     )
+    if await session.scalar(moving) is None:
+        return False
+    await session.execute(delete(CallEventRow).filter_by(call_id=call_id, key=_DIALING))
+    await _record_once(session, call_id, key="waiting", detail=reason)
+    return True
 
 
-async def find_talk(session: AsyncSession, call_id: str) -> Talk | None:
-    """When the two talked, if it is known to the moment: a talk that was noticed late began before."""
-    events = select(CallEventRow.happened_at).filter_by(call_id=call_id)
-    dialed = await session.scalar(events.filter_by(key=CUSTOMER_DIALED))
-    in_progress = events.filter_by(status=CallStatus.IN_PROGRESS, late=False)
-    answered = await session.scalar(in_progress.where(CallEventRow.key != _HANGING_UP))
-    ended = await session.scalar(select(Call.ended_at).where(Call.id == call_id))
-    if dialed is None or answered is None or ended is None:
+async def start_connecting(session: AsyncSession, call_id: str, *, answer_timeout_seconds: float) -> DialedCall | None:
+    """Mark the customer's leg as dialled, while the agent waits. None if it was dialled before, or the agent left."""
+    marking = (
+        update(Call)
+        .where(Call.id == call_id, Call.status == CallStatus.RINGING, Call.customer_dialed_at.is_(None))
+        .values(customer_dialed_at=func.now(), expires_at=func.now() + timedelta(seconds=answer_timeout_seconds))
+        .returning(*_DIALED_COLUMNS)
+    )
+    row = (await session.execute(marking)).one_or_none()
+    if row is None:
         return None
-    return Talk((answered - dialed).total_seconds(), (ended - answered).total_seconds())
+    _record(session, call_id, CallEvent(_CONNECTING, CallStatus.RINGING, datetime.now(UTC), leg=Leg.CUSTOMER))
+    return DialedCall(row.customer_number, row.agent_number, row.did, float(row.age_seconds))
 
 
-async def find_recording_url(session: AsyncSession, call_id: str) -> str | None:
-    """Where a report says that the call's recording is."""
-    return await session.scalar(select(Call.recording_url).where(Call.id == call_id))
+async def save_reference(session: AsyncSession, call_id: str, token: UUID, reference: str | None) -> bool:
+    """Save the provider's reference of the call, if the dial attempt with this token counts. Returns whether it does
+    and the call is still live."""
+    saving = (
+        update(Call)
+        .where(Call.id == call_id, Call.dial_token == token)
+        .values(provider_reference=reference)
+        .returning(Call.ended_at)
+    )
+    row = (await session.execute(saving)).one_or_none()
+    return row is not None and row.ended_at is None
 
 
-async def find_language(session: AsyncSession, call_id: str) -> str | None:
-    """The language its client said it would be in."""
-    return await session.scalar(select(Call.language).where(Call.id == call_id))
+# Events
 
 
 async def apply_events(
@@ -249,30 +156,28 @@ async def apply_events(
     events: Iterable[CallEvent],
     *,
     max_call_seconds: float,
-    by_report: bool = False,
+    by: Mover = Mover.EVENT,
 ) -> CallStatus | None:
-    """Let what was reported, oldest first, change the call: each event once, and only by a legal move.
+    """Change the call by these events, oldest first. Each counts once, and only if its move is in `call_state.MOVES`.
 
-    Locks the call's row, and adds the tasks that follow in the same transaction. Once a call is dialled nobody else
-    changes its status. `by_report`: another system tells, which may also end what we have not begun, and correct what
-    had only timed out. Returns the status it has now; None if there is no such call.
+    Locks the call's row. Returns the status that the call has then, or None if there is no such call.
     """
     call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
     if call is None:
         log.warning("event_for_unknown_call", call_id=call_id)
         return None
     known = select(CallEventRow).where(CallEventRow.call_id == call_id)
-    seen = {row.key: row for row in await session.scalars(known)}
+    recorded = {row.key: row for row in await session.scalars(known)}
     for event in events:
-        if event.key in seen:
-            _correct(call, seen[event.key], event)
+        if event.key in recorded:
+            _correct(call, recorded[event.key], event)
             continue
         current = CallStatus(call.status)
-        moves = call_state.may_move(current, event.status, by_report=by_report)
+        moves = call_state.may_move(current, event.status, by)
         if not moves and not call_state.may_note(current, event.status):
             log.info("event_refused", call_id=call_id, status=current, reported=event.status, key=event.key)
             continue
-        seen[event.key] = _record(session, call_id, event)
+        recorded[event.key] = _record(session, call_id, event)
         if moves:
             await _move(session, call, event, max_call_seconds)
         if event.agent_waiting:
@@ -281,9 +186,9 @@ async def apply_events(
 
 
 async def cancel(session: AsyncSession, call_id: str) -> CallStatus:
-    """End the call, whatever it is doing, and return the status it has now: canceled, or the one it had ended in.
+    """Cancel the call, and return the status that it has then. A call that has ended keeps its status.
 
-    Once both are talking it is hung up instead, and ends as completed when the provider reports that.
+    A call in progress is hung up instead. It ends as completed when the provider reports its end.
     Raises `NoSuchCall`.
     """
     call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
@@ -298,32 +203,90 @@ async def cancel(session: AsyncSession, call_id: str) -> CallStatus:
 
 
 async def hang_up(session: AsyncSession, call_id: str, why: str) -> None:
-    """Have a call that is in progress ended by its provider, which then reports the end."""
+    """Have the provider end a call that is in progress. The provider then reports the end."""
     call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
     if call is None or CallStatus(call.status) != CallStatus.IN_PROGRESS:
         return
-    if await session.scalar(select(CallEventRow.id).filter_by(call_id=call_id, key=_HANGING_UP)) is None:
-        _record(session, call_id, CallEvent(_HANGING_UP, CallStatus.IN_PROGRESS, datetime.now(UTC), detail=why))
+    if await session.scalar(select(CallEventRow.id).filter_by(call_id=call_id, key=HANGING_UP)) is None:
+        _record(session, call_id, CallEvent(HANGING_UP, CallStatus.IN_PROGRESS, datetime.now(UTC), detail=why))
         call.expires_at = datetime.now(UTC) + timedelta(seconds=_HANGUP_SECONDS)
     await tasks.add(session, TaskKind.HANGUP, call_id)
 
 
 async def add_note(session: AsyncSession, call_id: str, text: str) -> None:
-    """Add a line to the call's history that moves nothing: what could not be read, or contradicts what is known.
+    """Add a line to the call's history, such as what could not be read. The same text is added once.
 
-    The same text is noted once. With the call's lock.
+    The caller holds the call's lock.
     """
-    key = f"{NOTE_KEY_PREFIX}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]}"
-    status = select(Call.status).where(Call.id == call_id).scalar_subquery()
-    await session.execute(
-        insert(CallEventRow)
-        .values(call_id=call_id, key=key, status=status, detail=text, happened_at=func.now())
-        .on_conflict_do_nothing()
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    await _record_once(session, call_id, key=f"{NOTE_KEY_PREFIX}{digest}", detail=text)
+
+
+# Facts beside the status
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedFacts:
+    """What a report adds to a call. None adds nothing."""
+
+    recording_url: str | None = None
+    agent_number: str | None = None
+    did: str | None = None
+    seconds: int | None = None
+    talk_seconds: int | None = None
+    hangup_cause: str | None = None
+
+
+async def save_reported_facts(session: AsyncSession, call: Call, facts: ReportedFacts) -> None:
+    """Overwrite these facts of the call. The caller holds the call's lock."""
+    for column, value in (
+        ("recording_url", facts.recording_url),
+        ("agent_number", facts.agent_number),
+        ("did", facts.did),
+        ("reported_seconds", facts.seconds),
+        ("reported_talk_seconds", facts.talk_seconds),
+        ("hangup_cause", facts.hangup_cause),
+    ):
+        if value is not None:
+            setattr(call, column, value)
+    await session.flush()
+
+
+async def end_by_report(
+    session: AsyncSession,
+    call: Call,
+    end: CallStatus,
+    *,
+    leg: Leg | None,
+    hangup_cause: str | None,
+    max_call_seconds: float,
+) -> None:
+    """End the call as another system reports it. Does nothing if such a report may not make the move."""
+    was_answered = call.answered_at is not None  # our provider saw the talk, and may have recorded it
+    may_be_recorded = end not in call_state.UNANSWERED | {CallStatus.FAILED} and call.recording_url is not None
+    event = CallEvent(
+        f"{REPORT_KEY_PREFIX}{end}",
+        end,
+        datetime.now(UTC),
+        leg=leg,
+        hangup_cause=hangup_cause,
+        has_recording=was_answered or may_be_recorded,
     )
+    await apply_events(session, call.id, [event], max_call_seconds=max_call_seconds, by=Mover.REPORT)
+
+
+async def remove_recording_url(session: AsyncSession, call_id: str) -> None:
+    """Forget where a report says that the recording is."""
+    await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
+
+
+async def remove_callback_url(session: AsyncSession, call_id: str) -> None:
+    """Send no more callbacks about this call."""
+    await session.execute(update(Call).where(Call.id == call_id).values(callback_url=None))
 
 
 async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_seconds: float) -> None:
-    if call.status == CallStatus.TIMED_OUT and _has_conversation(call, event):  # corrected: so may its transcript be
+    if call.status == CallStatus.TIMED_OUT and _has_conversation(call, event):
         await transcripts.reopen(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
@@ -349,8 +312,18 @@ def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventR
     return row
 
 
+async def _record_once(session: AsyncSession, call_id: str, *, key: str, detail: str) -> None:
+    """Record an event in the call's present status, unless there is one with this key."""
+    status = select(Call.status).where(Call.id == call_id).scalar_subquery()
+    await session.execute(
+        insert(CallEventRow)
+        .values(call_id=call_id, key=key, status=status, detail=detail, happened_at=func.now())
+        .on_conflict_do_nothing()
+    )
+
+
 def _correct(call: Call, known: CallEventRow, event: CallEvent) -> None:
-    """What was noticed late is told with its moment after all. What the client was told stays as it was."""
+    """Give an event that was noticed late its true time. An end keeps its time, because clients have received it."""
     if known.late and not event.late and event.status not in call_state.TERMINAL:
         known.late, known.happened_at = False, event.at
         if event.status == CallStatus.IN_PROGRESS and call.ended_at is None:
@@ -366,8 +339,7 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
         call.reported_talk_seconds = int(event.talk_seconds)
     await tasks.discard(session, TaskKind.TRACK, call.id)
     if not call.only_reported:
-        # Whoever ended it: the other leg is let go, and nothing stays behind at the provider, not even of a call that
-        # was waiting in the queue again.
+        # The other leg may still be up. A call that went back to the queue may have left something behind, too.
         await tasks.add(session, TaskKind.HANGUP, call.id)
     if event.has_recording or call.recording_url is not None:
         await recordings.expect(session, call.id)
@@ -377,8 +349,8 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
 
 
 def _has_conversation(call: Call, event: CallEvent) -> bool:
-    """Whether the recording of this end can hold one. Systems attach an empty one to calls that nobody answered."""
+    """Whether this end's recording can hold a conversation. Some systems attach an empty one to unanswered calls."""
     if event.status in call_state.UNANSWERED:
         return False
-    # Who tells of the end may not know of the recording that a report named before.
+    # The event may not know of the recording that an earlier report named.
     return event.has_recording or (call.recording_url is not None and event.status != CallStatus.FAILED)

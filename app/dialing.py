@@ -1,136 +1,82 @@
-"""The rights to dial: each leg of a call may be dialled once.
+"""Dial attempts: each leg of a call is dialled at most once.
 
-A right is a column, set once and committed *before* the request leaves. Whoever finds it set never dials: what became
-of that request is asked, not repeated. It is given back only by its holder, and only when surely nothing was dialled.
+An attempt is a column of the call. It is set once, and committed *before* the request to the provider leaves. A worker
+that finds it set never dials. It asks the provider what became of the request instead. Only the worker that holds the
+attempt can return the call to the queue, and only when the provider has certainly dialled nobody.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import tasks
-from app.models import Call, CallEventRow, Task, TaskKind
+from app import calls, tasks
+from app.calls import DialedCall
+from app.models import Task, TaskKind
 from app.numbers import PhoneNumber, stored_callee
 from app.settings import Settings
-from app.telephony.base import Accepted, CallOrder, CallStatus, Leg
-
-_DIALING = "dialing"
+from app.telephony.base import Accepted, CallOrder
 
 
 @dataclass(frozen=True, slots=True)
 class DialAttempt:
-    """The one right to dial this call. Whoever holds it may let one request leave."""
+    """The only attempt to dial this call. Its holder may send one request."""
 
     order: CallOrder
     token: UUID
-    ordered_seconds_ago: float
+    call_age_seconds: float
 
 
 async def claim_dial(
     session: AsyncSession, call_id: str, settings: Settings, *, track_after: float
 ) -> DialAttempt | None:
-    """Spend the call's only right to dial. To be committed *before* the request leaves.
+    """Claim the call's only dial attempt. Commit *before* the request leaves.
 
-    None: somebody dialled, or canceled, before; never dial then. From the same commit on a `track` task watches the
-    call, so that it comes to an end even if this process does.
+    None: somebody else dialled or canceled the call, so do not dial. The same commit adds a `track` task, which brings
+    the call to an end even if this process dies.
     """
     token = uuid4()
-    spending = (
-        update(Call)
-        .where(Call.id == call_id, Call.status == CallStatus.QUEUED, Call.dial_token.is_(None))
-        .values(
-            status=CallStatus.DIALING,
-            dial_token=token,
-            dialed_at=func.now(),
-            expires_at=func.now() + timedelta(seconds=settings.answer_timeout_seconds),
-        )
-        .returning(
-            Call.customer_number,
-            Call.agent_number,
-            Call.did,
-            func.extract("epoch", func.now() - Call.created_at).label("age"),
-        )
-    )
-    row = (await session.execute(spending)).one_or_none()
-    if row is None:
+    dialed = await calls.start_dialing(session, call_id, token, answer_timeout_seconds=settings.answer_timeout_seconds)
+    if dialed is None:
         return None
-    session.add(CallEventRow(call_id=call_id, key=_DIALING, status=CallStatus.DIALING, happened_at=datetime.now(UTC)))
     await tasks.add(session, TaskKind.TRACK, call_id, delay=track_after)
-    order = _order(call_id, row.customer_number, row.agent_number, row.did, settings)
-    return DialAttempt(order, token, float(row.age))
+    return DialAttempt(_order(call_id, dialed, settings), token, dialed.age_seconds)
 
 
-async def save_reference(session: AsyncSession, right: DialAttempt, accepted: Accepted) -> bool:
-    """Remember the provider's name for the call. Only the holder of the right can. False: the call was ended
-    meanwhile, and the provider is not to go on with it."""
-    saving = (
-        update(Call)
-        .where(Call.id == right.order.call_id, Call.dial_token == right.token)
-        .values(provider_reference=accepted.reference)
-        .returning(Call.ended_at)
-    )
-    row = (await session.execute(saving)).one_or_none()
-    return row is not None and row.ended_at is None
+async def save_reference(session: AsyncSession, attempt: DialAttempt, accepted: Accepted) -> bool:
+    """Save the provider's reference of the call. False: the call has ended meanwhile, so the provider must end it."""
+    return await calls.save_reference(session, attempt.order.call_id, attempt.token, accepted.reference)
 
 
-async def return_to_queue(session: AsyncSession, right: DialAttempt, reason: str, *, again_after: float) -> bool:
-    """Surely nothing was dialled: the call waits in the queue again. False if the right is no longer ours to give."""
-    call_id = right.order.call_id
-    returning = (
-        update(Call)
-        .where(Call.id == call_id, Call.dial_token == right.token, Call.status == CallStatus.DIALING)
-        .values(status=CallStatus.QUEUED, dial_token=None, dialed_at=None, expires_at=None)
-        .returning(Call.id)
-    )
-    if await session.scalar(returning) is None:
+async def return_to_queue(session: AsyncSession, attempt: DialAttempt, reason: str, *, again_after: float) -> bool:
+    """Queue the call again, to be dialled in `again_after` seconds. The provider has certainly dialled nobody.
+
+    False if the attempt no longer counts, as after a cancellation.
+    """
+    call_id = attempt.order.call_id
+    if not await calls.return_to_queue(session, call_id, attempt.token, reason=reason):
         return False
-    await session.execute(delete(CallEventRow).filter_by(call_id=call_id, key=_DIALING))
-    await session.execute(
-        insert(CallEventRow)
-        .values(call_id=call_id, key="waiting", status=CallStatus.QUEUED, detail=reason, happened_at=func.now())
-        .on_conflict_do_nothing()
-    )
     await session.execute(delete(Task).filter_by(call_id=call_id, kind=TaskKind.TRACK))
     await tasks.add(session, TaskKind.DIAL, call_id, delay=again_after)
     return True
 
 
 async def claim_connect(session: AsyncSession, call_id: str, settings: Settings) -> CallOrder | None:
-    """Spend the only right to dial the customer, whose agent waits. As above: commit, then dial; None: never dial."""
-    spending = (
-        update(Call)
-        .where(Call.id == call_id, Call.status == CallStatus.RINGING, Call.customer_dialed_at.is_(None))
-        .values(
-            customer_dialed_at=func.now(),
-            expires_at=func.now() + timedelta(seconds=settings.answer_timeout_seconds),
-        )
-        .returning(Call.customer_number, Call.agent_number, Call.did)
-    )
-    row = (await session.execute(spending)).one_or_none()
-    if row is None:
-        return None
-    session.add(
-        CallEventRow(
-            call_id=call_id,
-            key="connecting",
-            status=CallStatus.RINGING,
-            leg=Leg.CUSTOMER,
-            happened_at=datetime.now(UTC),
-        )
-    )
-    return _order(call_id, row.customer_number, row.agent_number, row.did, settings)
+    """Claim the only attempt to dial the customer, for an agent who waits.
+
+    Commit before the request leaves. None: do not dial.
+    """
+    dialed = await calls.start_connecting(session, call_id, answer_timeout_seconds=settings.answer_timeout_seconds)
+    return None if dialed is None else _order(call_id, dialed, settings)
 
 
-def _order(call_id: str, customer: str, agent: str, did: str | None, settings: Settings) -> CallOrder:
-    shown = did or settings.caller_id
+def _order(call_id: str, dialed: DialedCall, settings: Settings) -> CallOrder:
+    shown = dialed.did or settings.caller_id
     return CallOrder(
         call_id,
-        PhoneNumber(customer),
-        stored_callee(agent),
+        PhoneNumber(dialed.customer_number),
+        stored_callee(dialed.agent_number),
         caller_id=None if shown is None else PhoneNumber(shown),
         agent_ring_seconds=settings.agent_ring_seconds,
         customer_ring_seconds=settings.customer_ring_seconds,

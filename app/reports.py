@@ -5,20 +5,21 @@ such as an inbound one. Its first end counts; later reports only fill in what wa
 goes through `calls.apply_events`, as everything does.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_state, call_views, calls, dids, recordings, report_fields, tasks, transcripts
+from app import call_state, call_views, calls, dids, recordings, report_fields, transcripts
 from app.call_views import CallView
+from app.calls import ReportedFacts
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
-from app.models import Call, CallType, Did, TaskKind, TranscriptRow, TranscriptStatus, User
+from app.models import Call, CallType, Did, User
+from app.new_calls import NewReportedCall, create_reported_call
 from app.numbers import Callee, PhoneNumber, digits_of
 from app.settings import Settings
-from app.telephony.base import CallEvent, CallStatus, Leg
+from app.telephony.base import CallStatus, Leg
 
 _REPEATED = timedelta(minutes=10)
 """So long after its end a report without a time can be a repeat; later, it is of another call."""
@@ -57,21 +58,20 @@ class CallLogReport:
 async def apply_report(
     session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings
 ) -> CallView:
-    """Let the report change its call, and return the call. `user_id`: who reports, and may do so of their own calls
-    only; None: the telephony provider.
+    """Change a call by this report, and return the call.
 
+    `user_id` is the user who reports, and may report only their own calls. None: the telephony provider reports.
     Raises `NoSuchCall`, `NotYourCall`, `NotYourNumber`, `ValidationFailed`.
     """
     report = _without_foreign_id(report, user_id)
     call = await _get_call(session, user_id, report, settings)
-    before = await _view_of(session, call)
-    elsewhere = report.recording_url is not None and report.recording_url != call.recording_url
-    call.recording_url = report.recording_url or call.recording_url
-    call.agent_number = call.agent_number or digits_of(report.agent_number)
-    call.did = call.did or digits_of(report.did)
+    before = await _get_view(session, call)
     is_over = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
-    contradictions = list(_fill_in(call, before, report, is_over=is_over))
-    await session.flush()
+    is_new_url = report.recording_url is not None and report.recording_url != call.recording_url
+    notes = list(report.notes)
+    contradictions: list[str] = []
+    facts = _facts(call, before, report, contradictions, is_over=is_over)
+    await calls.save_reported_facts(session, call, facts)
     await calls.add_note(session, call.id, _summary(call, report))
 
     end = _end_of(call, report)
@@ -80,21 +80,26 @@ async def apply_report(
     if is_over:
         if end is not None and end not in (call.status, CallStatus.ENDED):
             contradictions.append(f"Reported as {end}, after the call had ended as {call.status}. Not changed")
-        await _maybe_fetch(session, call, elsewhere=elsewhere)
+        await _maybe_fetch(session, call, is_new_url=is_new_url)
     elif end is not None:
         if call.status == CallStatus.IN_PROGRESS and end is not CallStatus.COMPLETED:
             if end is not CallStatus.ENDED:
                 contradictions.append(f"Reported as {end}, although both were talking. It ended as completed")
             end = CallStatus.COMPLETED
-        await calls.apply_events(
-            session, call.id, [_event(call, report, end)], max_call_seconds=settings.max_call_seconds, by_report=True
+        await calls.end_by_report(
+            session,
+            call,
+            end,
+            leg=_leg_of(call, report),
+            hangup_cause=_hangup_cause(report),
+            max_call_seconds=settings.max_call_seconds,
         )
-    for note in (*report.notes, *contradictions):
+    for note in (*notes, *contradictions):
         await calls.add_note(session, call.id, note)
-    return await _view_of(session, call)
+    return await _get_view(session, call)
 
 
-async def _view_of(session: AsyncSession, call: Call) -> CallView:
+async def _get_view(session: AsyncSession, call: Call) -> CallView:
     await session.flush()
     view = await call_views.find(session, call.id)
     assert view is not None
@@ -112,25 +117,40 @@ def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogRe
     return replace(report, call_id=None, notes=(*report.notes, note))
 
 
-def _fill_in(call: Call, before: CallView, report: CallLogReport, *, is_over: bool) -> Iterator[str]:
-    """Take over what was not known. Facts of a call that is over stay; yields what contradicts them."""
+def _facts(
+    call: Call, before: CallView, report: CallLogReport, contradictions: list[str], *, is_over: bool
+) -> ReportedFacts:
+    """What the report adds to the call. What it contradicts of a call that is over stays, and is appended to
+    `contradictions`."""
     of_agent = _leg_of(call, report) is Leg.AGENT
     if report.customer_number is not None and not of_agent and report.customer_number.digits != call.customer_number:
-        yield "Reported with another customer_number than the call's, which stays"
-    for column, what, known, new in (
-        ("reported_seconds", "duration", before.seconds, report.seconds),
-        ("reported_talk_seconds", "answer_duration", before.talk_seconds, None if of_agent else report.talk_seconds),
-    ):
-        # Systems report 0 as long as they do not know it.
+        contradictions.append("Reported with another customer_number than the call's, which stays")
+
+    def length(name: str, known: int | None, new: int | None) -> int | None:
+        # Systems report 0 while they do not know the length.
         if new is not None and (not known or (new and not is_over)):
-            setattr(call, column, new)
-        elif new is not None and known is not None and (new == 0 or abs(new - known) > _SAME_SECONDS):
-            yield f"Reported {what} {new} s. {known} s was known, and stays"
-    cause = report.hangup_cause and report.hangup_cause.upper()
-    if is_over and cause is not None and call.hangup_cause is None:
-        call.hangup_cause = cause
-    elif is_over and cause not in (None, call.hangup_cause):
-        yield f"Reported hangup_cause {cause}. {call.hangup_cause} was known, and stays"
+            return new
+        if new is not None and known is not None and (new == 0 or abs(new - known) > _SAME_SECONDS):
+            contradictions.append(f"Reported {name} {new} s. {known} s was known, and stays")
+        return None
+
+    seconds = length("duration", before.seconds, report.seconds)
+    talk_seconds = length("answer_duration", before.talk_seconds, None if of_agent else report.talk_seconds)
+    cause = _hangup_cause(report) if is_over else None
+    if cause is not None and call.hangup_cause not in (None, cause):
+        contradictions.append(f"Reported hangup_cause {cause}. {call.hangup_cause} was known, and stays")
+    return ReportedFacts(
+        recording_url=report.recording_url,
+        agent_number=None if call.agent_number else digits_of(report.agent_number),
+        did=None if call.did else digits_of(report.did),
+        seconds=seconds,
+        talk_seconds=talk_seconds,
+        hangup_cause=None if call.hangup_cause else cause,
+    )
+
+
+def _hangup_cause(report: CallLogReport) -> str | None:
+    return report.hangup_cause and report.hangup_cause.upper()
 
 
 def _end_of(call: Call, report: CallLogReport) -> CallStatus | None:
@@ -151,31 +171,18 @@ def _leg_of(call: Call, report: CallLogReport) -> Leg | None:
     return report.leg
 
 
-def _event(call: Call, report: CallLogReport, end: CallStatus) -> CallEvent:
-    talked = call.answered_at is not None  # our provider saw it, and may have recorded it
-    can_have_recording = end not in call_state.UNANSWERED | {CallStatus.FAILED} and call.recording_url is not None
-    return CallEvent(
-        f"{call_views.REPORT_KEY_PREFIX}{end}",
-        end,
-        datetime.now(UTC),
-        leg=_leg_of(call, report),
-        hangup_cause=report.hangup_cause and report.hangup_cause.upper(),
-        has_recording=talked or can_have_recording,
-    )
-
-
 def _summary(call: Call, report: CallLogReport) -> str:
     """The report's own words."""
     leg = _leg_of(call, report)
     return f"Reported as “{report.status}”" + (f" of the {leg}'s leg" if leg is not None else "")
 
 
-async def _maybe_fetch(session: AsyncSession, call: Call, *, elsewhere: bool) -> None:
-    """The end was told without a recording, or with another place than this one, where it still was not found."""
+async def _maybe_fetch(session: AsyncSession, call: Call, *, is_new_url: bool) -> None:
+    """Fetch the recording of a call that is over, if an earlier report named none, or a URL that had no recording."""
     if call.recording_url is None or await recordings.find(session, call.id) is not None:
         return
-    if elsewhere or not await recordings.is_wanted(session, call.id):
-        if not (await _view_of(session, call)).is_unanswered:
+    if is_new_url or not await recordings.is_wanted(session, call.id):
+        if not (await _get_view(session, call)).is_unanswered:
             await transcripts.reopen(session, call.id)
         await recordings.expect(session, call.id)
 
@@ -268,9 +275,7 @@ async def _add(
     if await session.scalar(owner) is None:  # they were being erased, which we waited for
         raise ValidationFailed("did: this number is nobody's any more")
     inbound = report_fields.is_inbound(report.call_type)
-    now = datetime.now(UTC)
-    call = Call(
-        id=calls.new_call_id(),
+    reported = NewReportedCall(
         user_id=owner_id,
         customer_number=customer_number.digits,
         agent_number=digits_of(report.agent_number),
@@ -278,23 +283,7 @@ async def _add(
         did_id=did.id if did else None,
         call_type=CallType.INBOUND if inbound else CallType.CLICK_TO_CALL,
         callback_url=did.inbound_callback_url if did and inbound else None,
-        only_reported=True,
-        reported_date=report.call_date,
-        status=CallStatus.DIALING,
-        dialed_at=now,
-        expires_at=now + timedelta(seconds=settings.answer_timeout_seconds),
+        date=report.call_date,
+        transcript=did is not None and did.inbound_transcript and inbound,
     )
-    session.add(call)
-    await session.flush()
-    wanted = did is not None and did.inbound_transcript and inbound
-    session.add(
-        TranscriptRow(
-            id=transcripts.new_transcript_id(),
-            call_id=call.id,
-            user_id=owner_id,
-            status=TranscriptStatus.PENDING if wanted else TranscriptStatus.DISABLED,
-        )
-    )
-    await session.flush()
-    await tasks.add(session, TaskKind.TRACK, call.id, delay=settings.answer_timeout_seconds)
-    return call
+    return await create_reported_call(session, reported, answer_timeout_seconds=settings.answer_timeout_seconds)

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts, dids, recordings, tasks
+from app import accounts, calls, dids, recordings, tasks
 from app.db import Database
 from app.errors import Conflict
 from app.models import Call, Delivery, Did, RecordingRow, Task, TaskKind, TranscriptRow, TranscriptStatus, User
@@ -65,7 +65,7 @@ async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days
         await storage.delete(recordings.storage_keys(call_id))
     await session.execute(delete(RecordingRow).where(RecordingRow.call_id == call_id))
     await session.execute(delete(Delivery).where(Delivery.call_id == call_id))
-    await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
+    await calls.remove_recording_url(session, call_id)
     await session.execute(
         update(TranscriptRow)
         .where(TranscriptRow.call_id == call_id, TranscriptRow.history.is_not(None))

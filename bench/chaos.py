@@ -324,7 +324,7 @@ async def run_chaos(
         db = Database(installation.database_url, pool_size=3)
         async with db.transaction() as session:
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
-            told.trust(await callbacks.valid_secrets(session, user.id))
+            told.trust(await callbacks.list_valid_secrets(session, user.id))
         await asyncio.to_thread(installation.wait_until_ready)
         report = await Chaos(installation, outside, told, db, calls, kills, faults).run()
         await db.dispose()

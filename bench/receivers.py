@@ -16,10 +16,10 @@ import structlog
 from aiohttp import web
 from sqlalchemy import text
 
-from app import accounts, calls
-from app.calls import NewCall
+from app import accounts, calls, new_calls
 from app.db import Database
 from app.models import User
+from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.tasks import Hints, arq_pool
 from app.telephony.base import CallEvent, CallStatus
@@ -53,7 +53,7 @@ class _Bench:
         async with self._db.transaction() as session:
             claims = await accounts.open_login(session, self._user, seconds=3600)
         order = NewCall(PhoneNumber("919999999999"), PhoneNumber("918888888888"), callback_url=url)
-        call_id = (await calls.create_call(self._db, self._hints, claims, order)).id
+        call_id = (await new_calls.create_call(self._db, self._hints, claims, order)).id
         self._received.clear()
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))
         async with self._db.transaction() as session:

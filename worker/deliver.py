@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks.webhooks import Webhook
 
-from app import callbacks, tasks
+from app import callbacks, calls, tasks
 from app.callbacks import LONGEST_SECONDS, SCHEDULE_SECONDS, Message
 from app.models import TaskKind
 from app.outbound import OutboundError, host_of
@@ -24,9 +24,9 @@ _GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """Of one attempt; `told` is for a person."""
+    """Of one attempt; `text` is for a person."""
 
-    told: str
+    text: str
     delivered: bool = False
     gone: bool = False
     tried: bool = True
@@ -36,15 +36,15 @@ class _Outcome:
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        message = await callbacks.next_message(session, task.call_id, context.links)
+        message = await callbacks.find_next_message(session, task.call_id, context.links)
     outcome, wait = None, 0.0
     if message is not None and message.due_in <= 0:
         outcome, wait = await _try(context, message)
     async with context.db.transaction() as session:
         await tasks.finish(session, task)
-        if message is not None and outcome is not None and await callbacks.is_as_it_was(session, message):
-            await _note(session, message, outcome)
-        following = await callbacks.next_message(session, task.call_id, context.links)
+        if message is not None and outcome is not None and await callbacks.is_unchanged(session, message):
+            await _save(session, task.call_id, message, outcome)
+        following = await callbacks.find_next_message(session, task.call_id, context.links)
         if following is not None:
             await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=max(following.due_in, wait))
 
@@ -89,15 +89,16 @@ async def _send(context: Context, message: Message, receiver: str) -> _Outcome:
     )
 
 
-async def _note(session: AsyncSession, message: Message, outcome: _Outcome) -> None:
+async def _save(session: AsyncSession, call_id: str, message: Message, outcome: _Outcome) -> None:
     if outcome.delivered:
-        await callbacks.delivered(session, message, outcome.told)
+        await callbacks.mark_delivered(session, message, outcome.text)
     elif outcome.gone:
-        await callbacks.stop(session, message, outcome.told)
+        await callbacks.mark_receiver_gone(session, message, outcome.text)
+        await calls.remove_callback_url(session, call_id)
     elif not outcome.tried or message.attempts >= len(SCHEDULE_SECONDS):
-        await callbacks.given_up(session, message, outcome.told, tried=outcome.tried)
+        await callbacks.mark_failed(session, message, outcome.text, tried=outcome.tried)
     else:
         pause = SCHEDULE_SECONDS[message.attempts] * random.uniform(1, 1 + _JITTER)
-        await callbacks.failed(session, message, outcome.told, again_after=max(pause, outcome.retry_after))
+        await callbacks.schedule_retry(session, message, outcome.text, again_after=max(pause, outcome.retry_after))
     attempt = message.attempts + outcome.tried
     log.info("callback", message=message.message_id, callback=message.event, attempt=attempt, ok=outcome.delivered)

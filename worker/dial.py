@@ -1,4 +1,4 @@
-"""Dial a call: spend the right to, commit that, and only then let one request leave."""
+"""Dial a call: spend the attempt to, commit that, and only then let one request leave."""
 
 from datetime import UTC, datetime
 from time import monotonic
@@ -15,7 +15,7 @@ from worker.context import Context
 log = structlog.get_logger()
 
 STALE_SECONDS = 3.0
-"""A process that was frozen for longer than this between spending the right and sending must not send any more:
+"""A process that was frozen for longer than this between spending the attempt and sending must not send any more:
 meanwhile somebody may have given the call up."""
 
 
@@ -24,34 +24,34 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         # With this commit the task has done its part, come what may: from here on the call is tracked.
         await tasks.finish(session, task)
-        right = await dialing.claim_dial(
+        attempt = await dialing.claim_dial(
             session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
         )
         spent_at = monotonic()
-    if right is None:
+    if attempt is None:
         return
     if monotonic() - spent_at > STALE_SECONDS:
         log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
         return  # tracking finds that the provider does not know the call, and ends it
 
-    result = await provider.place(right.order)
+    result = await provider.place(attempt.order)
 
     if isinstance(result, Accepted):
         async with context.db.transaction() as session:
-            if not await dialing.save_reference(session, right, result):
+            if not await dialing.save_reference(session, attempt, result):
                 await tasks.add(session, TaskKind.HANGUP, task.call_id)
     elif isinstance(result, Rejected):
-        await _rejected(context, right, result)
+        await _rejected(context, attempt, result)
     else:
         # It may have arrived. Tracking asks; nobody dials again.
         log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
 
 
-async def _rejected(context: Context, right: DialAttempt, result: Rejected) -> None:
+async def _rejected(context: Context, attempt: DialAttempt, result: Rejected) -> None:
     settings = context.settings
     async with context.db.transaction() as session:
-        if result.retry_after is not None and right.ordered_seconds_ago < settings.dial_patience_seconds:
-            await dialing.return_to_queue(session, right, result.reason, again_after=result.retry_after)
+        if result.retry_after is not None and attempt.call_age_seconds < settings.dial_patience_seconds:
+            await dialing.return_to_queue(session, attempt, result.reason, again_after=result.retry_after)
             return
         rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
-        await calls.apply_events(session, right.order.call_id, [rejected], max_call_seconds=settings.max_call_seconds)
+        await calls.apply_events(session, attempt.order.call_id, [rejected], max_call_seconds=settings.max_call_seconds)

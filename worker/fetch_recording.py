@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from app import calls, recordings, tasks
+from app import call_lookups, recordings, tasks
 from app.models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.storage import StorageError, Stored, TooLarge
@@ -24,7 +24,7 @@ _LONGEST_IN_LINE_SECONDS = 24 * 3600.0
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        url = await calls.find_recording_url(session, task.call_id)
+        url = await call_lookups.find_recording_url(session, task.call_id)
     try:
         if url is not None and await _waits_for_its_turn(context, task, host_of(url)):
             return
@@ -79,8 +79,8 @@ async def _waits_for_its_turn(context: Context, task: ClaimedTask, host: str) ->
 
 async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:
     async with context.db.transaction() as session:
-        ref = await calls.get_ref(session, call_id)
-        talk = await calls.find_talk(session, call_id)
+        ref = await call_lookups.get_ref(session, call_id)
+        talk = await call_lookups.find_talk(session, call_id)
     recording = await context.provider.open_recording(ref, talk)
     return await _store(context, call_id, recording.content_type, recording.chunks), recording.content_type
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from app import calls, tasks
+from app import call_lookups, calls, tasks
+from app.call_lookups import LiveCall
 from app.call_state import TERMINAL
-from app.calls import LiveCall
 from app.models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import CallEvent, CallStatus, Leg, ProviderError, Snapshot
@@ -30,7 +30,7 @@ _LET_EVENTS_ARRIVE_SECONDS = 2.0
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
-        call = await calls.find_live(session, task.call_id)
+        call = await call_lookups.find_live(session, task.call_id)
         if call is None:
             await tasks.finish(session, task)
             return

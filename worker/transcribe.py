@@ -4,7 +4,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import recordings, tasks, transcripts
-from app.calls import add_note, find_language
+from app.call_lookups import find_language
+from app.calls import add_note
 from app.tasks import ClaimedTask
 from app.transcription.base import TranscriptionError
 from app.transcription.pipeline import transcribe

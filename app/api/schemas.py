@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic.networks import HttpUrl
 
 from app.api.envelope import Detail, ErrorEnvelope
-from app.calls import NewCall
+from app.new_calls import NewCall
 from app.numbers import Callee, NumberRules, PhoneNumber
 from app.outbound import host_of
 

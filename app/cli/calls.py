@@ -75,10 +75,10 @@ def show(call_id: str, plain: Plain = False) -> None:
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            history_of_call = await history.find_call_history(session, call_id) if call_id.isascii() else None
-        if history_of_call is None:
+            found = await history.find_call_history(session, call_id) if call_id.isascii() else None
+        if found is None:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
-        _print_history(history_of_call, plain)
+        _print_history(found, plain)
 
     with_database(work)
 
@@ -109,11 +109,10 @@ def place(
     shown: Annotated[str | None, typer.Option(help="Number both are shown", show_default="RINGBACK_CALLER_ID")] = None,
 ) -> None:
     """Place a call and follow it to its transcript."""
-    from app import accounts
-    from app import calls as domain
+    from app import accounts, new_calls
     from app.cli.follow import follow
 
-    order = domain.NewCall(
+    order = new_calls.NewCall(
         read_number(customer), read_agent(agent), shown=None if shown is None else read_number(shown)
     )
 
@@ -123,20 +122,20 @@ def place(
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
-        created = await domain.create_call(db, hints, claims, order)
+        created = await new_calls.create_call(db, hints, claims, order)
         return await follow(db, created.id, console)
 
     raise typer.Exit(0 if with_hints(work) else 1)
 
 
-def _print_history(history_of_call: "history.CallHistory", plain: bool) -> None:
-    from app import calls as domain
+def _print_history(found: "history.CallHistory", plain: bool) -> None:
+    from app.call_state import NOTE_KEY_PREFIX
     from app.cli.follow import coloured, print_transcript
 
-    call = history_of_call.call
+    call = found.call
     facts = Table(box=None, show_header=False)
     facts.add_row("call", call.id)
-    facts.add_row("user", history_of_call.email)
+    facts.add_row("user", found.email)
     facts.add_row("created", f"{call.created_at:%Y-%m-%d %H:%M:%S} UTC")
     facts.add_row("customer", _shown(call.customer_number, plain))
     facts.add_row("agent", _shown(call.agent_number, plain))
@@ -154,35 +153,33 @@ def _print_history(history_of_call: "history.CallHistory", plain: bool) -> None:
         seconds = (call.ended_at - call.answered_at).total_seconds()
         talked = f"{seconds:.1f}" if call.reported_talk_seconds is None else str(call.reported_talk_seconds)
         facts.add_row("talked", f"{talked} s")
-    if history_of_call.recording:
-        facts.add_row(
-            "recording", f"{history_of_call.recording.size_bytes} bytes, {history_of_call.recording.storage_key}"
-        )
+    if found.recording:
+        facts.add_row("recording", f"{found.recording.size_bytes} bytes, {found.recording.storage_key}")
     console.print(facts)
 
     console.print("\nTimeline")
     timeline = Table("after", "status", "leg", "event", "cause", "detail", box=None)
-    for event in history_of_call.events:
+    for event in found.events:
         timeline.add_row(
             _since(call.created_at, event.happened_at),
             coloured(event.status),
             event.leg or "",
-            event.key.partition(":")[0] if event.key.startswith(domain.NOTE_KEY_PREFIX) else event.key,
+            event.key.partition(":")[0] if event.key.startswith(NOTE_KEY_PREFIX) else event.key,
             event.hangup_cause or "",
             "; ".join(filter(None, (event.detail, "noticed late" if event.late else None))),
         )
     console.print(timeline)
-    for task in history_of_call.open_tasks:
+    for task in found.open_tasks:
         trouble = f", last error: {task.last_error}" if task.last_error else ""
         console.print(
             f"open task: {task.kind}, due {task.due_at:%H:%M:%S} UTC, tried {task.attempts} times{trouble}",
             soft_wrap=True,
         )
     console.print()
-    print_transcript(history_of_call.transcript, console)
-    if history_of_call.callbacks:
+    print_transcript(found.transcript, console)
+    if found.callbacks:
         console.print("\nCallbacks")
-        Console(highlight=False, markup=False, width=max(console.width, 190)).print(table_of(history_of_call.callbacks))
+        Console(highlight=False, markup=False, width=max(console.width, 190)).print(table_of(found.callbacks))
 
 
 def _since(start: datetime, at: datetime) -> str:

@@ -184,8 +184,8 @@ def webhook_secret(
 
     async def shown(session: "AsyncSession", user: "User") -> str:
         if rotate:
-            await callbacks.new_secret(session, user.id, overlap=timedelta(hours=overlap_hours))
-        return "\n".join(await callbacks.valid_secrets(session, user.id))
+            await callbacks.create_secret(session, user.id, overlap=timedelta(hours=overlap_hours))
+        return "\n".join(await callbacks.list_valid_secrets(session, user.id))
 
     _change(email, shown)
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select, update
 
-from app import accounts, callbacks, calls, recordings, transcripts
-from app.calls import NewCall
+from app import accounts, callbacks, calls, new_calls, recordings, transcripts
 from app.models import Call, Delivery, Task, User
+from app.new_calls import NewCall
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
 from app.transcription.base import Digest, SpokenTurn, Transcription
@@ -22,7 +22,7 @@ async def new_call(context: Context, user: User, url: str, *, transcript: bool =
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
     order = NewCall(CUSTOMER, AGENT, callback_url=url, transcript=transcript)
-    return (await calls.create_call(context.db, context.hints, claims, order)).id
+    return (await new_calls.create_call(context.db, context.hints, claims, order)).id
 
 
 async def end(context: Context, call_id: str, status: CallStatus, *, recording: bool = False) -> None:
@@ -86,7 +86,7 @@ async def deliveries(context: Context, call_id: str) -> list[Delivery]:
 
 async def secrets_of(context: Context, user: User) -> list[str]:
     async with context.db.transaction() as session:
-        return await callbacks.valid_secrets(session, user.id)
+        return await callbacks.list_valid_secrets(session, user.id)
 
 
 def events(receiver: Receiver) -> list[str]:

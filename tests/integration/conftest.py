@@ -14,11 +14,11 @@ from redis.asyncio import Connection
 from sqlalchemy import delete, text
 from sqlalchemy.engine import make_url
 
-from app import accounts, calls, providers
-from app.calls import NewCall
+from app import accounts, new_calls, providers
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.models import Did, Task, User, Worker
+from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.outbound import Outbound, parse_networks
 from app.settings import Settings
@@ -70,7 +70,7 @@ def make_runner(context: Context, user: User) -> MakeCallRunner:
     async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> CallRunner:
         async with context.db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
-        created = await calls.create_call(context.db, context.hints, claims, NewCall(PhoneNumber(customer), AGENT))
+        created = await new_calls.create_call(context.db, context.hints, claims, NewCall(PhoneNumber(customer), AGENT))
         own = replace(context, provider=provider or context.provider, recognizer=recognizer or context.recognizer)
         return CallRunner(own, created.id)
 

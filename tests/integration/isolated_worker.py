@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from arq.connections import ArqRedis
 from sqlalchemy import func, select
 
-from app import accounts, calls
-from app.calls import NewCall
+from app import accounts, new_calls
 from app.db import Database
 from app.models import Call, Queue, User
+from app.new_calls import NewCall
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from app.telephony import base
@@ -67,7 +67,7 @@ class IsolatedWorker:
         async with db.transaction() as session:
             claims = await accounts.open_login(session, self.user, seconds=60)
         order = NewCall(CUSTOMER, AGENT)
-        return {(await calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
+        return {(await new_calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
 
     async def ended(self, ids: set[str]) -> None:
         """Wait until all these calls have come to their end, each dialled once."""

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import delete, update
 from standardwebhooks.webhooks import Webhook
 
-from app import accounts, calls, recordings, transcripts
-from app.calls import NewCall
+from app import accounts, calls, new_calls, recordings, transcripts
+from app.call_state import Mover
 from app.models import Task, User
+from app.new_calls import NewCall
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import AGENT, CUSTOMER
 from tests.integration.callback_calls import (
@@ -118,7 +119,7 @@ async def test_that_no_transcript_comes_is_told_with_the_recording(context: Cont
 async def test_no_url_no_callbacks(context: Context, user: User) -> None:
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = (await calls.create_call(context.db, context.hints, claims, NewCall(CUSTOMER, AGENT))).id
+    call_id = (await new_calls.create_call(context.db, context.hints, claims, NewCall(CUSTOMER, AGENT))).id
     await end(context, call_id, CallStatus.BUSY)
     assert await deliveries(context, call_id) == []
 
@@ -178,7 +179,7 @@ async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came
         await end(context, call_id, CallStatus.TIMED_OUT)
         async with context.db.transaction() as session:
             answered = CallEvent("reported", CallStatus.COMPLETED, datetime.now(UTC), has_recording=True)
-            await calls.apply_events(session, call_id, [answered], max_call_seconds=60, by_report=True)
+            await calls.apply_events(session, call_id, [answered], max_call_seconds=60, by=Mover.REPORT)
         await save_recording(context, call_id)
         await send_all(context, call_id)
     assert events(receiver) == ["call.temporaryfailed", "transcript.disabled", "call.answered", "transcript.disabled"]

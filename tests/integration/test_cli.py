@@ -13,12 +13,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts, calls, history, security, transcripts
-from app.calls import NewCall
+from app import accounts, calls, history, new_calls, security, transcripts
 from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
 from app.models import CallEventRow, User
+from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints
@@ -34,7 +34,7 @@ NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return (await calls.create_call(db, hints, claims, ORDER)).id
+    return (await new_calls.create_call(db, hints, claims, ORDER)).id
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
@@ -268,7 +268,7 @@ def test_an_asterisk_that_is_not_there_is_told_with_the_way_to_mend_it(ringback:
 async def test_a_call_is_canceled_once(ringback: Ringback, db: Database, hints: Hints, user: User) -> None:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = (await calls.create_call(db, hints, claims, ORDER)).id
+    call_id = (await new_calls.create_call(db, hints, claims, ORDER)).id
     for _ in range(2):
         assert "canceled" in ringback("calls", "cancel", call_id).check()
     assert "call_0000000000000000" in ringback("calls", "cancel", "call_0000000000000000").refused()

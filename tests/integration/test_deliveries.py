@@ -212,7 +212,7 @@ async def test_this_machine_is_not_reached_unless_allowed(context: Context, user
 async def test_two_secrets_sign_while_one_is_replaced(context: Context, user: User) -> None:
     (old,) = await secrets_of(context, user)
     async with context.db.transaction() as session:
-        new = await callbacks.new_secret(session, user.id, overlap=timedelta(hours=1))
+        new = await callbacks.create_secret(session, user.id, overlap=timedelta(hours=1))
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url)
         await end(context, call_id, CallStatus.BUSY)
@@ -220,7 +220,7 @@ async def test_two_secrets_sign_while_one_is_replaced(context: Context, user: Us
         for secret in (old, new):
             Webhook(secret).verify(receiver.received[0].body, receiver.received[0].headers)
         async with context.db.transaction() as session:
-            await callbacks.new_secret(session, user.id)
+            await callbacks.create_secret(session, user.id)
         assert old in await secrets_of(context, user)
         assert new not in await secrets_of(context, user), "without an overlap it ends at once"
 

@@ -10,11 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
-from app import accounts, calls, dialing, tasks
-from app.call_state import TERMINAL, may_move
-from app.calls import NewCall
+from app import accounts, call_lookups, calls, dialing, new_calls, tasks
+from app.call_state import TERMINAL, Mover, may_move
 from app.db import Database
 from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptRow, User
+from app.new_calls import NewCall
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
@@ -29,7 +29,7 @@ LEASE = 30.0
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return (await calls.create_call(db, hints, claims, ORDER)).id
+    return (await new_calls.create_call(db, hints, claims, ORDER)).id
 
 
 async def task_of(db: Database, call_id: str, kind: TaskKind = TaskKind.DIAL) -> int:
@@ -243,7 +243,7 @@ async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_beg
 
     async def talk() -> Talk | None:
         async with db.transaction() as session:
-            return await calls.find_talk(session, call_id)
+            return await call_lookups.find_talk(session, call_id)
 
     await apply(db, hints, call_id, dialed, noticed)
     await apply(db, hints, call_id, ended)
@@ -283,13 +283,13 @@ async def test_an_event_of_no_call_of_ours_is_dropped(db: Database, hints: Hints
 async def test_whatever_is_reported_a_call_only_moves_legally(
     db: Database, hints: Hints, migrated: Settings, user: User, reported: list[CallStatus]
 ) -> None:
-    """The door on the database against the table of moves, with any sequence of reports."""
+    """`apply_events` on the database against the table of moves, with any sequence of events."""
     call_id = await new_call(db, hints, user)
     await spend(db, hints, migrated, call_id)
     expected = CallStatus.DIALING
     for number, status in enumerate(reported):
         now = await apply(db, hints, call_id, event(status, key=f"report {number}"))
-        if may_move(expected, status):
+        if may_move(expected, status, Mover.EVENT):
             expected = status
         assert now == expected
     async with db.transaction() as session:

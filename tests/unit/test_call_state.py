@@ -4,22 +4,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from app.call_state import MOVES, NOTED, TERMINAL, WHY_NO_TRANSCRIPT, may_move, may_note
+from app.call_state import NOTED, TERMINAL, WHY_NO_TRANSCRIPT, Mover, may_move, may_note, sources
 from app.telephony.base import CallStatus
 
 statuses = st.sampled_from(list(CallStatus))
 
 
-def test_every_status_has_its_row_and_every_end_its_reason() -> None:
-    assert set(MOVES) == set(CallStatus)
+def test_every_end_has_a_reason_why_there_is_no_transcript() -> None:
     assert set(WHY_NO_TRANSCRIPT) == TERMINAL
 
 
-@given(statuses, statuses)
-def test_nothing_leads_out_of_an_end_or_back_to_the_queue(current: CallStatus, new: CallStatus) -> None:
-    if may_move(current, new):
-        assert current not in TERMINAL
-        assert new is not CallStatus.QUEUED
+def test_only_the_dialer_moves_a_call_out_of_the_queue_to_dial_and_back() -> None:
+    assert sources(CallStatus.QUEUED, Mover.DIALER) == [CallStatus.DIALING]
+    assert sources(CallStatus.DIALING, Mover.DIALER) == [CallStatus.QUEUED]
+    assert not sources(CallStatus.QUEUED, Mover.EVENT)
+    assert not sources(CallStatus.DIALING, Mover.EVENT)
+    assert not sources(CallStatus.QUEUED, Mover.REPORT)
+
+
+@given(statuses, statuses, st.sampled_from(list(Mover)))
+def test_only_a_report_leads_out_of_an_end(current: CallStatus, new: CallStatus, by: Mover) -> None:
+    if may_move(current, new, by):
+        assert current not in TERMINAL or (by is Mover.REPORT and current is CallStatus.TIMED_OUT)
         assert new is not current
     if may_note(current, new):
         assert new in NOTED
@@ -30,22 +36,24 @@ def test_nothing_leads_out_of_an_end_or_back_to_the_queue(current: CallStatus, n
 def test_every_status_can_reach_an_end(status: CallStatus) -> None:
     reached, frontier = {status}, [status]
     while frontier:
-        for following in MOVES[frontier.pop()] - reached:
-            reached.add(following)
-            frontier.append(following)
+        current = frontier.pop()
+        for following in CallStatus:
+            if following not in reached and may_move(current, following, Mover.EVENT):
+                reached.add(following)
+                frontier.append(following)
     assert reached & TERMINAL
 
 
 class ReportedCall(RuleBasedStateMachine):
-    """A call to which a provider reports anything, in any order, any number of times."""
+    """A call that was dialled, whose provider reports anything, in any order, any number of times."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = [CallStatus.QUEUED]
+        self.path = [CallStatus.DIALING]
 
     @rule(reported=statuses)
     def report(self, reported: CallStatus) -> None:
-        if may_move(self.path[-1], reported):
+        if may_move(self.path[-1], reported, Mover.EVENT):
             self.path.append(reported)
 
     @invariant()
