@@ -1,112 +1,145 @@
-"""The registries: which adapters there are, and how settings become one. A new adapter is its file and a line."""
+"""The registries: which adapters there are, and how settings become one.
+
+A new adapter is its own file and a line here. No other module of the server names an adapter.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import AnyHttpUrl, SecretStr, ValidationError
+from pydantic import SecretStr
 
 from app.numbers import NumberRules
+from app.options import Options, SettingsError
 from app.outbound import Outbound, parse_networks
 from app.security import RecordingLinks, installation_id
-from app.settings import Settings, SettingsError, explain
+from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage
+from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import TelephonyProvider
-from app.telephony.simulator import Simulator
+from app.telephony.simulator import Simulator, SimulatorOptions
 from app.transcription.base import Recognizer, Summarizer
-from app.transcription.openai_speech import OpenAIRecognizer
-from app.transcription.openai_summary import ChatSummarizer
+from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
+from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
 from app.transcription.outcome import RulesSummarizer
-from app.transcription.whisper import WhisperRecognizer
+from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")
 
-TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {
-    "simulator": lambda settings: Simulator(
-        settings.data_dir / "simulator",
-        speed=settings.simulator_speed,
-        latency=settings.simulator_latency_seconds,
-    ),
-    "asterisk": lambda settings: Asterisk(
-        AsteriskOptions(),
+
+def _simulator(settings: Settings) -> TelephonyProvider:
+    options = SimulatorOptions.read()
+    return Simulator(settings.data_dir / "simulator", speed=options.speed, latency=options.latency_seconds)
+
+
+def _asterisk(settings: Settings) -> TelephonyProvider:
+    return Asterisk(
+        AsteriskOptions.read(),
         installation=installation_id(settings.secret_key.get_secret_value()),
         home_country=settings.home_country,
         longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
-    ),
-}
+    )
 
 
-RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
-    "whisper": lambda settings: WhisperRecognizer(
-        settings.whisper_model,
+def _whisper(settings: Settings) -> Recognizer:
+    options = WhisperOptions.read()
+    return WhisperRecognizer(
+        options.model,
         models_folder(settings),
-        device=settings.whisper_device,
-        threads=settings.whisper_threads,
+        device=options.device,
+        threads=options.threads,
         concurrency=settings.transcript_concurrency,
-    ),
-    "openai": lambda settings: OpenAIRecognizer(
-        _required("RINGBACK_SPEECH_URL", settings.speech_url),
-        model=settings.speech_model,
-        api_key=_secret(settings.speech_api_key),
+    )
+
+
+def _openai(settings: Settings) -> Recognizer:
+    options = SpeechOptions.read()
+    return OpenAIRecognizer(
+        str(options.url),
+        model=options.model,
+        api_key=_secret(options.api_key),
         concurrency=settings.transcript_concurrency,
-    ),
+    )
+
+
+TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {"simulator": _simulator, "asterisk": _asterisk}
+RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
+
+DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
+"""The adapter that is used where the setting names none."""
+
+OPTIONS: dict[str, type[Options]] = {
+    "Simulator": SimulatorOptions,
+    "Asterisk": AsteriskOptions,
+    "Local speech recognition": WhisperOptions,
+    "Speech endpoint": SpeechOptions,
+    "Summary endpoint": SummaryOptions,
+    "S3": S3Options,
 }
+"""The options of every adapter, by the title of their table in docs/settings.md."""
+
+
+def telephony_name(settings: Settings) -> str:
+    """The name of the adapter that dials."""
+    return settings.telephony_provider or DEFAULTS["telephony_provider"]
 
 
 def telephony(settings: Settings) -> TelephonyProvider:
-    """The adapter that dials."""
-    adapter = _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, settings.telephony_provider)
-    try:
-        return adapter(settings)
-    except ValidationError as error:  # its own settings
-        raise explain(error) from None
+    """The adapter that dials. Raises `SettingsError`."""
+    return _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, telephony_name(settings))(settings)
 
 
 def number_rules(settings: Settings) -> NumberRules:
-    """How this installation reads numbers. Raises `SettingsError` where the telephony provider's settings are wrong."""
+    """How this installation reads numbers. Raises `SettingsError`."""
     return NumberRules(settings.home_country, telephony(settings).capabilities.extension_refusal)
 
 
 def recognizer(settings: Settings) -> Recognizer:
-    """What turns audio into words."""
-    return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, settings.recognizer)(settings)
+    """The adapter that turns audio into words. Raises `SettingsError`."""
+    return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, settings.recognizer or DEFAULTS["recognizer"])(settings)
 
 
-def summarizer(settings: Settings) -> Summarizer:
-    """What makes summary and outcome: a chat endpoint if there is one, else the rules."""
-    if settings.summary_url is None:
+def summarizer() -> Summarizer:
+    """What makes summary and outcome: a chat endpoint if one is set, else rules. Raises `SettingsError`."""
+    options = SummaryOptions.read()
+    if options.url is None:
         return RulesSummarizer()
-    return ChatSummarizer(
-        str(settings.summary_url), model=settings.summary_model, api_key=_secret(settings.summary_api_key)
-    )
+    return ChatSummarizer(str(options.url), model=options.model, api_key=_secret(options.api_key))
 
 
 def storage(settings: Settings) -> Storage:
-    """Where recordings are kept."""
-    if settings.s3_bucket is not None:
-        return S3Storage(
-            settings.s3_bucket,
-            endpoint=None if settings.s3_endpoint is None else str(settings.s3_endpoint).rstrip("/"),
-            region=settings.s3_region,
-            access_key_id=settings.s3_access_key_id,
-            secret_access_key=_secret(settings.s3_secret_access_key),
-        )
-    return FolderStorage(settings.data_dir)
+    """Where recordings are kept. Raises `SettingsError`."""
+    options = S3Options.read()
+    if options.bucket is None:
+        return FolderStorage(settings.data_dir)
+    return S3Storage(
+        options.bucket,
+        endpoint=None if options.endpoint is None else str(options.endpoint).rstrip("/"),
+        region=options.region,
+        access_key_id=options.access_key_id,
+        secret_access_key=_secret(options.secret_access_key),
+    )
+
+
+def refuse_removed_variables() -> None:
+    """Raises `SettingsError` if a variable is set that an adapter no longer has, even if the adapter is not in use."""
+    for options in OPTIONS.values():
+        options.refuse_removed()
 
 
 def outbound(settings: Settings) -> Outbound:
-    """The way to addresses that clients named."""
+    """The HTTP client for URLs that clients choose."""
     return Outbound(parse_networks(settings.outbound_networks))
 
 
 def links(settings: Settings) -> RecordingLinks:
-    """Who makes and reads links to recordings."""
+    """What makes and checks links to recordings."""
     return RecordingLinks(settings.secret_key.get_secret_value(), settings.base_url)
 
 
 def models_folder(settings: Settings) -> Path:
-    """Where fetched speech models are kept."""
+    """The folder of fetched speech models."""
     return settings.data_dir / "models"
 
 
@@ -115,12 +148,6 @@ def _choose(variable: str, registry: dict[str, T], name: str) -> T:
         return registry[name]
     except KeyError:
         raise SettingsError(f"{variable}: there is no {name!r}. Choose one of: {', '.join(sorted(registry))}") from None
-
-
-def _required(variable: str, url: AnyHttpUrl | None) -> str:
-    if url is None:
-        raise SettingsError(f"{variable}: is needed by this choice of RINGBACK_RECOGNIZER")
-    return str(url)
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -189,7 +189,7 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, is_new_url: bool) -
 
 async def _get_call(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
     if report.call_id is None:
-        return await _find_or_add(session, user_id, report, settings)
+        return await _get_or_create(session, user_id, report, settings)
     if not calls.is_call_id(report.call_id):
         raise NoSuchCall
     call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
@@ -200,7 +200,7 @@ async def _get_call(session: AsyncSession, user_id: str | None, report: CallLogR
     return call
 
 
-async def _find_or_add(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
+async def _get_or_create(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
     """The call that only reports tell of: the one that is known already, or a new one."""
     assert report.customer_number is not None
     did = None if report.did is None else await dids.find(session, number=report.did)

@@ -1,4 +1,6 @@
-"""Every knob of the server, in one typed class. Each is an environment variable: `RINGBACK_` and the name.
+"""The server's own settings, in one typed class. Each is an environment variable: `RINGBACK_` and the name.
+
+Adapters declare their options themselves, beside their code (`app.options`).
 
 A running `ringback up` writes `instance.json` into its data folder; whatever the environment does not say is
 read from there, so that a second shell finds the running instance by `RINGBACK_DATA_DIR` alone.
@@ -29,20 +31,22 @@ from pydantic_settings import (
 )
 
 from app import numbers
+from app.options import Options, SettingsError
 
 DEFAULT_DATA_DIR = Path("var")
 INSTANCE_FILE = "instance.json"
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class SettingsError(Exception):
-    """The configuration cannot be used. The text names each variable and what to do."""
+class Settings(Options):
+    """The tables of docs/settings.md are made from this class and from the adapters' options."""
 
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_")
 
-class Settings(BaseSettings):
-    """See README's configuration table, which is checked against this class."""
-
-    model_config = SettingsConfigDict(env_prefix="RINGBACK_", extra="ignore", frozen=True)
+    renamed = {  # noqa: RUF012
+        "RINGBACK_PROVIDER_USERNAME": "call_log_username",
+        "RINGBACK_PROVIDER_PASSWORD": "call_log_password",
+    }
 
     # Where things are
     port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
@@ -73,13 +77,7 @@ class Settings(BaseSettings):
     home_country: str = Field(
         "IN", description="ISO code of the country whose numbers are written without a country code: `IN`, `GB`, `US`"
     )
-    telephony_provider: str = Field("simulator", description="Which adapter dials")
-    simulator_speed: float = Field(
-        1.0, gt=0, description="Simulated calls run this many times faster than their usual 1.5 to 6 s"
-    )
-    simulator_latency_seconds: float = Field(
-        0, ge=0, description="How long the simulated provider takes to answer a request"
-    )
+    telephony_provider: str | None = Field(None, description="The adapter that dials")
     caller_id: str | None = Field(None, description="Number both people are shown, unless the call names its own")
     agent_ring_seconds: Seconds = Field(30, description="How long the agent's telephone rings")
     customer_ring_seconds: Seconds = Field(45, description="How long the customer's telephone rings")
@@ -95,18 +93,7 @@ class Settings(BaseSettings):
     dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
 
     # Speech
-    recognizer: str = Field("whisper", description="`whisper` (local) or `openai` (any compatible endpoint)")
-    whisper_model: str = Field("tiny.en", description="Model name, or a folder that holds one")
-    whisper_device: str = Field("cpu", description="`cpu`, `cuda` or `auto`")
-    whisper_threads: int = Field(1, ge=1, description="CPU threads of one recognition")
-    speech_url: AnyHttpUrl | None = Field(None, description="Base URL of an OpenAI-compatible speech endpoint")
-    speech_api_key: SecretStr | None = Field(None, description="Its key")
-    speech_model: str = Field("whisper-1", description="Model asked of it")
-    summary_url: AnyHttpUrl | None = Field(
-        None, description="Base URL of an OpenAI-compatible chat endpoint; absent: rules, no LLM"
-    )
-    summary_api_key: SecretStr | None = Field(None, description="Its key")
-    summary_model: str = Field("gpt-4o-mini", description="Model asked of it")
+    recognizer: str | None = Field(None, description="The adapter that turns speech into words")
     default_language: str | None = Field(
         None, description="Language of calls that name none (`hi`, `hi-IN`, `hi-en`); absent: detected"
     )
@@ -120,17 +107,14 @@ class Settings(BaseSettings):
         description="Networks besides the public Internet that callbacks and fetched recordings may reach, "
         "comma-separated: `10.0.0.0/8`. For development: `127.0.0.0/8,::1/128`",
     )
-    s3_bucket: str | None = Field(None, description="Keep recordings in this bucket; absent: in the data folder")
-    s3_endpoint: AnyHttpUrl | None = Field(None, description="Where the bucket is, if not at AWS")
-    s3_region: str = Field("us-east-1", description="Its region")
-    s3_access_key_id: str | None = Field(None, description="Its key; absent: the machine's own credentials")
-    s3_secret_access_key: SecretStr | None = Field(None, description="That key's secret")
     retention_days: int | None = Field(
         None, ge=1, description="Delete recordings, transcripts and callbacks so long after their call; absent: never"
     )
     recording_link_seconds: int = Field(3600, ge=60, description="Life of a link to a recording")
-    provider_username: str | None = Field(None, description="Whoever reports calls to `/api/calls/call-log` may log in")
-    provider_password: SecretStr | None = Field(None, description="with this name and password")
+    call_log_username: str | None = Field(
+        None, description="User name of a system that reports calls to `/api/calls/call-log`"
+    )
+    call_log_password: SecretStr | None = Field(None, description="Password of that system")
 
     # The engine
     call_concurrency: int = Field(100, ge=1, description="Tasks one calls worker runs at once")
@@ -201,16 +185,9 @@ class Settings(BaseSettings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _country_code_is_gone(self) -> Self:
-        """Here and not with the adapter's settings, because a migration reads only these. It rewrites stored numbers,
-        and what the wrong country's rules made of them cannot be taken back."""
-        if os.environ.get("RINGBACK_ASTERISK_COUNTRY_CODE"):
-            raise ValueError(
-                "RINGBACK_ASTERISK_COUNTRY_CODE is no setting any more. Remove it, and set RINGBACK_HOME_COUNTRY to "
-                "your country's ISO code, as IN or GB"
-            )
-        return self
+    @classmethod
+    def _missing(cls) -> str:
+        return "is not set. Set it, or start an instance of your own with `make up`"
 
     @classmethod
     def settings_customise_sources(
@@ -222,7 +199,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         instance = data_dir_from_environment() / INSTANCE_FILE
-        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, json_file=instance)
+        inherited = super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
+        return *inherited, JsonConfigSettingsSource(settings_cls, json_file=instance)
 
 
 def split_list(text: str) -> list[str]:
@@ -251,21 +231,4 @@ def get_settings() -> Settings:
         damaged = data_dir_from_environment().absolute() / INSTANCE_FILE
         raise SettingsError(f"{damaged} is damaged ({error}). Delete it, and start Ringback with `make up`") from None
     except ValidationError as error:
-        raise explain(error) from None
-
-
-def explain(error: ValidationError) -> SettingsError:
-    """Every fault, by the name of its variable. The values are never shown: they may be secret."""
-    lines = []
-    for fault in error.errors():
-        prefix = "RINGBACK_ASTERISK_" if error.title == "AsteriskOptions" else "RINGBACK_"
-        name = prefix + "_".join(str(part) for part in fault["loc"]).upper() if fault["loc"] else ""
-        lines.append(f"{name}: {_explain(fault['type'], fault['msg'])}" if name else _explain("", fault["msg"]))
-    several = ["The configuration cannot be used:", *lines]
-    return SettingsError("\n  ".join(several) if len(lines) > 1 else lines[0])
-
-
-def _explain(kind: str, message: str) -> str:
-    if kind == "missing":
-        return "is not set. Set it, or start an instance of your own with `make up`"
-    return message.removeprefix("Value error, ")
+        raise Settings.explain(error) from None

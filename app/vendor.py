@@ -120,7 +120,7 @@ class CallTranscript(BaseModel):
     )
 
 
-def get_transcript(call: CallView) -> Transcript | None:
+def find_transcript(call: CallView) -> Transcript | None:
     """The transcript, once there is one."""
     if call.transcript_status != TranscriptStatus.READY:
         return None
@@ -163,7 +163,7 @@ def call_transcript(call: CallView, recording: str | None) -> CallTranscript:
         agent_number=call.agent_number and numbers.mask(call.agent_number),
         duration=seconds_text(call.seconds),
         recording=recording,
-        transcript=get_transcript(call),
+        transcript=find_transcript(call),
         hangup_cause=hangup_cause(call),
         error=(call.transcript_failure or "There is no transcript of this call") if failed else None,
     )

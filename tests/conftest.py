@@ -65,9 +65,8 @@ def settings(servers: Servers) -> Settings:
         redis_url=servers.redis_url,
         data_dir=servers.data_dir,
         secret_key=secrets.token_hex(32),
-        simulator_speed=20,
-        provider_username="greeter",
-        provider_password=SecretStr("a provider's"),
+        call_log_username="greeter",
+        call_log_password=SecretStr("a provider's"),
     )
 
 

@@ -15,7 +15,8 @@ def run() -> None:
 
     from app import logs, parent_watch
     from app.models import Queue
-    from app.settings import SettingsError, get_settings
+    from app.options import SettingsError
+    from app.settings import get_settings
     from worker import main
 
     async def work() -> None:

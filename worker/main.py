@@ -123,7 +123,7 @@ def _open(settings: Settings) -> Context:
         provider=providers.telephony(settings),
         storage=providers.storage(settings),
         recognizer=providers.recognizer(settings),
-        summarizer=providers.summarizer(settings),
+        summarizer=providers.summarizer(),
         outbound=providers.outbound(settings),
         links=providers.links(settings),
         receivers=receivers(settings),

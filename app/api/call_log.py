@@ -253,9 +253,9 @@ async def _reporter(request: Request, resources: Resources) -> str | None:
     address = request.client.host if request.client else None
     account = f"call-log {name}"  # and no user's e-mail
     known = await resources.throttle.check(account, address)
-    if settings.provider_username is None or settings.provider_password is None:
-        raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_PROVIDER_USERNAME and _PASSWORD")
-    right = (_alike(name, settings.provider_username), _alike(password, settings.provider_password.get_secret_value()))
+    if settings.call_log_username is None or settings.call_log_password is None:
+        raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_CALL_LOG_USERNAME and _PASSWORD")
+    right = (_alike(name, settings.call_log_username), _alike(password, settings.call_log_password.get_secret_value()))
     if not all(right):
         await resources.throttle.record_failure(account, address)
         raise MissingAuth("Invalid auth credentials")

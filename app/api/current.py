@@ -243,7 +243,7 @@ def recording_link(call: CallView, links: RecordingLinks, settings: Settings) ->
 
 def _recent_call(call: CallView, links: RecordingLinks, settings: Settings) -> RecentCall:
     recording = recording_link(call, links, settings)
-    made = vendor.get_transcript(call)
+    made = vendor.find_transcript(call)
     return RecentCall(
         call_id=call.id,
         status=vendor.SHOWN_STATUS[call.status],

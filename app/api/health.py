@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
-from app import health
+from app import health, providers
 from app.api.deps import get_resources
 
 router = APIRouter(tags=["health"])
@@ -34,7 +34,7 @@ async def healthz() -> JSONResponse:
 )
 async def readyz(request: Request) -> JSONResponse:
     resources = get_resources(request)
-    missing = await health.missing_parts(resources.db, resources.redis, resources.settings.telephony_provider)
+    missing = await health.missing_parts(resources.db, resources.redis, providers.telephony_name(resources.settings))
     if missing:
         return JSONResponse({"status": "not ready", "missing": missing}, 503)
     return JSONResponse({"status": "ready", "missing": []})

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from app.cli.common import console, fail, failures_explained, with_database
-from app.cli.users import Email, find_or_fail
+from app.cli.users import Email, get_user
 
 if TYPE_CHECKING:
     from app.db import Database
@@ -22,7 +22,7 @@ def create(email: Email) -> None:
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            key = await accounts.create_api_key(session, await find_or_fail(session, email))
+            key = await accounts.create_api_key(session, await get_user(session, email))
         console.print(key, soft_wrap=True)
 
     with_database(work)

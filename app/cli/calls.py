@@ -18,7 +18,7 @@ from app.cli.common import (
     with_hints,
 )
 from app.cli.deliveries import table_of
-from app.cli.users import find_or_fail
+from app.cli.users import get_user
 
 if TYPE_CHECKING:
     from app import history
@@ -45,7 +45,7 @@ def list_(
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            owner = None if user is None else await find_or_fail(session, user)
+            owner = None if user is None else await get_user(session, user)
             lines = await history.list_calls(session, limit=limit, user=owner)
         table = Table(box=None)
         for name in ("created (UTC)", "id", "customer", "agent", "status", "transcript", "outcome"):
@@ -118,7 +118,7 @@ def place(
 
     async def work(db: "Database", hints: "Hints") -> bool:
         async with db.transaction() as session:
-            owner = await find_or_fail(session, user)
+            owner = await get_user(session, user)
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)

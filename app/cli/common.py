@@ -118,7 +118,8 @@ def cause_of(error: BaseException) -> str:
 def _explanation(error: Exception) -> str | None:
     from app.db import is_unreachable
     from app.errors import RingbackError
-    from app.settings import SettingsError, data_dir_from_environment
+    from app.options import SettingsError
+    from app.settings import data_dir_from_environment
     from app.transcription.base import TranscriptionError
 
     if isinstance(error, SettingsError | RingbackError | TranscriptionError) or _is_embedded(error):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.common import console, fail, failures_explained, with_database, with_hints
-from app.cli.users import find_or_fail
+from app.cli.users import get_user
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,7 +38,7 @@ def list_(
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            owner = None if user is None else await find_or_fail(session, user)
+            owner = None if user is None else await get_user(session, user)
             found = await callbacks.list_deliveries(
                 session, limit=limit, user_id=None if owner is None else owner.id, call_id=call, status=status
             )
@@ -76,7 +76,7 @@ def show(message_id: MessageId) -> None:
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            delivery = await _find_or_fail(session, message_id)
+            delivery = await _get_delivery(session, message_id)
         facts = Table(box=None, show_header=False)
         for name, value in (
             ("id", delivery.message_id),
@@ -115,10 +115,10 @@ def replay(
     async def work(db: "Database", hints: "Hints") -> None:
         async with db.transaction() as session:
             if failed_of is not None:
-                user = await find_or_fail(session, failed_of)
+                user = await get_user(session, failed_of)
                 chosen = await callbacks.list_deliveries(session, user_id=user.id, status="failed")
             else:
-                chosen = [await _find_or_fail(session, message_id or "")]
+                chosen = [await _get_delivery(session, message_id or "")]
         for delivery in reversed(chosen):  # the oldest first, as they were to be told
             async with db.transaction() as session:
                 await callbacks.replay(session, delivery)
@@ -128,7 +128,7 @@ def replay(
     with_hints(work)
 
 
-async def _find_or_fail(session: "AsyncSession", message_id: str) -> "Delivery":
+async def _get_delivery(session: "AsyncSession", message_id: str) -> "Delivery":
     from app import callbacks
 
     delivery = await callbacks.find_delivery(session, message_id) if message_id.isascii() else None

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from app.cli.common import console, fail, failures_explained, read_number, with_database
-from app.cli.users import find_or_fail
+from app.cli.users import get_user
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -35,7 +35,7 @@ def add(
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            owner = None if user is None else await find_or_fail(session, user)
+            owner = None if user is None else await get_user(session, user)
             did = await dids.add(session, read, owner=owner, max_channels=max_channels)
         console.print(f"Added {did.number} ({did.id}), {did.max_channels} channels at most", soft_wrap=True)
 
@@ -79,7 +79,7 @@ def assign(
     from app import dids
 
     async def assigned(session: "AsyncSession", did: "Did") -> str:
-        owner = None if user is None else await find_or_fail(session, user)
+        owner = None if user is None else await get_user(session, user)
         await dids.assign(session, did, owner)
         return f"{did.number} is {owner.email}'s" if owner else f"{did.number} is nobody's"
 

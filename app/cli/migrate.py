@@ -6,6 +6,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
+from app import providers
 from app.cli.common import cause_of, complain, console
 from app.db import is_unreachable
 from app.settings import get_settings
@@ -24,6 +25,8 @@ def alembic_config(database_url: str, home_country: str = "IN") -> Config:
 
 def migrate_to_head() -> None:
     """Upgrade; a database that is not there yet is waited for, half a minute."""
+    # A migration rewrites stored numbers. What the rules of a wrong country make of them cannot be undone.
+    providers.refuse_removed_variables()
     settings = get_settings()
     config = alembic_config(settings.database_url, settings.home_country)
     deadline, told = time.monotonic() + _PATIENCE_SECONDS, False

@@ -29,8 +29,9 @@ from app.cli.migrate import migrate_to_head
 from app.cli.processes import Processes
 from app.db import Database
 from app.embedded import EmbeddedError, Postgres, Valkey
+from app.options import SettingsError
 from app.security import Tokens
-from app.settings import INSTANCE_FILE, Settings, SettingsError, data_dir_from_environment
+from app.settings import INSTANCE_FILE, Settings, data_dir_from_environment
 
 FIRST_USER = "demo@ringback.local"
 _CUSTOMER, _AGENT = "919999999999", "918888888888"

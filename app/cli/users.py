@@ -135,7 +135,7 @@ def erase(
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            user = await find_or_fail(session, email)
+            user = await get_user(session, email)
         if not yes:
             typer.confirm(f"Delete {user.email} with all calls, transcripts and recordings?", abort=True)
         count = await retention.erase_user(db, providers.storage(get_settings()), user)
@@ -205,13 +205,13 @@ def logout(email: Email) -> None:
 def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]") -> None:
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            told = await change(session, await find_or_fail(session, email))
+            told = await change(session, await get_user(session, email))
         console.print(told, soft_wrap=True)
 
     with_database(work)
 
 
-async def find_or_fail(session: "AsyncSession", email: str) -> "User":
+async def get_user(session: "AsyncSession", email: str) -> "User":
     """The user, or the end of the command."""
     from app import accounts
 

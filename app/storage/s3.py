@@ -11,10 +11,25 @@ from typing import Any
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
+from pydantic import AnyHttpUrl, Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
+from app.options import Options
 from app.storage.base import StorageError, Stored, TooLarge
 
 _CHUNK_BYTES = 1024 * 1024
+
+
+class S3Options(Options):
+    """Without a bucket, recordings are kept in the data folder."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_S3_")
+
+    bucket: str | None = Field(None, description="Keep recordings in this bucket; absent: in the data folder")
+    endpoint: AnyHttpUrl | None = Field(None, description="Where the bucket is, if not at AWS")
+    region: str = Field("us-east-1", description="Its region")
+    access_key_id: str | None = Field(None, description="Its key; absent: the machine's own credentials")
+    secret_access_key: SecretStr | None = Field(None, description="That key's secret")
 
 
 class S3Storage:

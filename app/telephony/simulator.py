@@ -25,7 +25,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
 from app.numbers import Callee, PhoneNumber
+from app.options import Options
 from app.telephony.base import (
     Accepted,
     CallEvent,
@@ -44,6 +48,16 @@ from app.telephony.base import (
     TelephonyProvider,
     Unknown,
 )
+
+
+class SimulatorOptions(Options):
+    """With `RINGBACK_TELEPHONY_PROVIDER=simulator`."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_SIMULATOR_")
+
+    speed: float = Field(1.0, gt=0, description="Factor by which calls are shorter than their usual 1.5 to 6 s")
+    latency_seconds: float = Field(0, ge=0, description="How long the simulated provider takes to answer a request")
+
 
 _RATE = 8000
 _BYTES_PER_SECOND = 2 * _RATE  # two channels of 8 bits (mu-law)

@@ -6,12 +6,24 @@ import wave
 from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
 
+from app.options import Options
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
-from app.transcription.vad import find_speech
+from app.transcription.vad import detect_speech
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10)
+
+
+class SpeechOptions(Options):
+    """With `RINGBACK_RECOGNIZER=openai`."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_SPEECH_")
+
+    url: AnyHttpUrl = Field(description="Base URL of an OpenAI-compatible speech endpoint")
+    api_key: SecretStr | None = Field(None, description="Its key")
+    model: str = Field("whisper-1", description="The model to ask for")
 
 
 class _Piece(BaseModel):
@@ -51,7 +63,7 @@ class OpenAIRecognizer:
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:
             # These engines, too, make up words in silence: what holds no speech is not sent.
-            if not await asyncio.to_thread(find_speech, channel):
+            if not await asyncio.to_thread(detect_speech, channel):
                 channels.append(())
                 continue
             answer = await self._ask(channel, spoken)

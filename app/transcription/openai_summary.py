@@ -5,10 +5,12 @@ from enum import StrEnum
 
 import aiohttp
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
 
+from app.options import Options
 from app.transcription.base import Digest, SpokenTurn
-from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, RulesSummarizer, find_outcome
+from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, RulesSummarizer, classify_outcome
 
 log = structlog.get_logger()
 
@@ -22,6 +24,18 @@ Answer in JSON: "summary", two or three factual sentences in English, with what 
 and "outcome", the one that fits best. Claim nothing that was not said."""
 
 _Outcome = StrEnum("_Outcome", {name.upper().replace(" ", "_"): name for name in OUTCOMES})  # type: ignore[misc]
+
+
+class SummaryOptions(Options):
+    """Without a URL, rules make summary and outcome, and no LLM is asked."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_SUMMARY_")
+
+    url: AnyHttpUrl | None = Field(
+        None, description="Base URL of an OpenAI-compatible chat endpoint; absent: rules, no LLM"
+    )
+    api_key: SecretStr | None = Field(None, description="Its key")
+    model: str = Field("gpt-4o-mini", description="The model to ask for")
 
 
 class _Answer(BaseModel):
@@ -43,7 +57,9 @@ class ChatSummarizer:
         self._session: aiohttp.ClientSession | None = None
 
     async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
-        if find_outcome(turns).outcome != NO_CONVERSATION:  # nothing to ask about silence, or a machine's announcement
+        if (
+            classify_outcome(turns).outcome != NO_CONVERSATION
+        ):  # nothing to ask about silence, or a machine's announcement
             for _ in range(_ATTEMPTS):
                 try:
                     answer = await self._ask(turns)

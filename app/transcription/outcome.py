@@ -132,7 +132,7 @@ class OutcomeMatch:
     evidence: SpokenTurn | None = None
 
 
-def find_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
+def classify_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
     """What came of the call. A recording without roles is read as if the customer had said all of it."""
     for turn in turns:
         if turn.role != "agent" and _VOICEMAIL.search(turn.content.replace("’", "'")):
@@ -187,7 +187,7 @@ class RulesSummarizer:
     name = "rules"
 
     async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
-        finding = find_outcome(turns)
+        finding = classify_outcome(turns)
         return Digest(summarize(turns, finding, duration), finding.outcome)
 
     async def aclose(self) -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from faster_whisper.vad import VadOptions, get_speech_timestamps
 
 from app.transcription.base import SAMPLE_RATE, Samples
 
@@ -12,13 +11,13 @@ _BLOCK = 300 * SAMPLE_RATE
 
 # Measured on telephone speech (docs/speech.md). The VAD is not optional: on silence, noise and ringback the models make
 # up text, with high confidence.
-_OPTIONS = VadOptions(
-    threshold=0.3,  # at 0.5 speech that lost what is below 300 Hz, as on many trunks, goes unheard
-    min_speech_duration_ms=100,
-    min_silence_duration_ms=400,
-    speech_pad_ms=200,
-    max_speech_duration_s=LONGEST_SECONDS,
-)
+_OPTIONS = {
+    "threshold": 0.3,  # at 0.5 speech that lost what is below 300 Hz, as on many trunks, goes unheard
+    "min_speech_duration_ms": 100,
+    "min_silence_duration_ms": 400,
+    "speech_pad_ms": 200,
+    "max_speech_duration_s": LONGEST_SECONDS,
+}
 
 
 def as_float(samples: Samples) -> npt.NDArray[np.float32]:
@@ -26,12 +25,15 @@ def as_float(samples: Samples) -> npt.NDArray[np.float32]:
     return samples.astype(np.float32) / np.float32(32768)
 
 
-def find_speech(channel: Samples) -> list[tuple[int, int]]:
+def detect_speech(channel: Samples) -> list[tuple[int, int]]:
     """The pieces in which somebody speaks, in order: first sample and last plus one."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps  # importing it takes 0.4 s
+
+    options = VadOptions(**_OPTIONS)
     found: list[tuple[int, int]] = []
     for start in range(0, len(channel), _BLOCK):
         block = channel[start : start + _BLOCK]
         if block.any():
-            pieces = get_speech_timestamps(as_float(block), _OPTIONS)
+            pieces = get_speech_timestamps(as_float(block), options)
             found += [(start + int(piece["start"]), start + int(piece["end"])) for piece in pieces]
     return found

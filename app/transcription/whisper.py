@@ -3,18 +3,35 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from faster_whisper import WhisperModel
-from faster_whisper.transcribe import Segment
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
+from app.options import Options
 from app.transcription import models
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
 from app.transcription.turns import PAUSE_SECONDS
-from app.transcription.vad import LONGEST_SECONDS, as_float, find_speech
+from app.transcription.vad import LONGEST_SECONDS, as_float, detect_speech
 
 _DETECTED_IN_SECONDS = 120
 """The language is detected in so much speech."""
+
+
+if TYPE_CHECKING:  # importing it takes 0.4 s, and only a transcripts worker needs it
+    from faster_whisper import WhisperModel
+    from faster_whisper.transcribe import Segment
+
+
+class WhisperOptions(Options):
+    """With `RINGBACK_RECOGNIZER=whisper`."""
+
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_WHISPER_")
+
+    model: str = Field("tiny.en", description="Model name, or a folder that holds a model")
+    device: str = Field("cpu", description="`cpu`, `cuda` or `auto`")
+    threads: int = Field(1, ge=1, description="CPU threads of one recognition")
 
 
 class WhisperRecognizer:
@@ -45,7 +62,9 @@ class WhisperRecognizer:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._model = None
 
-    def _load(self) -> WhisperModel:
+    def _load(self) -> "WhisperModel":
+        from faster_whisper import WhisperModel
+
         folder = models.resolve(self._model_name, self._models_dir)
         try:
             return WhisperModel(
@@ -60,7 +79,7 @@ class WhisperRecognizer:
             raise TranscriptionError(f"The speech model in {folder} cannot be loaded: {error}") from error
 
 
-def _recognize(model: WhisperModel, audio: Audio, language: str | None) -> Recognition:
+def _recognize(model: "WhisperModel", audio: Audio, language: str | None) -> Recognition:
     utterances = tuple(_utterances(channel) for channel in audio.channels)
     spoken = _choose_language(model, audio, utterances, language)
     channels = tuple(
@@ -70,7 +89,7 @@ def _recognize(model: WhisperModel, audio: Audio, language: str | None) -> Recog
 
 
 def _choose_language(
-    model: WhisperModel, audio: Audio, utterances: tuple[list[tuple[int, int]], ...], asked: str | None
+    model: "WhisperModel", audio: Audio, utterances: tuple[list[tuple[int, int]], ...], asked: str | None
 ) -> str:
     """What was asked for where the model can, else one detection on all sides' speech: never one per segment."""
     if not model.model.is_multilingual:
@@ -89,7 +108,9 @@ def _choose_language(
     return str(detected)
 
 
-def _words(model: WhisperModel, channel: Samples, utterances: list[tuple[int, int]], language: str) -> tuple[Word, ...]:
+def _words(
+    model: "WhisperModel", channel: Samples, utterances: list[tuple[int, int]], language: str
+) -> tuple[Word, ...]:
     words: list[Word] = []
     for first, last in utterances:
         segments, _ = model.transcribe(
@@ -120,7 +141,7 @@ def _utterances(channel: Samples) -> list[tuple[int, int]]:
     and then swallows a short "okay", or the rest of what follows, and puts words at the wrong side of a pause.
     """
     joined: list[tuple[int, int]] = []
-    for first, last in find_speech(channel):
+    for first, last in detect_speech(channel):
         if joined:
             begun, until = joined[-1]
             if first - until < PAUSE_SECONDS * SAMPLE_RATE and last - begun < LONGEST_SECONDS * SAMPLE_RATE:
@@ -130,6 +151,6 @@ def _utterances(channel: Samples) -> list[tuple[int, int]]:
     return joined
 
 
-def _made_up(segment: Segment) -> bool:
+def _made_up(segment: "Segment") -> bool:
     """No speech heard, and unsure of the words: Whisper made them up out of a noise that the VAD let through."""
     return bool(segment.no_speech_prob > 0.6 and segment.avg_logprob < -1.0)

@@ -281,6 +281,6 @@ async def test_a_recording_that_never_comes_ends_the_transcript(
 
 
 async def test_without_settings_no_provider_can_log_in(migrated: Settings) -> None:
-    application = create_app(migrated.model_copy(update={"provider_password": None}))
+    application = create_app(migrated.model_copy(update={"call_log_password": None}))
     async with application.router.lifespan_context(application), client_of(application) as client:
-        assert "RINGBACK_PROVIDER_USERNAME" in error_of(await client.post(LOG, json={}, headers=PROVIDER), 401)
+        assert "RINGBACK_CALL_LOG_USERNAME" in error_of(await client.post(LOG, json={}, headers=PROVIDER), 401)

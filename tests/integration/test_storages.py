@@ -89,21 +89,16 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["folder", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path, migrated: Settings) -> Storage:
+def storage(
+    request: pytest.FixtureRequest, tmp_path: Path, migrated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Storage:
     if request.param == "folder":
         return FolderStorage(tmp_path)
-    from pydantic import AnyHttpUrl, SecretStr
-
-    endpoint = AnyHttpUrl(request.getfixturevalue("s3_endpoint"))
-    settings = migrated.model_copy(
-        update={
-            "s3_bucket": "ringback",
-            "s3_endpoint": endpoint,
-            "s3_access_key_id": KEY,
-            "s3_secret_access_key": SecretStr(SECRET),
-        }
-    )
-    chosen = providers.storage(settings)
+    monkeypatch.setenv("RINGBACK_S3_BUCKET", "ringback")
+    monkeypatch.setenv("RINGBACK_S3_ENDPOINT", request.getfixturevalue("s3_endpoint"))
+    monkeypatch.setenv("RINGBACK_S3_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("RINGBACK_S3_SECRET_ACCESS_KEY", SECRET)
+    chosen = providers.storage(migrated)
     assert isinstance(chosen, S3Storage)
     return chosen
 

@@ -1,40 +1,91 @@
-"""The arrows of the architecture: who may import whom."""
+"""The architecture: who may import whom, who may write what, and what names promise. See docs/architecture.md."""
 
 import ast
-import json
-import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from app import providers
-from app.main import create_app
-from app.settings import Settings
+from app.models import Call
 
 ROOT = Path(__file__).parents[2]
+
+ENTRY_POINTS = {
+    "api": ["app/api", "app/main.py"],
+    "cli": ["app/cli"],
+    "worker": ["worker"],
+}
+DOMAIN = [
+    f"app/{name}.py"
+    for name in (
+        "accounts",
+        "call_lookups",
+        "call_state",
+        "call_views",
+        "callbacks",
+        "calls",
+        "db",
+        "dialing",
+        "dids",
+        "errors",
+        "health",
+        "history",
+        "models",
+        "new_calls",
+        "providers",
+        "recordings",
+        "report_fields",
+        "reports",
+        "retention",
+        "security",
+        "settings",
+        "tasks",
+        "throttle",
+        "transcripts",
+        "vendor",
+    )
+]
 LEAVES = [
     "app/telephony",
     "app/transcription",
     "app/storage",
     "app/outbound",
     "app/embedded.py",
+    "app/logs.py",
     "app/parent_watch.py",
-    "app/numbers.py",
 ]
-# A leaf may know its own package and the value of a telephone number, and nothing else of ours.
-FORBIDDEN_IN_LEAVES = ("fastapi", "sqlalchemy", "starlette", "arq", "app", "worker", "migrations")
+VALUES = ["app/numbers.py", "app/options.py"]
+"""Leaves that every module may import, other leaves too."""
+
+FRAMEWORKS = ("fastapi", "starlette", "sqlalchemy", "arq", "typer")
+
+ADAPTERS = (
+    "app.telephony.simulator",
+    "app.telephony.asterisk",
+    "app.transcription.whisper",
+    "app.transcription.openai",
+    "app.transcription.outcome.RulesSummarizer",
+    "app.storage.folder",
+    "app.storage.s3",
+    "app.storage.FolderStorage",
+    "app.storage.S3Storage",
+)
 
 
-def sources(place: str) -> Iterator[Path]:
-    path = ROOT / place
-    yield from path.rglob("*.py") if path.is_dir() else [path]
+def sources(*places: str) -> Iterator[Path]:
+    for place in places:
+        path = ROOT / place
+        yield from path.rglob("*.py") if path.is_dir() else [path]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -42,70 +93,130 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def is_of(name: str, places: list[str]) -> bool:
+    """Whether the imported name is in one of these places."""
+    modules = [place.removesuffix(".py").replace("/", ".") for place in places]
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def ours(path: Path) -> list[str]:
+    return [name for name in imported(path) if name.partition(".")[0] in ("app", "worker", "migrations")]
+
+
+# Tiers
+
+
+def test_every_module_is_in_exactly_one_tier() -> None:
+    tiers = [*ENTRY_POINTS.values(), DOMAIN, LEAVES, VALUES]
+    listed = [path for tier in tiers for path in sources(*tier)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(sources("app", "worker")) - {ROOT / "app/__init__.py"}
+
+
+@pytest.mark.parametrize("tier", ENTRY_POINTS)
+def test_entry_points_do_not_import_each_other(tier: str) -> None:
+    others = [place for name, places in ENTRY_POINTS.items() if name != tier for place in places]
+    for path in sources(*ENTRY_POINTS[tier]):
+        assert not [name for name in ours(path) if is_of(name, others)], path
+
+
+def test_the_domain_imports_no_entry_point_and_no_framework_of_one() -> None:
+    entry_points = [place for places in ENTRY_POINTS.values() for place in places]
+    for path in sources(*DOMAIN):
+        assert not [name for name in ours(path) if is_of(name, entry_points)], path
+        assert not [name for name in imported(path) if name.startswith(("fastapi", "starlette", "typer", "rich"))], path
+
+
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_leaves_import_nothing_of_ours(leaf: str) -> None:
-    own = leaf.removesuffix(".py").replace("/", ".")
+def test_a_leaf_imports_only_itself_and_values(leaf: str) -> None:
     for path in sources(leaf):
-        for name in imported(path):
-            if not name.startswith((own, "app.numbers.")):
-                assert name.partition(".")[0] not in FORBIDDEN_IN_LEAVES, f"{path.name} imports {name}"
+        assert not [name for name in ours(path) if not is_of(name, [leaf, *VALUES])], path
+        assert not [name for name in imported(path) if name.startswith(FRAMEWORKS)], path
 
 
-def test_app_never_imports_worker() -> None:
-    for path in sources("app"):
-        assert not [name for name in imported(path) if name.startswith("worker")], path
+def test_values_import_nothing_of_ours() -> None:
+    for path in sources(*VALUES):
+        assert not ours(path), path
 
 
-def test_only_the_door_and_its_keepers_touch_a_call() -> None:
-    """Domain modules know nothing of HTTP; only `api` and the wiring do."""
-    for path in (ROOT / "app").glob("*.py"):
-        if path.name not in ("main.py",):
-            assert not [name for name in imported(path) if name.startswith(("fastapi", "starlette"))], path
+def test_only_the_registry_knows_the_adapters() -> None:
+    names = {*providers.TELEPHONY, *providers.RECOGNIZERS}
+    for path in sources("app", "worker"):
+        if path.name == "providers.py" or any(is_of(ours_as(path), [leaf]) for leaf in LEAVES):
+            continue
+        assert not [name for name in imported(path) if name.startswith(ADAPTERS)], path
+        literals = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+        assert not literals & names, path
 
 
-def test_no_file_became_two_ideas() -> None:
-    for place in ("app", "worker"):
-        for path in sources(place):
-            assert len(path.read_text().splitlines()) <= 400, path
+def ours_as(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-def test_nobody_asks_which_adapter_it_is() -> None:
-    """An adapter's name stands in its own folder, in the registry and in the default of the setting."""
-    for place in ("app", "worker"):
-        for path in sources(place):
-            if path.is_relative_to(ROOT / "app/telephony") or path.name in ("providers.py", "settings.py"):
+# Who writes what
+
+
+def test_only_calls_py_writes_the_row_of_a_call() -> None:
+    columns = {column.key for column in Call.__table__.columns}
+    for path in sources("app", "worker"):
+        for node in ast.walk(tree(path)):
+            if path.name != "new_calls.py":
+                assert not calls_function(node, "Call"), f"{path} creates a call"
+            if path.name != "calls.py":
+                assert not calls_function(node, "update", "Call"), f"{path} updates calls"
+                assert not calls_function(node, "setattr", "call"), f"{path} sets a column of a call"
+                written = [column for name, column in assigned(node) if name == "call" and column in columns]
+                assert not written, f"{path} writes {written} of a call"
+
+
+def test_there_is_one_way_to_open_a_transaction() -> None:
+    for path in sources("app", "worker"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and path.name != "db.py":
+                assert node.attr not in ("begin", "begin_nested", "commit", "rollback"), f"{path}:{node.lineno}"
+
+
+def calls_function(node: ast.AST, function: str, first_argument: str | None = None) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function):
+        return False
+    first = node.args[0] if node.args else None
+    return first_argument is None or (isinstance(first, ast.Name) and first.id == first_argument)
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Variable and attribute, of each assignment to an attribute."""
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+        yield node.value.id, node.attr
+
+
+# Names and sizes
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places = defaultdict(list)
+    for path in sources("app", "worker", "migrations", "bench", "lab", "tools", "tests"):
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_get_raises_find_returns_none_and_list_returns_many() -> None:
+    routes = set(sources("app/api"))  # which all return a response
+    for path in set(sources("app", "worker")) - routes:
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
                 continue
-            literals = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
-            assert not literals & set(providers.TELEPHONY), path
+            verb, returns = node.name.lstrip("_").partition("_")[0], ast.unparse(node.returns)
+            where = f"{path.name}: {node.name} returns {returns}"
+            if verb == "get":
+                assert not returns.endswith("| None"), where
+            elif verb == "find":
+                assert returns.endswith("| None"), where
+            elif verb == "list":
+                assert "list[" in returns or returns == "None", where  # a command prints its list
 
 
-@pytest.fixture(scope="module")
-def openapi() -> dict[str, Any]:
-    settings = Settings(
-        database_url="postgresql+asyncpg://nobody@127.0.0.1/nothing",
-        redis_url="redis://127.0.0.1",
-        secret_key=SecretStr("0123456789abcdef0123456789abcdef"),
-    )
-    return create_app(settings).openapi()
-
-
-def test_every_reference_of_the_openapi_document_leads_somewhere(openapi: dict[str, Any]) -> None:
-    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(openapi)))
-    known = {f"#/components/schemas/{name}" for name in openapi["components"]["schemas"]}
-    assert references
-    assert references <= known
-    assert "HTTPValidationError" not in json.dumps(openapi), "no route answers with FastAPI's own"
-
-
-def test_both_dialects_are_in_the_openapi_document_with_examples(openapi: dict[str, Any]) -> None:
-    tagged: dict[str, list[str]] = {}
-    for path, operations in openapi["paths"].items():
-        for method, operation in operations.items():
-            tagged.setdefault(operation["tags"][0], []).append(f"{method.upper()} {path}")
-            for content in operation.get("requestBody", {}).get("content", {}).values():
-                assert "examples" in json.dumps(content), path
-    assert set(tagged) == {tag["name"] for tag in openapi["tags"]}
-    assert len(tagged["developer"]) == 4
-    assert len(tagged["current"]) == 14
-    for name in ("RecentCall", "CallTranscript", "CurrentClick2CallData", "AllocatedNumber", "CallLogData"):
-        assert "examples" in json.dumps(openapi["components"]["schemas"][name]), name
+def test_no_file_holds_two_ideas() -> None:
+    for path in sources("app", "worker"):
+        assert len(path.read_text().splitlines()) <= 400, path

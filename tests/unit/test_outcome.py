@@ -15,7 +15,7 @@ from app.transcription.outcome import (
     WRONG_NUMBER,
     OutcomeMatch,
     RulesSummarizer,
-    find_outcome,
+    classify_outcome,
     summarize,
 )
 
@@ -112,24 +112,24 @@ SAID = [
 
 @pytest.mark.parametrize(("outcome", "said"), SAID)
 def test_the_customers_words(outcome: str, said: str) -> None:
-    assert find_outcome((turn("Hello?", "agent"), turn(said))).outcome == outcome
+    assert classify_outcome((turn("Hello?", "agent"), turn(said))).outcome == outcome
 
 
 @pytest.mark.parametrize(("outcome", "said"), SAID)
 def test_a_mono_recording_is_read_as_a_whole(outcome: str, said: str) -> None:
-    assert find_outcome((turn(said, "unknown"),)).outcome == outcome
+    assert classify_outcome((turn(said, "unknown"),)).outcome == outcome
 
 
 def test_the_agents_words_are_not_the_customers() -> None:
     said = (turn("Are you interested? I can call you back tomorrow, or take you off the list.", "agent"), turn("Hm."))
-    assert find_outcome(said).outcome == CONNECTED
+    assert classify_outcome(said).outcome == CONNECTED
 
 
 def test_an_agents_promise_counts_where_the_customer_leaves_it_open() -> None:
     said = (turn("I am driving."), turn("I will call you tomorrow at ten.", "agent"), turn("Fine."))
-    assert find_outcome(said).outcome == CALLBACK
+    assert classify_outcome(said).outcome == CALLBACK
     refused = (turn("I am not interested."), turn("I will call you tomorrow.", "agent"))
-    assert find_outcome(refused).outcome == NOT_INTERESTED
+    assert classify_outcome(refused).outcome == NOT_INTERESTED
 
 
 def test_a_conversation_after_an_announcement_decides() -> None:
@@ -138,20 +138,20 @@ def test_a_conversation_after_an_announcement_decides() -> None:
         turn("Hello, this is Sam.", "agent"),
         turn("Yes, that sounds good, I am interested."),
     )
-    assert find_outcome(said).outcome == INTERESTED
+    assert classify_outcome(said).outcome == INTERESTED
 
 
 def test_a_hello_to_a_machine_is_no_conversation() -> None:
     hello = turn("Hello? Hello?", "agent")
     busy, again = turn("The person you are calling is busy."), turn("Please call again after some time.")
-    assert find_outcome((busy, hello, again)).outcome == NO_CONVERSATION
+    assert classify_outcome((busy, hello, again)).outcome == NO_CONVERSATION
     promise = turn("All our agents are busy. We will call you back tomorrow.", "agent")
-    assert find_outcome((promise, turn("Hello?"))).outcome == NO_CONVERSATION
+    assert classify_outcome((promise, turn("Hello?"))).outcome == NO_CONVERSATION
 
 
 def test_nobody_there() -> None:
-    assert find_outcome(()).outcome == NO_CONVERSATION
-    assert find_outcome((turn("Hello? Hello?", "agent"),)).outcome == NO_CONVERSATION
+    assert classify_outcome(()).outcome == NO_CONVERSATION
+    assert classify_outcome((turn("Hello? Hello?", "agent"),)).outcome == NO_CONVERSATION
 
 
 async def test_the_summary_states_facts() -> None:

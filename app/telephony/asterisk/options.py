@@ -1,19 +1,24 @@
-"""How to reach an Asterisk and how it dials, as settings of its own: `RINGBACK_ASTERISK_` and the name."""
+"""How to reach an Asterisk, and how it dials."""
 
 from urllib.parse import urlsplit
 
 from pydantic import AnyHttpUrl, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.numbers import Callee, NumberFormat, PhoneNumber
+from app.options import Options
 
 EXTENSION_REFUSAL = "RINGBACK_ASTERISK_EXTENSION_DIAL does not say how to dial one"
 
 
-class AsteriskOptions(BaseSettings):
+class AsteriskOptions(Options):
     """With `RINGBACK_TELEPHONY_PROVIDER=asterisk`. Only the first three are needed."""
 
-    model_config = SettingsConfigDict(env_prefix="RINGBACK_ASTERISK_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RINGBACK_ASTERISK_")
+
+    removed = {  # noqa: RUF012
+        "RINGBACK_ASTERISK_COUNTRY_CODE": "Remove it, and set RINGBACK_HOME_COUNTRY to an ISO code, as IN or GB"
+    }
 
     url: AnyHttpUrl = Field(description="Asterisk's HTTP server, as `http://host:8088`")
     username: str = Field(description="User of `ari.conf`, and of `manager.conf` unless AMI has its own")
