@@ -42,9 +42,9 @@ class TokenPair:
 async def create_user(
     session: AsyncSession, email: str, password: str, *, active: bool = True, verified: bool = True
 ) -> User:
-    """A new user. The caller commits.
+    """Create a user. The caller commits.
 
-    Raises `InvalidRequest` for an e-mail or password that cannot be one, `AlreadyExists`.
+    Raises `AlreadyExists`, and `InvalidRequest` for an e-mail address or password that is not valid.
     """
     email = email.strip()
     local, _, domain = email.rpartition("@")
@@ -68,7 +68,7 @@ async def create_user(
 
 
 async def find_user(session: AsyncSession, email: str) -> User | None:
-    """The user with this e-mail, whatever its case."""
+    """The user with this e-mail address, in upper or lower case."""
     if not _storable(email):
         return None
     return (
@@ -82,20 +82,20 @@ async def list_users(session: AsyncSession) -> list[User]:
 
 
 async def set_password(session: AsyncSession, user: User, password: str) -> None:
-    """A new password; every login made with the old one ends. Raises `InvalidRequest`."""
+    """Set a new password, and end every login that was made with the old one. Raises `InvalidRequest`."""
     user.password_hash = await _new_hash(password)
     await log_out_everywhere(session, user)
 
 
 async def set_active(session: AsyncSession, user: User, active: bool) -> None:
-    """An inactive user's logins end, and do not come back when the user does."""
+    """Set whether the user is active. The logins of an inactive user end, and do not return with the user."""
     user.is_active = active
     if not active:
         await log_out_everywhere(session, user)
 
 
 async def log_out_everywhere(session: AsyncSession, user: User) -> int:
-    """End all of the user's logins and their tokens at once. Returns how many there were."""
+    """End all logins of the user, with their tokens. Returns how many there were."""
     ended = await session.execute(
         update(LoginSession)
         .where(
@@ -119,9 +119,10 @@ async def log_in(
     address: str | None,
     session_seconds: int,
 ) -> TokenPair:
-    """A new login beside any others. Unknown e-mail and wrong password are alike, in text and in time.
+    """Log in. The user's other logins stay.
 
-    Raises `InvalidCredentials`, `InactiveUser`, `UnverifiedUser`, `TooManyAttempts`.
+    An unknown e-mail address and a wrong password get the same answer after the same time. Raises `InvalidCredentials`,
+    `InactiveUser`, `UnverifiedUser`, `TooManyAttempts`.
     """
     account = email.strip().lower() if _storable(email) else ""
     known = await throttle.check(account, address)
@@ -143,7 +144,8 @@ async def log_in(
         raise UnverifiedUser
 
     session_id = uuid4()
-    # Selected from the user and not just inserted: a password changed while we hashed must not leave a login behind.
+    # The statement selects from the user, because the password may change while it is being hashed. A login with the
+    # old password must not remain.
     login = insert(LoginSession).from_select(
         ["id", "user_id", "expires_at"],
         select(literal(session_id), User.id, func.now() + timedelta(seconds=session_seconds)).where(
@@ -160,7 +162,7 @@ async def log_in(
 
 
 async def open_login(session: AsyncSession, user: User, *, seconds: int) -> Claims:
-    """A login without a password, for whoever has the machine itself. The caller commits."""
+    """Create a login without a password, for the operator of the server. The caller commits."""
     login = LoginSession(id=uuid4(), user_id=user.id, expires_at=datetime.now(UTC) + timedelta(seconds=seconds))
     session.add(login)
     await session.flush()
@@ -168,7 +170,7 @@ async def open_login(session: AsyncSession, user: User, *, seconds: int) -> Clai
 
 
 async def refresh(db: Database, tokens: Tokens, refresh_token: str) -> TokenPair:
-    """A new access token of the same login; the refresh token stays as it is.
+    """Issue a new access token for the same login. The refresh token stays valid.
 
     Raises `InvalidRefreshToken`, `SessionEnded`, `InactiveUser`.
     """
@@ -178,7 +180,7 @@ async def refresh(db: Database, tokens: Tokens, refresh_token: str) -> TokenPair
 
 
 async def check_login(db: Database, claims: Claims) -> None:
-    """Whether the login that a token speaks for still counts. Raises `InvalidToken`, `InactiveUser`."""
+    """Check that the token's login is still valid. Raises `InvalidToken`, `InactiveUser`."""
     await _check_login(db, claims, if_ended=InvalidToken())
 
 
@@ -203,7 +205,7 @@ async def _check_login(db: Database, claims: Claims, *, if_ended: InvalidToken |
 
 
 async def create_api_key(session: AsyncSession, user: User) -> str:
-    """A new key for the user, to report calls with. It is shown this once; only its hash is kept."""
+    """Create a key for call reports. The key is returned this once, because only its hash is stored."""
     key = f"rbk_{secrets.token_urlsafe(32)}"
     session.add(ApiKey(id=key[:_KEY_NAME_LENGTH], user_id=user.id, sha256=_key_hash(key)))
     await session.flush()
@@ -211,18 +213,18 @@ async def create_api_key(session: AsyncSession, user: User) -> str:
 
 
 async def list_api_keys(session: AsyncSession) -> list[tuple[ApiKey, str]]:
-    """All keys, each with its user's e-mail."""
+    """All keys, each with the e-mail address of its user."""
     query = select(ApiKey, User.email).join(User, User.id == ApiKey.user_id).order_by(ApiKey.created_at)
     return [(row.ApiKey, row.email) for row in await session.execute(query)]
 
 
 async def revoke_api_key(session: AsyncSession, name: str) -> bool:
-    """End a key by its first characters. False if there is none."""
+    """End a key, named by its first characters. False if there is no such key."""
     return await session.scalar(delete(ApiKey).where(ApiKey.id == name).returning(ApiKey.id)) is not None
 
 
 async def get_api_key_user(db: Database, key: str) -> str:
-    """Whose key this is. Raises `MissingAuth`, `InactiveUser`."""
+    """The id of the key's user. Raises `MissingAuth`, `InactiveUser`."""
     query = (
         select(User.id, User.is_active).join(ApiKey, ApiKey.user_id == User.id).where(ApiKey.sha256 == _key_hash(key))
     )
@@ -249,7 +251,7 @@ async def _new_hash(password: str) -> str:
 
 
 def _storable(email: str) -> bool:
-    """PostgreSQL's text holds neither NUL nor half a surrogate pair; no user is called so."""
+    """Whether PostgreSQL can store this text: it accepts neither NUL nor half a surrogate pair."""
     try:
         return b"\0" not in email.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""A call as its owner may see it: with its transcript and recording, one by one or as a filtered list."""
+"""A call as its owner sees it, with transcript and recording: one call, or a filtered list."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from app.telephony.base import CallStatus
 
 @dataclass(frozen=True, slots=True)
 class CallView:
-    """One call. Texts are there when the transcript is ready, `transcript_failure` when it failed."""
+    """One call. The texts are set when the transcript is ready, and `transcript_failure` when it failed."""
 
     id: str
     user_id: str
@@ -36,7 +36,7 @@ class CallView:
     reported_seconds: int | None
     reported_talk_seconds: int | None
     recording_url: str | None
-    """Where a report says that it is."""
+    """Where a report says that the recording is."""
     transcript_id: str
     transcript_status: TranscriptStatus
     transcript_failure: str | None
@@ -48,24 +48,24 @@ class CallView:
     transcript_updated_at: datetime
     has_recording: bool
     fetch_pending: bool
-    """Its recording is still to be fetched."""
+    """The recording is still to be fetched."""
     ended_by_report: bool
-    """Its end is known by a report, and its moment is when that came: only reports say how long it was."""
+    """The end is known from a report only. Then `ended_at` is when the report came, and not when the call ended."""
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether it is known to have had no conversation."""
+        """Whether it is certain that there was no conversation."""
         failed_by_report = self.status is CallStatus.FAILED and self.ended_by_report
         return self.status in call_state.UNANSWERED or failed_by_report
 
     @property
     def recording_pending(self) -> bool:
-        """Whether it is too early to say that there is no recording."""
+        """Whether a recording may still come."""
         return not self.has_recording and (self.ended_at is None or self.fetch_pending)
 
     @property
     def seconds(self) -> int | None:
-        """From the first dial to the end."""
+        """From the first dialling to the end."""
         rang = self._between(self.dialed_at, self.answered_at)
         if self.reported_seconds is None and self.reported_talk_seconds is not None and rang is not None:
             return rang + self.reported_talk_seconds
@@ -80,14 +80,15 @@ class CallView:
         return reported if reported is not None else self._between(start, self.ended_at)
 
     def _between(self, start: datetime | None, end: datetime | None) -> int | None:
-        """By our own clock, which knows nothing of a call that only reports tell of."""
+        """The time between two moments that our own clock knows. It does not know the end of a call that only reports
+        describe."""
         if self.ended_by_report or start is None or end is None:
             return None
         return max(0, int((end - start).total_seconds()))
 
     @property
     def updated_at(self) -> datetime:
-        """When something of it changed last."""
+        """The time of the newest change."""
         return max(filter(None, (self.transcript_updated_at, self.ended_at, self.answered_at, self.dialed_at)))
 
 
@@ -140,7 +141,7 @@ def _view(row: Any) -> CallView:
 
 
 async def find(connection: AsyncConnection | AsyncSession, call_id: str) -> CallView | None:
-    """The call, whoever's it is."""
+    """The call, of any user."""
     row = (await connection.execute(_VIEW.where(Call.id == call_id))).one_or_none()
     return None if row is None else _view(row)
 
@@ -158,7 +159,7 @@ async def get_own(db: Database, user_id: str, call_id: str) -> CallView:
 
 @dataclass(frozen=True, slots=True)
 class NumberFilter:
-    """A number is found by a part of its digits, or as a whole."""
+    """Finds numbers that contain `part`, or are `whole`."""
 
     part: str
     whole: str | None = None
@@ -166,7 +167,7 @@ class NumberFilter:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list of calls is narrowed to; None narrows nothing."""
+    """The filters of a list of calls. None filters nothing."""
 
     statuses: Sequence[CallStatus] | None = None
     call_type: str | None = None
@@ -181,7 +182,7 @@ class Filters:
 async def recent(
     db: Database, user_id: str, filters: Filters, *, limit: int, offset: int
 ) -> tuple[int, list[CallView]]:
-    """How many of the user's calls there are so narrowed, and one page of them, newest first."""
+    """The number of the user's calls that pass the filters, and one page of these calls, newest first."""
     conditions = _conditions(user_id, filters)
     counting = select(func.count()).select_from(Call).where(*conditions)
     if filters.transcript_status is not None:
@@ -193,7 +194,7 @@ async def recent(
 
 
 def page(user_id: str, filters: Filters, *, limit: int, offset: int) -> Select[*tuple[Any, ...]]:
-    """The statement of one page, newest first. Which calls are on it is found in the index; only these are read."""
+    """The statement for one page, newest first. The index finds the calls of the page, and only their rows are read."""
     newest = (Call.created_at.desc(), Call.id.desc())
     on_it = select(Call.id).where(*_conditions(user_id, filters)).order_by(*newest).limit(limit).offset(offset)
     if filters.transcript_status is not None:
@@ -216,7 +217,7 @@ def _conditions(user_id: str, filters: Filters) -> list[ColumnElement[bool]]:
         (Call.did, filters.did),
     ):
         if number is not None:
-            # strpos and not LIKE: % and _ are no wildcards
+            # strpos, because % and _ would be wildcards in LIKE
             narrowing.append(or_(func.strpos(column, number.part) > 0, column == number.whole))
     if filters.from_instant is not None:
         narrowing.append(Call.created_at >= filters.from_instant)

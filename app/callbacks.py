@@ -1,12 +1,11 @@
-"""Callbacks: what clients are told of their calls, and that they are told.
+"""Callbacks: what clients are sent about their calls.
 
-A row is written in the transaction of the change that it tells of; so a change that was committed is told, and one
-that was not is not. One `deliver` task at a time for each call sends its rows in order, each until its receiver has
-said yes or the schedule is over. A message's id and content stay as they are over all attempts; receivers drop what
-they have seen.
+A delivery is written in the transaction of the change that it reports. So each committed change is delivered, and no
+other. One `deliver` task per call sends its deliveries in order, each until its receiver accepts it or the schedule
+ends. A message's id and content are the same in every attempt, so that receivers can drop a repeated one.
 
-Whoever writes here has the call's lock (`app.tasks`): that is what makes the order one, and lets the task know that
-nothing was added behind its back.
+The caller holds the call's lock (`app.tasks`). The lock keeps the deliveries in order, and no delivery is added while
+the task decides that it is done.
 """
 
 import base64
@@ -26,20 +25,21 @@ from app.models import Call, CallType, Delivery, DeliveryStatus, TaskKind, Trans
 from app.security import RecordingLinks
 
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
-"""How long to wait after each attempt that failed; then it is given up. As Standard Webhooks recommends."""
+"""The pause after each failed attempt. After the last one the delivery fails. As Standard Webhooks recommends."""
 
 LONGEST_SECONDS = 1.2 * sum(SCHEDULE_SECONDS)
-"""How long the schedule lasts at most, but for what a receiver asks with Retry-After."""
+"""The longest time that the schedule takes, apart from what a receiver asks for with Retry-After."""
 
 _LINK_SECONDS = 1.2 * len(SCHEDULE_SECONDS) * max(SCHEDULE_SECONDS) + 86400
-"""A link in a callback still works for a day after the last attempt, however often its receiver asked for patience."""
+"""A link in a callback works for a day after the last attempt, even if the receiver asked for the longest pauses."""
 
 STORED = "stored"
-"""Stands in a body for the link to the recording, which is made when it is sent; always the same for one message."""
+"""Placeholder in a body for the link to the recording. The link is made when the message is sent, and is always the
+same."""
 
 
 async def notify_end(session: AsyncSession, call_id: str) -> None:
-    """Tell how the call ended. Of an inbound call this waits for its recording: `tell_recording`."""
+    """Notify the client that the call has ended. For an inbound call, `notify_recording` does it."""
     call = await _find_notified_call(session, call_id)
     if call is None or (call.call_type == CallType.INBOUND and call.recording_pending):
         return
@@ -51,7 +51,7 @@ async def notify_end(session: AsyncSession, call_id: str) -> None:
 
 
 async def notify_recording(session: AsyncSession, call_id: str) -> None:
-    """The call's recording is stored, or there will be none."""
+    """Notify the client that the recording is stored, or that there is none."""
     call = await _find_notified_call(session, call_id)
     if call is None:
         return
@@ -62,20 +62,21 @@ async def notify_recording(session: AsyncSession, call_id: str) -> None:
 
 
 async def _notify_disabled(session: AsyncSession, call: CallView) -> None:
-    """That there will be no transcript, if none was asked for. Nothing follows it, so it waits for the recording."""
+    """Notify the client that there is no transcript, because none was ordered. It is the last callback, so it waits for
+    the recording."""
     if call.transcript_status == TranscriptStatus.DISABLED and not call.recording_pending:
         await _add_delivery(session, call, "transcript.disabled")
 
 
 async def notify_transcript(session: AsyncSession, call_id: str) -> None:
-    """The transcript has come to an end."""
+    """Notify the client that the transcript is ready or has failed."""
     call = await _find_notified_call(session, call_id)
     if call is not None:
         await _add_delivery(session, call, f"transcript.{call.transcript_status}")
 
 
 async def _find_notified_call(session: AsyncSession, call_id: str) -> CallView | None:
-    """The call, if its client wants to be told."""
+    """The call, if its client receives callbacks."""
     await session.flush()
     if await session.scalar(select(Call.callback_url).where(Call.id == call_id)) is None:
         return None
@@ -133,7 +134,7 @@ def _body(call: CallView, event: str, *, compatible: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A callback to be sent now, and what it is to be signed with."""
+    """A callback to be sent now, with the secrets to sign it."""
 
     id: int
     message_id: str
@@ -143,14 +144,14 @@ class Message:
     attempts: int
     began_at: datetime
     is_over: bool
-    """The time of its schedule is over, however often it was tried."""
+    """The schedule has run out, no matter how many attempts were made."""
     secrets: Sequence[str]
     due_in: float
-    """Seconds; not above 0: now."""
+    """Seconds. Zero or less: now."""
 
 
 async def find_next_message(session: AsyncSession, call_id: str, links: RecordingLinks) -> Message | None:
-    """The oldest callback of the call that is still to be delivered."""
+    """The oldest delivery of the call that is still pending."""
     due_in = func.extract("epoch", Delivery.next_attempt_at - func.now()).label("due_in")
     is_over = (Delivery.began_at < func.now() - timedelta(seconds=LONGEST_SECONDS)).label("is_over")
     query = select(Delivery, due_in, is_over).where(
@@ -184,24 +185,25 @@ def _with_links(delivery: Delivery, links: RecordingLinks) -> dict[str, Any]:
 
 
 async def is_unchanged(session: AsyncSession, message: Message) -> bool:
-    """Whether nobody had it replayed meanwhile: then what became of an earlier attempt is no longer of interest."""
+    """Whether the delivery is as it was when the message was read. If it was replayed since, the result of that attempt
+    does not count."""
     query = select(Delivery.attempts, Delivery.began_at).where(Delivery.id == message.id)
     row = (await session.execute(query)).one_or_none()
     return row is not None and (row.attempts, row.began_at) == (message.attempts, message.began_at)
 
 
 async def mark_delivered(session: AsyncSession, message: Message, answer: str) -> None:
-    """Its receiver has it."""
+    """The receiver accepted it."""
     await _end(session, message, DeliveryStatus.DELIVERED, answer)
 
 
 async def mark_failed(session: AsyncSession, message: Message, answer: str, *, tried: bool) -> None:
-    """It is not tried any more: the schedule is over. `tried`: this attempt was made."""
+    """The schedule is over, and the delivery failed. `tried`: an attempt was just made."""
     await _end(session, message, DeliveryStatus.FAILED, answer, tried=tried)
 
 
 async def mark_receiver_gone(session: AsyncSession, message: Message, answer: str) -> None:
-    """Its receiver is gone for good: neither this nor anything else of its call is told any more."""
+    """The receiver is gone for good: fail this delivery and every pending one of the call."""
     await _end(session, message, DeliveryStatus.FAILED, answer)
     call_id = select(Delivery.call_id).where(Delivery.id == message.id).scalar_subquery()
     await session.execute(
@@ -212,7 +214,7 @@ async def mark_receiver_gone(session: AsyncSession, message: Message, answer: st
 
 
 async def schedule_retry(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:
-    """This attempt failed; there will be another."""
+    """The attempt failed. Try again in `again_after` seconds."""
     await session.execute(
         update(Delivery)
         .where(Delivery.id == message.id)
@@ -242,7 +244,7 @@ async def list_deliveries(
     call_id: str | None = None,
     status: str | None = None,
 ) -> list[Delivery]:
-    """The newest first."""
+    """Deliveries that pass the filters, newest first."""
     query = select(Delivery).order_by(Delivery.id.desc()).limit(limit)
     for column, wanted in (
         (Delivery.user_id, user_id),
@@ -255,12 +257,12 @@ async def list_deliveries(
 
 
 async def find_delivery(session: AsyncSession, message_id: str) -> Delivery | None:
-    """The callback with this webhook-id."""
+    """The delivery with this webhook-id."""
     return (await session.scalars(select(Delivery).where(Delivery.message_id == message_id))).one_or_none()
 
 
 async def replay(session: AsyncSession, delivery: Delivery) -> None:
-    """Send it again, as the same message, on a schedule that begins anew."""
+    """Send it again as the same message, on a new schedule."""
     await tasks.lock_call(session, delivery.call_id)
     await session.execute(
         update(Delivery)
@@ -280,7 +282,7 @@ def _new_secret() -> str:
 
 
 async def list_valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
-    """What the user's callbacks are signed with, the newest first."""
+    """The secrets that sign the user's callbacks, newest first."""
     query = select(WebhookSecret.secret).where(
         WebhookSecret.user_id == user_id,
         or_(WebhookSecret.expires_at.is_(None), WebhookSecret.expires_at > func.now()),
@@ -289,7 +291,7 @@ async def list_valid_secrets(session: AsyncSession, user_id: str) -> list[str]:
 
 
 async def create_secret(session: AsyncSession, user_id: str, *, overlap: timedelta = timedelta(0)) -> str:
-    """A new secret for the user. The one before signs beside it for as long as `overlap`."""
+    """Create a secret for the user. The previous one also signs for as long as `overlap`."""
     await session.execute(
         update(WebhookSecret)
         .where(WebhookSecret.user_id == user_id, WebhookSecret.expires_at.is_(None))

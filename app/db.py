@@ -21,7 +21,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.util import greenlet_spawn
 
 _AWAY = (
-    OSError,  # asyncpg lets a refused connection out unwrapped
+    OSError,  # asyncpg does not wrap the error of a refused connection
     TimeoutError,
     OperationalError,
     InterfaceError,
@@ -29,11 +29,11 @@ _AWAY = (
     PoolTimeout,
 )
 _AWAY_STATES = ("08", "53", "57P")
-"""SQLSTATEs of a PostgreSQL that cannot serve now: connection, resources, shutting down or starting up."""
+"""SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting."""
 
 
 class Compiled:
-    """A statement for `Database.fetch_one`: its SQL, made once."""
+    """A statement for `Database.fetch_one`, compiled once."""
 
     def __init__(self, statement: ClauseElement) -> None:
         compiled: Any = statement.compile(dialect=dialect())  # type: ignore[no-untyped-call]
@@ -42,16 +42,16 @@ class Compiled:
 
 
 class Database:
-    """Two small pools: one whose connections commit each statement by themselves, one for transactions.
+    """Two small pools: one for single statements, which commit by themselves, and one for transactions.
 
-    A process holds at most 2 × `pool_size` connections, and keeps them: opening one costs more than fifty polls.
+    A process holds at most 2 × `pool_size` connections and keeps them, because opening one costs more than fifty polls.
     """
 
     def __init__(
         self, url: str, *, pool_size: int = 16, after_commit: Callable[[AsyncSession], None] | None = None
     ) -> None:
-        """`after_commit` is called with the session of each transaction that was committed."""
-        # Setting autocommit on a connection each time it is taken, or pinging it first, would double what a poll costs.
+        """`after_commit` is called with the session of every transaction that was committed."""
+        # Setting autocommit or pinging at every checkout would double the cost of a poll.
         self._statements = _engine(url, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._driver_error: type[Exception] = self._statements.dialect.loaded_dbapi.Error
         self._transactions = _engine(url, pool_size)
@@ -59,14 +59,14 @@ class Database:
         self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
 
     def statement(self) -> AsyncConnection:
-        """For `async with`: a connection for single statements, each a transaction of its own."""
+        """A connection for single statements, each its own transaction. Use with `async with`."""
         return self._statements.connect()
 
     async def fetch_one(self, statement: Compiled, values: Mapping[str, Any]) -> asyncpg.Record | None:
-        """Run this as a transaction of its own, and return its row, if there is one.
+        """Run one statement as its own transaction, and return its row, if any.
 
-        By the driver, for what this server does most: run by SQLAlchemy it takes more than twice the CPU
-        (docs/benchmarks.md). Raises what asyncpg raises; `DisconnectionError` when the connection broke.
+        It uses the driver directly. SQLAlchemy takes more than twice the CPU (docs/benchmarks.md), and this is what the
+        server does most. Raises what asyncpg raises, and `DisconnectionError` when the connection broke.
         """
         try:
             connection = await self._statements.raw_connection()
@@ -78,7 +78,7 @@ class Database:
                 statement.sql, *[values[name] for name in statement.names]
             )
         except (asyncio.CancelledError, TimeoutError):
-            # It still runs there, and is cancelled only if the connection is closed with patience.
+            # The statement still runs. Only invalidating the connection cancels it.
             await greenlet_spawn(connection.invalidate)
             raise
         except Exception as error:
@@ -92,7 +92,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A session that commits when the block ends and rolls back when it raises."""
+        """A session that commits at the end of the block, and rolls back if the block raises."""
         async with self._sessions.begin() as session:
             yield session
         if self._after_commit is not None:
@@ -109,11 +109,11 @@ def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        hide_parameters=True,  # the text of an error goes to the log, and parameters are numbers and password hashes
+        hide_parameters=True,  # errors are logged, and the parameters are telephone numbers and password hashes
         connect_args={
             "timeout": 5,
             "command_timeout": 30,
-            # Our statements find rows by key, whatever the values: planning each anew would cost more than running it.
+            # The statements find rows by key, whatever the values. Planning each call would cost more than running it.
             "server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"},
         },
         **options,
@@ -123,14 +123,14 @@ def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
 
 
 def _drop_if_closed(connection: Any, record: Any, proxy: Any) -> None:
-    """A connection that PostgreSQL has closed, in a restart, is replaced before anybody meets it. asyncpg knows without
-    asking the server."""
+    """Replace a connection that PostgreSQL closed in a restart, before anybody uses it. asyncpg knows without asking
+    the server."""
     if connection.driver_connection.is_closed():
         raise DisconnectionError("closed by the server")
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether this error means that PostgreSQL is away or cannot serve now, rather than that a statement is wrong."""
+    """Whether the error means that PostgreSQL is away or cannot serve now, and not that a statement is wrong."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error

@@ -1,8 +1,8 @@
 """Rented numbers (DIDs) and their channels.
 
-A user has a pool of channels and divides it among their numbers. A call holds a channel of its number from its
-acceptance to its end; how many are held is counted from the live calls. Whoever counts in order to decide, or divides,
-locks the user's row first, so that the next one counts what this one did.
+A user has a pool of channels and allocates them to DIDs. A live call uses one channel of its DID. Active channels are
+counted from the live calls and never stored. Every function that decides by that count, or allocates, locks the user's
+row first.
 """
 
 import secrets
@@ -28,7 +28,7 @@ _WARNINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A channel of a DID, and what to warn the call's client of."""
+    """A channel of a DID, and the warning for the call's client."""
 
     did_id: str
     warning: str | None
@@ -65,7 +65,7 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class ChannelAllocation:
-    """So many channels for the number named by one of these."""
+    """The number of channels for one DID, which is named by its number or its id."""
 
     channels: int
     did: PhoneNumber | None = None
@@ -73,9 +73,10 @@ class ChannelAllocation:
 
 
 async def reserve(session: AsyncSession, user_id: str, number: PhoneNumber) -> Reservation:
-    """A channel of the user's number, for the call that this transaction creates.
+    """Reserve a channel of the user's number for the call that this transaction creates.
 
-    Raises `NoSuchNumber`, `NotYourNumber`, and `Conflict` when the number has expired. Too few channels are no error.
+    Raises `NoSuchNumber`, `NotYourNumber`, and `Conflict` when the number has expired. Too few channels only give a
+    warning.
     """
     pool = await _lock_pool(session, user_id)
     did = await find(session, number=number)
@@ -98,7 +99,7 @@ async def reserve(session: AsyncSession, user_id: str, number: PhoneNumber) -> R
 
 
 async def get_channels(session: AsyncSession, user_id: str, *, number: PhoneNumber | None = None) -> Channels:
-    """The user's pool and numbers, by their ids; or of these only the one that is named."""
+    """The user's pool and numbers, ordered by id. With `number`, only that number."""
     pool = await session.scalar(select(User.pool_channels).where(User.id == user_id))
     active = await _count_active(session, user_id)
     query = select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN)
@@ -120,9 +121,9 @@ async def get_channels(session: AsyncSession, user_id: str, *, number: PhoneNumb
 async def allocate(
     session: AsyncSession, user_id: str, shares: Sequence[ChannelAllocation], *, replace: bool
 ) -> Channels:
-    """Divide the pool: give each number its share, and, to `replace`, all others nothing.
+    """Allocate channels of the pool to numbers. With `replace`, all other numbers get none.
 
-    Raises `ValidationFailed` for what cannot be, `NoSuchNumber` for a number that is not the user's.
+    Raises `ValidationFailed` for an impossible allocation, and `NoSuchNumber` for a number that is not the user's.
     """
     pool = await _lock_pool(session, user_id)
     locked = select(Did).where(Did.user_id == user_id).order_by(Did.id).with_for_update()
@@ -168,8 +169,7 @@ async def find(
     phone_number_id: str | None = None,
     to_change: bool = False,
 ) -> Did | None:
-    """The DID, whoever's it is, by its number or by its id. `to_change`: nobody else changes it until the transaction
-    ends."""
+    """The DID of any user, by its number or its id. `to_change` locks it until the transaction ends."""
     query = select(Did).where(Did.id == phone_number_id if number is None else Did.number == number.digits)
     if to_change:
         query = query.with_for_update().execution_options(populate_existing=True)
@@ -177,7 +177,7 @@ async def find(
 
 
 async def add(session: AsyncSession, number: PhoneNumber, *, owner: User | None, max_channels: int) -> Did:
-    """A new number. Raises `AlreadyExists`, `ValidationFailed`."""
+    """Create a number. Raises `AlreadyExists`, `ValidationFailed`."""
     if max_channels < 1:
         raise ValidationFailed("A number needs at least one channel")
     did = Did(
@@ -196,7 +196,7 @@ async def add(session: AsyncSession, number: PhoneNumber, *, owner: User | None,
 
 
 async def set_pool(session: AsyncSession, user: User, channels: int) -> None:
-    """How many channels the user has to divide. Raises `Conflict` below what is divided already."""
+    """Set how many channels the user can allocate. Raises `Conflict` below the number that is allocated."""
     await _lock_pool(session, user.id)
     allocated = await session.scalar(select(func.sum(Did.allocated_channels)).where(Did.user_id == user.id)) or 0
     if channels < allocated:
@@ -208,7 +208,7 @@ async def set_pool(session: AsyncSession, user: User, channels: int) -> None:
 
 
 async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:
-    """Give the number to this user, or to nobody. Its channels and its inbound callback begin anew."""
+    """Give the number to this user, or to nobody. Its channels and its inbound callback are reset."""
     did.user_id = None if owner is None else owner.id
     did.allocated_channels = 0
     did.inbound_callback_url = None
@@ -216,7 +216,7 @@ async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:
 
 
 async def list_all(session: AsyncSession) -> list[tuple[Did, str | None]]:
-    """All numbers, each with its user's e-mail."""
+    """All numbers, each with the e-mail address of its user."""
     query = select(Did, User.email).outerjoin(User, User.id == Did.user_id).order_by(Did.number)
     return [(row.Did, row.email) for row in await session.execute(query)]
 
@@ -224,7 +224,7 @@ async def list_all(session: AsyncSession) -> list[tuple[Did, str | None]]:
 async def set_inbound(
     session: AsyncSession, user_id: str, did: Did | None, *, callback_url: str | None, transcript: bool
 ) -> Did:
-    """Where calls that come in on this number are told of. Raises `NoSuchNumber`, `Conflict`, `NotYourNumber`."""
+    """Set where calls that come in on this number are reported. Raises `NoSuchNumber`, `Conflict`, `NotYourNumber`."""
     if did is None:
         raise NoSuchNumber
     if did.user_id is None:
@@ -237,7 +237,7 @@ async def set_inbound(
 
 
 async def list_inbound(session: AsyncSession, user_id: str, *, configured_only: bool) -> list[Did]:
-    """The user's numbers; those with a callback only, if so wished."""
+    """The user's numbers, or only those with an inbound callback."""
     query = select(Did).where(Did.user_id == user_id).order_by(Did.id).limit(_MOST_SHOWN)
     if configured_only:
         query = query.where(Did.inbound_callback_url.is_not(None))
@@ -245,7 +245,7 @@ async def list_inbound(session: AsyncSession, user_id: str, *, configured_only: 
 
 
 async def _lock_pool(session: AsyncSession, user_id: str) -> int:
-    """Be the only one who counts or divides this user's channels. Returns how many there are."""
+    """Lock this user's channels against other counts and allocations. Returns the size of the pool."""
     pool = await session.scalar(select(User.pool_channels).where(User.id == user_id).with_for_update(key_share=True))
     return pool or 0
 

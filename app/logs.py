@@ -1,6 +1,6 @@
-"""Structured logs: one JSON object a line, with the request's or call's id, and without numbers, tokens or passwords.
+"""Structured logs: one JSON object per line, with the id of the request or call.
 
-What is not to be logged is never handed to a logger: events carry ids. Query strings and bodies are not logged.
+Telephone numbers, tokens and passwords are never handed to a logger. Query strings and bodies are not logged.
 """
 
 import logging
@@ -11,13 +11,13 @@ import structlog
 
 
 def configure(log_format: Literal["json", "console"]) -> None:
-    """Send our logs and those of libraries to standard output in one shape."""
+    """Send our logs and those of libraries to standard output, in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks are plain in both: with local variables they would show passwords.
+    # Tracebacks are plain in both formats. With local variables they would show passwords.
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if log_format == "json"

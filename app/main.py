@@ -1,4 +1,4 @@
-"""The API process: settings, resources, routes and error handlers wired together. Nothing else."""
+"""The API process: settings, resources, routes and error handlers, wired together."""
 
 import gc
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from app.throttle import LoginThrottle
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Connections are opened when it starts and closed when it stops."""
+    """The application. It opens connections when it starts, and closes them when it stops."""
     settings = settings or get_settings()
 
     @asynccontextmanager
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             numbers=providers.number_rules(settings),
         )
         app.state.resources = opened
-        gc.freeze()  # what is loaded now stays; looking through it again and again made polls stutter
+        gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
         gc.set_threshold(20_000, 20, 50)
         yield
         await opened.throttle.aclose()
@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for part in (developer, current, mobile_numbers, call_log, recordings, health):
         app.include_router(part.router)
     app.add_middleware(RequestLog)
-    # Outermost: a page may read our errors, too.
+    # Outermost, so that a page can read errors too.
     if origins := split_list(settings.cors_origins):
         app.add_middleware(
             CORSMiddleware,

@@ -1,18 +1,18 @@
 """Every table, on one page.
 
 users ─┬─ login_sessions
-       ├─ webhook_secrets         what callbacks are signed with; two of them while one is being replaced
+       ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
        ├─ api_keys                for call reports
-       ├─ dids                    rented numbers, and how many channels each has
-       └─ calls ─┬─ call_events   what happened, one row each, in order
+       ├─ dids                    rented numbers and their channels
+       └─ calls ─┬─ call_events   what happened, one row per event
                  ├─ transcripts   one per call
                  ├─ recordings    at most one per call
-                 ├─ deliveries    callbacks, one row for each thing that a client is told
-                 └─ tasks         work still to be done; a row is deleted with the change that completes it
+                 ├─ deliveries    callbacks, one row per message
+                 └─ tasks         work to be done; the change that completes it deletes the row
 workers                           one row per worker process: its heartbeat
-listeners                         one row per telephony provider that has a stream: who listens, and how it goes
+listeners                         one row per telephony provider that has a stream: its listener
 
-States are text with a check, so that adding one is a plain migration. All instants are UTC.
+States are text with a check constraint, so that adding one is a plain migration. All times are UTC.
 """
 
 from datetime import datetime
@@ -74,7 +74,7 @@ class TaskKind(StrEnum):
 
 
 class Queue(StrEnum):
-    """Work that must not wait for other work: recognition is CPU-bound, and a receiver of callbacks may be slow."""
+    """Tasks that must not wait for others. Recognition uses the CPU, and a receiver of callbacks may be slow."""
 
     CALLS = "calls"
     CALLBACKS = "callbacks"
@@ -104,7 +104,7 @@ class User(Base):
     __table_args__ = (Index("uq_users_email_lower", func.lower(text("email")), unique=True),)
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="USR_ and 8 upper-case hex digits")
-    email: Mapped[str] = mapped_column(doc="As given; unique without regard to case")
+    email: Mapped[str] = mapped_column(doc="As given; unique in any case")
     password_hash: Mapped[str]
     is_active: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     is_verified: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
@@ -112,13 +112,13 @@ class User(Base):
         Integer, server_default=text("0"), doc="Channels to divide among the user's DIDs"
     )
     compat_callbacks: Mapped[bool] = mapped_column(
-        Boolean, server_default=text("false"), doc="Callbacks have the keys and events that older handlers read"
+        Boolean, server_default=text("false"), doc="Callbacks also have the keys and events that older clients read"
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class LoginSession(Base):
-    """One login. Its access and refresh tokens die with it."""
+    """One login. Its access and refresh tokens end with it."""
 
     __tablename__ = "login_sessions"
 
@@ -130,7 +130,7 @@ class LoginSession(Base):
 
 
 class WebhookSecret(Base):
-    """As Standard Webhooks has them. While one replaces another, both sign."""
+    """As Standard Webhooks defines it. While one secret replaces another, both sign."""
 
     __tablename__ = "webhook_secrets"
 
@@ -144,14 +144,14 @@ class WebhookSecret(Base):
 class ApiKey(Base):
     __tablename__ = "api_keys"
 
-    id: Mapped[str] = mapped_column(primary_key=True, doc="The key's first characters, by which a person names it")
+    id: Mapped[str] = mapped_column(primary_key=True, doc="The key's first characters, which name it")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    sha256: Mapped[str] = mapped_column(unique=True, doc="Of the key, which is random and long: no salt is needed")
+    sha256: Mapped[str] = mapped_column(unique=True, doc="Of the key. It is random and long, so it needs no salt")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Did(Base):
-    """A number that a user rents. How many of its channels are in use is counted from the live calls, never stored."""
+    """A number that a user rents. Its channels in use are counted from the live calls, and never stored."""
 
     __tablename__ = "dids"
     __table_args__ = (
@@ -175,7 +175,7 @@ class Call(Base):
     __table_args__ = (
         _one_of("status", CallStatus),
         _one_of("call_type", CallType),
-        # What a list of calls is narrowed by is in the index, so that no other call's row is read for it.
+        # The index includes what lists are filtered by, so that filtering reads no rows of other calls.
         Index(
             "ix_calls_user_newest",
             "user_id",
@@ -183,7 +183,7 @@ class Call(Base):
             text("id DESC"),
             postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
         ),
-        # Which call a report is of.
+        # Finds the call that a report describes.
         Index(
             "ix_calls_reported",
             "user_id",
@@ -191,7 +191,7 @@ class Call(Base):
             text("created_at DESC"),
             postgresql_where=text("only_reported"),
         ),
-        # The channels in use, by number and by user.
+        # Counts the channels in use, by number and by user.
         Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL AND did_id IS NOT NULL")),
     )
 
@@ -199,28 +199,28 @@ class Call(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     customer_number: Mapped[str] = mapped_column(doc="E.164 digits, as all numbers here")
     agent_number: Mapped[str | None] = mapped_column(
-        doc="Of 2 to 7 digits: an extension; None: an inbound call that nobody took"
+        doc="2 to 7 digits: an extension; None: an inbound call that nobody answered"
     )
-    did: Mapped[str | None] = mapped_column(doc="The number both are shown; None: the server's")
+    did: Mapped[str | None] = mapped_column(doc="The number that both people are shown; None: the server's")
     did_id: Mapped[str | None] = mapped_column(ForeignKey("dids.id"))
-    language: Mapped[str | None] = mapped_column(doc="Asked for; None: the server's default")
+    language: Mapped[str | None] = mapped_column(doc="As ordered; None: the server's default")
     callback_url: Mapped[str | None]
     call_type: Mapped[str] = mapped_column(server_default=CallType.CLICK_TO_CALL)
     only_reported: Mapped[bool] = mapped_column(
-        Boolean, server_default=text("false"), doc="Our provider never had it: another system tells of it"
+        Boolean, server_default=text("false"), doc="Another system has the call, and our provider does not know it"
     )
     reported_date: Mapped[str | None] = mapped_column(
-        doc="Of its report, which tells one call from another; see `app.report_fields`"
+        doc="The date in its first report, which identifies the call; see `app.report_fields`"
     )
-    reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="The call's length, by a report")
+    reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="Length of the call, from a report")
     reported_talk_seconds: Mapped[int | None] = mapped_column(
-        Integer, doc="From its answer, by a report or by a provider that counts it"
+        Integer, doc="Length from the answer, from a report or a provider that counts it"
     )
     recording_url: Mapped[str | None] = mapped_column(doc="Where a report says that the recording is")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
-    dial_token: Mapped[UUID | None] = mapped_column(doc="The right to dial: set once, before the request leaves")
+    dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(
-        doc="The right to dial the customer, where the provider waits for it: set once, before the request leaves"
+        doc="The dial attempt of the customer's leg, if it is dialled alone: set once, before the request leaves"
     )
     provider_reference: Mapped[str | None]
     hangup_cause: Mapped[str | None]
@@ -228,9 +228,9 @@ class Call(Base):
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     dialed_at: Mapped[datetime | None]
-    answered_at: Mapped[datetime | None] = mapped_column(doc="The customer's answer: both are joined")
+    answered_at: Mapped[datetime | None] = mapped_column(doc="When the customer answered")
     ended_at: Mapped[datetime | None]
-    expires_at: Mapped[datetime | None] = mapped_column(doc="When a live call is given up")
+    expires_at: Mapped[datetime | None] = mapped_column(doc="When a live call times out")
 
 
 class CallEventRow(Base):
@@ -239,13 +239,15 @@ class CallEventRow(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
-    key: Mapped[str] = mapped_column(doc="Unique in its call: a report that comes twice changes nothing")
+    key: Mapped[str] = mapped_column(doc="Unique in its call, so that an event counts once")
     status: Mapped[str]
     leg: Mapped[str | None]
     hangup_cause: Mapped[str | None]
     detail: Mapped[str | None]
     happened_at: Mapped[datetime] = mapped_column(doc="By the provider's clock")
-    late: Mapped[bool] = mapped_column(Boolean, server_default=text("false"), doc="It happened before that")
+    late: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), doc="It was noticed late, and happened before `happened_at`"
+    )
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -264,15 +266,13 @@ class TranscriptRow(Base):
     __tablename__ = "transcripts"
     __table_args__ = (
         _one_of("status", TranscriptStatus),
-        # A list of calls narrowed by their transcripts is counted without a look into either table.
+        # Counts a list that is filtered by transcript, without reading the tables.
         Index("ix_transcripts_user_status", "user_id", "status", postgresql_include=["call_id"]),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="24 lower-case hex digits")
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), unique=True)
-    user_id: Mapped[str] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), doc="The call's, which never changes"
-    )
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), doc="The call's user")
     status: Mapped[str] = mapped_column(server_default=TranscriptStatus.PENDING)
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     summary: Mapped[str | None]
@@ -280,13 +280,13 @@ class TranscriptRow(Base):
     history: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True), doc="Turns in time order")
     language: Mapped[str | None]
     engine: Mapped[str | None] = mapped_column(doc="What recognized and summarized it")
-    round: Mapped[int] = mapped_column(Integer, server_default=text("0"), doc="How often it was asked for again")
+    round: Mapped[int] = mapped_column(Integer, server_default=text("0"), doc="How often it was opened again")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Delivery(Base):
-    """One callback: what is told, and how telling it goes. See `app.callbacks`."""
+    """One callback: its message, its attempts and its status. See `app.callbacks`."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
@@ -296,27 +296,29 @@ class Delivery(Base):
         Index("ix_deliveries_user_newest", "user_id", text("id DESC")),
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True, doc="In the order in which things happened")
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, doc="In the order of the events")
     message_id: Mapped[str] = mapped_column(unique=True, doc="The webhook-id: msg_ and 24 hex digits")
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
     event: Mapped[str]
-    round: Mapped[int] = mapped_column(Integer, doc="The transcript's, so that a retried one is told again")
+    round: Mapped[int] = mapped_column(
+        Integer, doc="The transcript's round, so that a new transcript is notified again"
+    )
     url: Mapped[str]
-    body: Mapped[dict[str, Any]] = mapped_column(JSON, doc="JSON and not JSONB, which forgets the order of keys")
+    body: Mapped[dict[str, Any]] = mapped_column(JSON, doc="JSON, because JSONB does not keep the order of keys")
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    last_answer: Mapped[str | None] = mapped_column(doc="For a person: the receiver's status, or why there is none")
+    last_answer: Mapped[str | None] = mapped_column(doc="For a person: the receiver's answer, or why there is none")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     began_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), doc="When its schedule began: as it was written, or replayed"
+        server_default=func.now(), doc="When its schedule began: when it was written or replayed"
     )
     ended_at: Mapped[datetime | None]
 
 
 class Task(Base):
-    """A piece of work owed to a call. See `app.tasks` for its life."""
+    """Work to be done for a call. See `app.tasks`."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -324,7 +326,7 @@ class Task(Base):
         _one_of("queue", Queue),
         Index("ix_tasks_queue_due", "queue", "due_at"),
         Index("ix_tasks_call", "call_id"),
-        # Of these a call has one at a time; so its callbacks go out one after another, and nothing is fetched twice.
+        # A call has at most one task of these kinds. So its callbacks are sent in order, and nothing is fetched twice.
         Index(
             "uq_tasks_one",
             "call_id",
@@ -358,7 +360,7 @@ class Worker(Base):
 
 
 class ListenerRow(Base):
-    """Who listens to a provider's events. A lease, like a task's: whoever is silent for too long loses it."""
+    """The worker that listens to a provider's events. It holds a lease, as a task's worker does."""
 
     __tablename__ = "listeners"
 

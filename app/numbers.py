@@ -1,7 +1,7 @@
-"""Telephone numbers: read once, where they come in, and one value from then on. A leaf.
+"""Telephone numbers. They are read once, where they come in, and are one value from then on.
 
-One telephone has many spellings: `9876543210`, `09876543210`, `+91 98765-43210` and `00919876543210` are the same one
-in India. The `phonenumbers` library (Google's libphonenumber) reads them, with the installation's home country.
+One telephone has many spellings. In India, `9876543210`, `09876543210`, `+91 98765-43210` and `00919876543210` are the
+same. The `phonenumbers` library (Google's libphonenumber) reads them, with the installation's home country.
 """
 
 import re
@@ -14,13 +14,13 @@ from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumberFormat,
 
 _FEWEST_DIGITS, _MOST_DIGITS = 8, 15
 _LONGEST_WRITTEN = 100
-"""Characters. What was read is remembered as it was written, and a body can hold 64 KB of blanks between digits."""
+"""Characters. Numbers are cached as they were written, and a request body can hold 64 KB of blanks between digits."""
 
-# [0-9], not \d: that matches every script's digits, and no exchange dials those.
+# [0-9] and not \d, because \d matches the digits of every script, and no exchange dials those
 _WRITTEN = re.compile(r"\(?(\+?)([ (]*[0-9](?:[0-9 \t.()-]*[0-9])?)\)?")
 _SEPARATORS = str.maketrans("", "", " \t.-()")
 _EXTENSION = re.compile(r"[0-9]{2,7}")
-# What a spreadsheet makes of a number without quotes: 9876543210.0
+# What a spreadsheet makes of a number without quotes, as 9876543210.0
 _FLOAT = re.compile(r"(\+?[0-9]{8,15})\.0+")
 
 RULE = (
@@ -30,19 +30,19 @@ RULE = (
 
 
 class NumberFormat(StrEnum):
-    """The shapes that telephony systems want numbers in."""
+    """The formats that telephony systems want numbers in."""
 
     DIGITS = "digits"
     """`919876543210`"""
     E164 = "e164"
     """`+919876543210`"""
     NATIONAL = "national"
-    """As it is dialled in the home country: `09876543210`, and `00447400123456` for one abroad."""
+    """As dialled in the home country: `09876543210`, and `00447400123456` for a number abroad."""
 
 
 @dataclass(frozen=True, slots=True)
 class PhoneNumber:
-    """One telephone. `digits` are its E.164 digits, without the plus: what is stored, shown and compared."""
+    """One telephone. `digits` are its E.164 digits without the plus: what is stored, shown and compared."""
 
     digits: str
 
@@ -50,7 +50,7 @@ class PhoneNumber:
         return self.digits
 
     def format(self, number_format: NumberFormat, home_country: str) -> str:
-        """What is dialled for this number. `home_country`: ISO code, as `IN`."""
+        """The number as it is dialled. `home_country` is an ISO code, as `IN`."""
         if number_format is NumberFormat.DIGITS:
             return self.digits
         if number_format is NumberFormat.E164:
@@ -62,7 +62,7 @@ class PhoneNumber:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A telephone inside the company's own PBX: 2 to 7 digits, dialled there and shown as they are."""
+    """A telephone inside the company's own PBX: 2 to 7 digits, dialled and shown as they are."""
 
     digits: str
 
@@ -71,7 +71,7 @@ class Extension:
 
 
 Callee = PhoneNumber | Extension
-"""Who can be dialled. Customers are always a `PhoneNumber`."""
+"""Who can be dialled. A customer is always a `PhoneNumber`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class NumberRules:
 
     home_country: str
     extension_refusal: str | None = None
-    """Why agents cannot be extensions here; None: they can."""
+    """Why agents cannot be extensions. None: they can."""
 
     def read(self, written: str) -> PhoneNumber:
         """The number that a person or a client wrote. Raises ValueError with the rule."""
         return _read(written, self.home_country)
 
     def read_agent(self, written: str) -> Callee:
-        """An agent to dial: a number, or an extension. Raises ValueError with the rule, or with the refusal."""
+        """The agent to dial: a number or an extension. Raises ValueError with the rule, or with the refusal."""
         extension = _find_extension(written)
         if extension is None:
             return self.read(written)
@@ -96,22 +96,23 @@ class NumberRules:
         return extension
 
     def read_reported_agent(self, written: str) -> Callee:
-        """The agent of a call that another system made, which dials what it can. Raises ValueError with the rule."""
+        """The agent of a call that another system made. That system can dial any extension. Raises ValueError with the
+        rule."""
         return _find_extension(written) or self.read(written)
 
 
 def stored_callee(digits: str) -> Callee:
-    """The value behind digits that were read before and stored."""
+    """The value of digits that were stored."""
     return PhoneNumber(digits) if len(digits) >= _FEWEST_DIGITS else Extension(digits)
 
 
 def digits_of(callee: Callee | None) -> str | None:
-    """What is stored of it."""
+    """The digits to store."""
     return None if callee is None else callee.digits
 
 
 def is_country(code: str) -> bool:
-    """Whether this is an ISO code of a country (or territory) with a numbering plan."""
+    """Whether this is the ISO code of a country or territory with a numbering plan."""
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
@@ -121,7 +122,7 @@ def mask(digits: str) -> str:
 
 
 def part_of_number(written: str) -> str:
-    """Some digits of a number, to look for in stored ones: without what stands between them."""
+    """Part of a number, to search stored digits with: separators are removed."""
     return written.translate(_SEPARATORS).removeprefix("+")
 
 
@@ -130,7 +131,7 @@ def _find_extension(written: str) -> Extension | None:
     return Extension(written) if _EXTENSION.fullmatch(written) else None
 
 
-@lru_cache(maxsize=4096)  # a client has few agents and DIDs, and reading takes the CPU of half a poll
+@lru_cache(maxsize=4096)  # A client has few agents and DIDs, and reading a number takes half the CPU of a poll.
 def _read(written: str, home_country: str) -> PhoneNumber:
     text = _plain(written)
     with_both_prefixes = _after_both_prefixes(text, home_country)
@@ -138,7 +139,8 @@ def _read(written: str, home_country: str) -> PhoneNumber:
         return with_both_prefixes
     if text.startswith("+"):
         return _abroad(text[1:]).number
-    # Where numbers have any length, as in Germany, a mobile with the home country's code is no other number at home.
+    # Where numbers may have any length, as in Germany, a mobile number with the home country's code is read as that,
+    # and not as a longer national number.
     with_code = _abroad(text)
     if with_code.is_mobile and text.startswith(str(phonenumbers.country_code_for_region(home_country))):
         return with_code.number
@@ -148,15 +150,15 @@ def _read(written: str, home_country: str) -> PhoneNumber:
         return home.number
     if with_code.is_assigned:
         return with_code.number
-    # No numbering plan has assigned it, as far as the library knows: new ranges are dialled before it does. So it is
-    # taken for what its length is ordinary for.
+    # The library knows no assigned range for it, but new ranges are dialled before the library knows them. So the
+    # reading whose length is usual in its country is taken.
     if home.is_ordinary:
         return home.number
     return home.number if text[0] == "0" and text[1] != "0" else with_code.number
 
 
 def _plain(written: str) -> str:
-    """An optional plus and the digits."""
+    """An optional plus, and the digits."""
     written = written.strip(" \t\r\n")
     if (float_match := _FLOAT.fullmatch(written)) is not None:
         written = float_match[1]
@@ -171,7 +173,7 @@ def _plain(written: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One way to understand what was written: as the library parsed it, and the E.164 digits."""
+    """One way to read the text: as the library parsed it, with the E.164 digits."""
 
     parsed: phonenumbers.PhoneNumber | None
     digits: str
@@ -186,7 +188,7 @@ class _Reading:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether a telephone or mobile of its country has as many digits."""
+        """Whether the number is as long as telephone or mobile numbers of its country."""
         if self.parsed is None:
             return False
         kind = PhoneNumberType.FIXED_LINE_OR_MOBILE
@@ -195,7 +197,7 @@ class _Reading:
 
     @property
     def number(self) -> PhoneNumber:
-        """Raises ValueError where this can be no number anywhere: no country code begins with 0."""
+        """Raises ValueError for what is no number in any country: no country code begins with 0."""
         if not _FEWEST_DIGITS <= len(self.digits) <= _MOST_DIGITS or self.digits.startswith("0"):
             raise ValueError(RULE)
         return PhoneNumber(self.digits)
@@ -210,12 +212,12 @@ def _parse(text: str, region: str | None) -> _Reading:
 
 
 def _abroad(digits: str) -> _Reading:
-    """Of digits that begin with a country code, or with 00 and one."""
+    """Reads digits that begin with a country code, or with 00 and a country code."""
     return _parse("+" + digits.removeprefix("00"), None)
 
 
 def _after_both_prefixes(text: str, home_country: str) -> PhoneNumber | None:
-    """The number behind a trunk prefix and the country code, which some write together: 0919876543210."""
+    """Reads a number behind both a trunk prefix and the country code, which some people write: 0919876543210."""
     prefix = f"0{phonenumbers.country_code_for_region(home_country)}"
     digits = text.removeprefix("+")
     if not digits.startswith(prefix):
@@ -226,7 +228,7 @@ def _after_both_prefixes(text: str, home_country: str) -> PhoneNumber | None:
 
 
 def _at_home(number: PhoneNumber, home_country: str) -> str:
-    """As people dial it within the country: with the trunk prefix, unless it is of a kind that has none (1800 …)."""
+    """The number as people dial it inside the country: with the trunk prefix, unless its kind has none (1800 …)."""
     reading = _parse(f"+{number.digits}", None)
     if reading.parsed is not None and reading.is_assigned:
         national = phonenumbers.format_number(reading.parsed, PhoneNumberFormat.NATIONAL)

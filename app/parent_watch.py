@@ -1,7 +1,7 @@
-"""Ends a child process when its parent is gone, even by kill -9. A leaf.
+"""Ends a child process when its parent is gone, even after kill -9.
 
-The parent holds the writing end of a pipe and never writes. When it dies, in whatever way, the pipe ends, and the
-child stops as on SIGTERM; if that takes too long, at once.
+The parent holds the writing end of a pipe and writes nothing. When the parent dies, the pipe ends. The child then stops
+as on SIGTERM, and exits at once if that takes too long.
 """
 
 import os
@@ -13,7 +13,7 @@ _GRACE_SECONDS = 8.0
 
 
 def hold() -> None:
-    """In the child, once at its start: take hold of the pipe that `VARIABLE` names, if any."""
+    """In the child, once at its start: watch the pipe that `VARIABLE` names, if any."""
     descriptor = os.environ.pop(VARIABLE, None)
     if descriptor is not None:
         threading.Thread(target=_wait_for_the_end, args=(int(descriptor),), daemon=True, name="parent_watch").start()

@@ -14,7 +14,7 @@ from app.models import Call, RecordingRow, TaskKind, TranscriptRow, TranscriptSt
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024
-"""A recording above this is refused: nine hours of two-channel telephone audio."""
+"""A larger recording is refused. This is nine hours of two-channel telephone audio."""
 
 _ENDINGS = {
     "audio/wav": ".wav",
@@ -58,7 +58,7 @@ _ENDINGS = {
     "audio/x-sln": ".sln",
     "audio/g722": ".g722",
 }
-"""What is stored of each type of audio, by the name that a download of it gets."""
+"""The file ending of each type of audio."""
 _TYPES = {
     ".wav": "audio/wav",
     ".wave": "audio/wav",
@@ -100,17 +100,17 @@ _RAW_TYPES = {
     ".raw": "audio/x-sln",
     ".g722": "audio/g722",
 }
-"""Files without a header: only the name, or the type, says how they are to be read."""
+"""Files without a header. Only the name or the type says how to read them."""
 UNKNOWN_TYPE = "application/octet-stream"
 _PARAMETER = re.compile(r";\s*(rate|channels)\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
 
 
 def audio_type(said: str, url: str) -> str:
-    """The content type of a recording that a server handed out, with its parameters `rate` and `channels`.
+    """The content type of a downloaded recording, with its parameters `rate` and `channels`.
 
-    `said`: the server's Content-Type. The name in the URL decides where it names a format without a header, because
-    such files are handed out under any type, and where the server says nothing that is known. The answer is audio or
-    `application/octet-stream`, never a page, whatever somebody names as a recording.
+    `said` is the server's Content-Type. The name in the URL counts if it names a format without a header, because
+    servers send such files as any type. It also counts if the Content-Type is unknown. The result is audio or
+    `application/octet-stream`, so a browser never shows a recording as a page.
     """
     kind = said.partition(";")[0].strip().lower()
     ending = _ending(url)
@@ -128,7 +128,7 @@ def _parameters(said: str) -> str:
 
 
 def _ending(url: str) -> str:
-    """Of the file that the URL names, in its path or in its query."""
+    """The file ending in the URL's path or query."""
     parts = urlsplit(url)
     ending = PurePosixPath(unquote(parts.path)).suffix.lower()
     if ending in _TYPES or ending in _RAW_TYPES:
@@ -138,12 +138,12 @@ def _ending(url: str) -> str:
 
 
 def storage_key(call_id: str, content_type: str) -> str:
-    """Where this call's recording goes: spread over folders, so that none holds a million files."""
+    """The key of this call's recording. Keys are spread over folders, so that none holds a million files."""
     return _place(call_id) + _ENDINGS.get(content_type.partition(";")[0], "")
 
 
 def storage_keys(call_id: str) -> list[str]:
-    """Wherever this call's recording may have gone."""
+    """Every key that this call's recording may have."""
     return [_place(call_id) + ending for ending in ("", *sorted(set(_ENDINGS.values())))]
 
 
@@ -152,8 +152,8 @@ def _place(call_id: str) -> str:
 
 
 async def expect(session: AsyncSession, call_id: str) -> None:
-    """There is a recording of the call: it is owed from now on, and then its transcript. One that is stored stays. With
-    the call's lock."""
+    """Fetch the recording of the call, and then transcribe it. A stored recording stays. The caller holds the call's
+    lock."""
     if await find(session, call_id) is None:
         await tasks.replace(session, TaskKind.FETCH_RECORDING, call_id)
     elif await _wants_transcript(session, call_id):
@@ -161,7 +161,8 @@ async def expect(session: AsyncSession, call_id: str) -> None:
 
 
 async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
-    """The recording is stored; its transcript is owed from now on, if one was asked for. With the call's lock."""
+    """Save that the recording is stored, and transcribe it if a transcript was ordered. The caller holds the call's
+    lock."""
     values = {
         "storage_key": stored.key,
         "content_type": content_type,
@@ -179,7 +180,8 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
 
 
 async def give_up(session: AsyncSession, call_id: str, reason: str) -> bool:
-    """There will be no recording, and so no transcript. False: it is stored all the same. With the call's lock."""
+    """There will be no recording, and so no transcript. False: a recording is stored after all. The caller holds the
+    call's lock."""
     if await find(session, call_id) is not None:
         return False
     await callbacks.notify_recording(session, call_id)
@@ -188,7 +190,7 @@ async def give_up(session: AsyncSession, call_id: str, reason: str) -> bool:
 
 
 async def is_wanted(session: AsyncSession, call_id: str) -> bool:
-    """Whether the call has, or is still to get, a recording."""
+    """Whether the call has a recording, or a pending fetch of one."""
     stored = exists().where(RecordingRow.call_id == Call.id)
     wanted = select(or_(stored, tasks.is_pending(TaskKind.FETCH_RECORDING))).where(Call.id == call_id)
     return bool(await session.scalar(wanted))
@@ -211,12 +213,12 @@ class StoredRecording:
 
     @property
     def file_name(self) -> str:
-        """What a browser saves it as."""
+        """The name that a browser saves it as."""
         return self.storage_key.rpartition("/")[2]
 
 
 async def find_for_download(session: AsyncSession, call_id: str) -> StoredRecording | None:
-    """The call's recording and whose it is."""
+    """The call's recording, with its owner."""
     if not call_id.isascii() or "\0" in call_id:
         return None
     query = (

@@ -1,4 +1,4 @@
-"""How the fields of call reports are read: durations, dates and status words of many systems. Pure."""
+"""Reads the fields of call reports: durations, dates and status words of many systems. Pure."""
 
 import re
 from contextlib import suppress
@@ -21,7 +21,7 @@ _MILLISECONDS = re.compile(rf"{_AMOUNT}\s*(?:ms|msecs?|milliseconds?)")
 
 _EPOCH = re.compile(r"(\d{10})(?:\d{3})?(?:\.\d+)?")
 _HAS_SECONDS = re.compile(r"\d:\d\d:\d\d|^\d{8}[T ]?\d{6}")
-_YEARS = range(1971, 9999)  # 1970 is a clock that was never set; the last year has days that are none in UTC
+_YEARS = range(1971, 9999)  # 1970 is a clock that was never set, and the last year has days that do not exist in UTC
 _MONTH_FIRST = {"US", "FM", "PW"}
 _MISSING_PARTS = datetime(2000, 1, 1), datetime(2001, 2, 2)  # noqa: DTZ001  # a wall clock's, as what is read
 
@@ -32,13 +32,13 @@ _PROGRESS = frozenset(
         *("alerting", "early", "earlymedia", "bridged", "ongoing", "live", "hold", "onhold", "up"),
     )
 )
-"""Words that tell of no end."""
+"""Words for a call that goes on."""
 
 _SIDES = ("agent", "customer", "caller", "callee")
 
 _ENDS: dict[str, CallStatus] = {
     **dict.fromkeys(("answered", "answer", "connected", "success", "successful", "talked"), _S.COMPLETED),
-    # A system says `completed` of a call that nobody answered, too.
+    # A system says `completed` even if nobody answered the call.
     **dict.fromkeys(("completed", "complete", "ended", "finished", "hangup", "done"), _S.ENDED),
     **dict.fromkeys(("noanswered", "noanswer", "notanswered", "unanswered", "missed", "missedcall"), _S.NO_ANSWER),
     **dict.fromkeys(("timeout", "timedout", "ringtimeout", "noresponse", "nouserresponse"), _S.NO_ANSWER),
@@ -66,21 +66,21 @@ _INBOUND = frozenset(("inbound", "incoming", "in", "inboundcall", "incomingcall"
 
 
 def read_status(word: str) -> CallStatus | None:
-    """The end that this word tells of, whatever its case, blanks and signs; None: it tells of no end.
+    """The end that this word means, in any case and punctuation. None: the call goes on.
 
-    A word that nobody knows tells that the call is over, and not how.
+    An unknown word means that the call is over, without saying how.
     """
     plain = _plain(word)
     return None if plain in _PROGRESS else _ENDS.get(plain, _S.ENDED)
 
 
 def is_inbound(word: str | None) -> bool:
-    """Whether this `call_type` is of a call that came in. Reports that do not say are of such calls."""
+    """Whether this `call_type` is an inbound call. A report without it is of an inbound call."""
     return word is None or _plain(word) in _INBOUND
 
 
 def read_leg(word: str) -> Leg:
-    """Which leg a report speaks of. Raises ValueError."""
+    """The leg that a report is about. Raises ValueError."""
     try:
         return _LEGS[_plain(word)]
     except KeyError:
@@ -109,10 +109,11 @@ def _units(text: str) -> re.Match[str] | None:
 
 
 def read_date(text: str, *, day_first: bool = True) -> str:
-    """When a call was, in one spelling: `2026-11-20T10:15:30`, and in UTC with a Z where the zone was given.
+    """When a call was, in one spelling: `2026-11-20T10:15:30`, with a Z and in UTC if the text has a time zone.
 
-    The wall clock of the reporting system is meant where no zone is. A day alone, or midnight sharp, is `2026-11-20`;
-    a time without seconds is `2026-11-20T10:15`. `day_first`: 05/03/2026 is in March. Raises ValueError.
+    Without a time zone, it is the wall clock of the reporting system. A day alone, or midnight exactly, gives
+    `2026-11-20`. A time without seconds gives `2026-11-20T10:15`. `day_first`: 05/03/2026 is in March. Raises
+    ValueError.
     """
     text = " ".join(text.split())
     at = _instant(text, day_first=day_first)
@@ -127,12 +128,12 @@ def read_date(text: str, *, day_first: bool = True) -> str:
 
 
 def is_day_first(home_country: str) -> bool:
-    """Whether 05/03/2026 is in March there. `home_country`: ISO code, as `IN`."""
+    """Whether 05/03/2026 is in March there. `home_country` is an ISO code, as `IN`."""
     return home_country not in _MONTH_FIRST
 
 
 def tells_calls_apart(date: str | None) -> bool:
-    """Whether no two calls of a customer have this date, which `read_date` has read."""
+    """Whether this date is exact enough that two calls of a customer cannot share it. `read_date` has read it."""
     return date is not None and date.count(":") == 2
 
 
@@ -147,13 +148,13 @@ def _instant(text: str, *, day_first: bool) -> datetime:
         )
     except (ValueError, OverflowError) as error:
         raise ValueError("must be a date and time") from error
-    if first != second:  # a part of the day was made up
+    if first != second:  # a part of the day was filled in
         raise ValueError("must have a year, a month and a day")
     return first
 
 
 def _zone(_: str | None, offset: int | None) -> timezone | None:
-    """Of an offset. Names of zones mean several (IST), and are left out."""
+    """The time zone of an offset. Names of zones are left out, because some mean several (IST)."""
     return None if offset is None else timezone(timedelta(seconds=offset))
 
 

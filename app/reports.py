@@ -1,8 +1,7 @@
-"""Calls that another system tells of: the door for whatever cannot be an adapter.
+"""Call reports: what another system says about a call. This is the way in for systems that cannot be an adapter.
 
-A report is about a call that was ordered here (it names the call's id) or about one that only the other system knows,
-such as an inbound one. Its first end counts; later reports only fill in what was not known. What comes of a report
-goes through `calls.apply_events`, as everything does.
+A report is about a call that was ordered here, if it names the call's id, or about a call that only the other system
+has, such as an inbound call. The first reported end counts. Later reports only add what was not known.
 """
 
 from dataclasses import dataclass, replace
@@ -22,23 +21,23 @@ from app.settings import Settings
 from app.telephony.base import CallStatus, Leg
 
 _REPEATED = timedelta(minutes=10)
-"""So long after its end a report without a time can be a repeat; later, it is of another call."""
+"""How long after the end a report without a time may be a repeat. After that, it is of another call."""
 
 _LATE = timedelta(hours=1)
-"""So long after a call timed out, a report without a time can be what it waited for."""
+"""How long after a timeout a report without a time may be of the call that timed out."""
 
 _SAME_SECONDS = 2
-"""Two clocks may differ by so much on the length of one call."""
+"""How much two systems may differ on the length of one call."""
 
 _LONGEST_LIFE = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class CallLogReport:
-    """What another system says of a call. `call_date` is as `report_fields.read_date` has it."""
+    """What another system says about a call. `call_date` is as `report_fields.read_date` returns it."""
 
     customer_number: PhoneNumber | None
-    """None: it could not be read, and `call_id` says whose call it is."""
+    """None: it could not be read, and `call_id` names the call."""
     status: str
     call_id: str | None = None
     agent_number: Callee | None = None
@@ -50,9 +49,9 @@ class CallLogReport:
     hangup_cause: str | None = None
     recording_url: str | None = None
     leg: Leg | None = None
-    """The leg that it speaks of, where it says so."""
+    """The leg that the report is about, if it says so."""
     notes: tuple[str, ...] = ()
-    """What in it could not be read, for the call's history."""
+    """What could not be read, for the call's history."""
 
 
 async def apply_report(
@@ -60,7 +59,7 @@ async def apply_report(
 ) -> CallView:
     """Change a call by this report, and return the call.
 
-    `user_id` is the user who reports, and may report only their own calls. None: the telephony provider reports.
+    `user_id` is the user who reports, and who may report only their own calls. None: the telephony provider reports.
     Raises `NoSuchCall`, `NotYourCall`, `NotYourNumber`, `ValidationFailed`.
     """
     report = _without_foreign_id(report, user_id)
@@ -107,8 +106,8 @@ async def _get_view(session: AsyncSession, call: Call) -> CallView:
 
 
 def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogReport:
-    """The name `customer_crm_id` invites a CRM's own id of the customer. Then whoever reports, or the DID, says whose
-    call it is."""
+    """Drop an id that is not ours. The name `customer_crm_id` invites a CRM's own id of the customer. Then the user who
+    reports, or the DID, decides whose call it is."""
     is_foreign = report.call_id is not None and not calls.is_call_id(report.call_id)
     has_owner = user_id is not None or report.did is not None
     if not is_foreign or not has_owner or report.customer_number is None:
@@ -120,8 +119,8 @@ def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogRe
 def _facts(
     call: Call, before: CallView, report: CallLogReport, contradictions: list[str], *, is_over: bool
 ) -> ReportedFacts:
-    """What the report adds to the call. What it contradicts of a call that is over stays, and is appended to
-    `contradictions`."""
+    """What the report adds to the call. If it contradicts a call that is over, the call stays as it is, and the
+    contradiction is appended to `contradictions`."""
     of_agent = _leg_of(call, report) is Leg.AGENT
     if report.customer_number is not None and not of_agent and report.customer_number.digits != call.customer_number:
         contradictions.append("Reported with another customer_number than the call's, which stays")
@@ -154,17 +153,18 @@ def _hangup_cause(report: CallLogReport) -> str | None:
 
 
 def _end_of(call: Call, report: CallLogReport) -> CallStatus | None:
-    """The end of the call that the report tells of, if it does."""
+    """The end of the call that the report describes. None: the call goes on."""
     end = report_fields.read_status(report.status)
     if _leg_of(call, report) is Leg.AGENT and end not in call_state.UNANSWERED | {CallStatus.FAILED}:
-        return None  # the agent's leg was answered, or is over; that says nothing of the customer's
+        return None  # the agent's leg was answered or is over, which says nothing about the customer's
     if end is CallStatus.TIMED_OUT and call.status == CallStatus.IN_PROGRESS:
         return None
     return end
 
 
 def _leg_of(call: Call, report: CallLogReport) -> Leg | None:
-    """Where each leg is reported for itself, the agent's names the agent as the one who was called."""
+    """The leg that the report is about. If a system reports each leg alone, the agent's report names the agent as the
+    person who was called."""
     if report.leg is None and report.customer_number is not None:
         called = report.customer_number.digits
         return Leg.AGENT if called == call.agent_number and called != call.customer_number else None
@@ -178,7 +178,7 @@ def _summary(call: Call, report: CallLogReport) -> str:
 
 
 async def _maybe_fetch(session: AsyncSession, call: Call, *, is_new_url: bool) -> None:
-    """Fetch the recording of a call that is over, if an earlier report named none, or a URL that had no recording."""
+    """Fetch the recording of a call that is over, if an earlier report named none, or a URL without a recording."""
     if call.recording_url is None or await recordings.find(session, call.id) is not None:
         return
     if is_new_url or not await recordings.is_wanted(session, call.id):
@@ -201,7 +201,7 @@ async def _get_call(session: AsyncSession, user_id: str | None, report: CallLogR
 
 
 async def _get_or_create(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
-    """The call that only reports tell of: the one that is known already, or a new one."""
+    """The call that only reports describe: the known one, or a new one."""
     assert report.customer_number is not None
     did = None if report.did is None else await dids.find(session, number=report.did)
     if did is not None and user_id is not None and did.user_id != user_id:
@@ -213,7 +213,8 @@ async def _get_or_create(session: AsyncSession, user_id: str | None, report: Cal
             if did is None
             else "did: this number is nobody's. `ringback dids assign` gives it to a user"
         )
-    # Whoever reports of this number and customer at the same time waits here, and then finds what we add.
+    # Reports about the same number and customer wait here for each other. The next one finds the call that this one
+    # adds.
     subject = f"{owner_id}\n{report.did or ''}\n{report.customer_number}"
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject, 0))))
     known = await _find_known(session, owner_id, report)
@@ -221,7 +222,8 @@ async def _get_or_create(session: AsyncSession, user_id: str | None, report: Cal
 
 
 async def _find_known(session: AsyncSession, owner_id: str, report: CallLogReport) -> Call | None:
-    """The call of an earlier report: that of the same date and time; without a time the newest, if it can be that."""
+    """The call of an earlier report: the one of the same date and time, or without a time the newest one that may be
+    the same."""
     query = (
         select(Call)
         .where(
@@ -247,7 +249,8 @@ async def _find_known(session: AsyncSession, owner_id: str, report: CallLogRepor
 
 
 def _may_be_same_call(call: Call, report: CallLogReport) -> bool:
-    """Whether a report without a time can be of this call: it is not over, or it was over just now, in the same way."""
+    """Whether a report without a time may be about this call: the call is live, or ended shortly before in the same
+    way."""
     if call.ended_at is None:
         return True
     ago = datetime.now(UTC) - call.ended_at
@@ -258,7 +261,7 @@ def _may_be_same_call(call: Call, report: CallLogReport) -> bool:
     else:
         same = not report.seconds or not call.reported_seconds or report.seconds == call.reported_seconds
     end = report_fields.read_status(report.status)
-    # Systems say Answered when it is, and completed when it is over.
+    # Systems say Answered when the call is answered, and completed when it is over.
     same_end = end == call.status or {end, call.status} == {CallStatus.COMPLETED, CallStatus.ENDED}
     return ago < _REPEATED and same and same_end
 
@@ -272,7 +275,7 @@ async def _add(
     settings: Settings,
 ) -> Call:
     owner = select(User.id).where(User.id == owner_id).with_for_update(read=True, key_share=True)
-    if await session.scalar(owner) is None:  # they were being erased, which we waited for
+    if await session.scalar(owner) is None:  # the user was erased while we waited
         raise ValidationFailed("did: this number is nobody's any more")
     inbound = report_fields.is_inbound(report.call_type)
     reported = NewReportedCall(

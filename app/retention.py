@@ -1,7 +1,7 @@
-"""Deleting what is no longer to be kept: after so many days, or because its user is to be forgotten.
+"""Deletes what must not be kept: after a number of days, or because its user is erased.
 
-Bytes go before the rows that know of them, under the call's lock. So whatever dies in between, the next run finds the
-row and does it again, and no bytes stay behind that nobody knows of.
+Files are deleted before the rows that name them, under the call's lock. If the process dies in between, the next run
+finds the row and tries again. So no file stays behind without a row.
 """
 
 from datetime import timedelta
@@ -23,10 +23,10 @@ _FORGOTTEN = "The transcript was deleted: this server keeps them for {days} days
 
 
 async def delete_old(db: Database, storage: Storage, *, days: int) -> int:
-    """Recordings, transcripts and callbacks of calls that ended so many days ago. The calls themselves stay, and so do
-    those for which there is still something to do. Returns of how many calls something was deleted.
+    """Delete recordings, transcripts and callbacks of calls that ended `days` days ago. The calls themselves stay. A
+    call with open tasks is left alone. Returns of how many calls something was deleted.
 
-    A recording that cannot be deleted is logged, and keeps no other from being deleted.
+    If a recording cannot be deleted, that is logged, and the others are deleted.
     """
     total, last = 0, ""
     while True:
@@ -60,7 +60,7 @@ def _holds_something_old(days: int) -> tuple[ColumnElement[bool], ...]:
 async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days: int) -> bool:
     await tasks.lock_call(session, call_id)
     if await session.scalar(select(Call.id).where(Call.id == call_id, *_holds_something_old(days))) is None:
-        return False  # something came between
+        return False  # the call changed since it was selected
     if await recordings.find(session, call_id) is not None:
         await storage.delete(recordings.storage_keys(call_id))
     await session.execute(delete(RecordingRow).where(RecordingRow.call_id == call_id))
@@ -82,10 +82,10 @@ async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days
 
 
 async def erase_user(db: Database, storage: Storage, user: User) -> int:
-    """Everything of this user: logins, keys, calls, transcripts, recordings, callbacks. Their numbers become nobody's.
-    Returns how many calls there were.
+    """Delete everything of this user: logins, keys, calls, transcripts, recordings, callbacks. Their numbers belong to
+    nobody then. Returns how many calls there were.
 
-    The user is shut out first. Raises `Conflict` while a call of theirs is not over.
+    The user is made inactive first. Raises `Conflict` while a call of theirs is not over.
     """
     async with db.transaction() as session:
         await accounts.set_active(session, await session.get_one(User, user.id), active=False)
@@ -94,7 +94,7 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
         await _lock_all(session, user)
         await _refuse_if_busy(session, user)
         ids = await session.scalars(select(Call.id).where(Call.user_id == user.id))
-        # Also where no recording is known: a worker that died may have left one half done.
+        # Every possible key, because a worker that died may have left half a recording without a row.
         await storage.delete([key for call_id in ids for key in recordings.storage_keys(call_id)])
         for did in await session.scalars(select(Did).where(Did.user_id == user.id)):
             await dids.assign(session, did, None)
@@ -106,13 +106,13 @@ async def erase_user(db: Database, storage: Storage, user: User) -> int:
 
 
 async def _lock_all(session: AsyncSession, user: User) -> None:
-    """Until the transaction ends no worker writes for a call of the user, and no report adds one."""
+    """Keep workers from writing for any call of the user, and reports from adding one, until the transaction ends."""
     await session.execute(select(Call.id).where(Call.user_id == user.id).order_by(Call.id).with_for_update())
     await session.execute(select(User.id).where(User.id == user.id).with_for_update())
 
 
 async def _give_up_fetching(session: AsyncSession, user: User) -> None:
-    """A link that leads nowhere is tried for an hour, and nobody is to wait for that."""
+    """Stop fetching recordings. A URL without a recording is tried for an hour, and erasing must not wait for that."""
     waiting = exists().where(Task.call_id == Call.id, Task.kind == TaskKind.FETCH_RECORDING, _is_free())
     fetched = select(Call).where(
         Call.user_id == user.id, Call.ended_at.is_not(None), Call.recording_url.is_not(None), waiting
@@ -120,12 +120,12 @@ async def _give_up_fetching(session: AsyncSession, user: User) -> None:
     for call in await session.scalars(fetched.order_by(Call.id).with_for_update()):
         await tasks.discard(session, TaskKind.FETCH_RECORDING, call.id)
         await recordings.give_up(session, call.id, "There is no usable recording: the account is being erased")
-        if not call.only_reported:  # whoever placed the call may have recorded it, too
+        if not call.only_reported:  # our provider may have recorded it, too
             await tasks.add(session, TaskKind.HANGUP, call.id)
 
 
 async def _refuse_if_busy(session: AsyncSession, user: User) -> None:
-    """A call that is up, or of which something is still to be cleared up elsewhere, or is being worked on."""
+    """Raises `Conflict` for a live call, and for a call whose tasks are running or must still run."""
     may_go = or_(Task.kind == TaskKind.DELIVER, and_(Task.kind == TaskKind.TRANSCRIBE, _is_free()))
     owed = exists().where(Task.call_id == Call.id, ~may_go)
     of_user = select(Call.id).where(Call.user_id == user.id).order_by(Call.id).limit(5)
@@ -142,5 +142,5 @@ async def _refuse_if_busy(session: AsyncSession, user: User) -> None:
 
 
 def _is_free() -> ColumnElement[bool]:
-    """No worker is at this task."""
+    """No worker has claimed this task."""
     return or_(Task.lease_until.is_(None), Task.lease_until < func.now())

@@ -1,7 +1,7 @@
-"""Passwords, tokens and signed links: the only module that touches passlib and python-jose, and closes their holes.
+"""Passwords, tokens and signed links. The only module that uses passlib and python-jose.
 
-Tokens are JWTs, HS256. A valid token proves who logged in; whether that login still counts is asked of the
-database by whoever uses it, in the statement it makes anyway.
+Tokens are JWTs with HS256. A valid token proves who logged in. Whether the login is still valid is checked in the
+database, by the statement that its user runs anyway.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _ISSUER = "ringback"
 _ALGORITHM = "HS256"
-# python-jose lets a token pass that lacks the claim it was to verify, unless told that it must be there.
+# python-jose accepts a token that lacks a claim, unless the claim is required.
 _REQUIRED = {
     "require_exp": True,
     "require_iat": True,
@@ -38,19 +38,19 @@ _REQUIRED = {
     "require_sub": True,
 }
 _USER_ID = re.compile(r"USR_[0-9A-F]{8}")
-_MAX_TOKEN_BYTES = 1024  # ours are about 350; python-jose recurses into a nested header before it checks anything
+_MAX_TOKEN_BYTES = 1024  # ours have about 350; python-jose recurses into a nested header before it checks anything
 MAX_PASSWORD_BYTES = 1024
 
-# 19 MiB, 2 passes, 1 lane (OWASP): 30 to 40 ms. The library's default takes ten times that, and a few logins
-# a second would fill the machine.
+# 19 MiB, 2 passes, 1 lane (OWASP): 30 to 40 ms. The library's default takes ten times as long, and a few logins per
+# second would use the whole machine.
 _argon2 = argon2.using(type="ID", memory_cost=19 * 1024, time_cost=2, parallelism=1)  # type: ignore[no-untyped-call]
 
 
 class _Hashing:
-    """One hash at a time, in a thread of its own; while others wait, a rest as long after each.
+    """Hashes one password at a time, in its own thread. While others wait, it rests as long as each hash took.
 
-    So a storm of logins queues here and leaves every poll its CPU, and the memory bandwidth that argon2 is made to
-    take (docs/benchmarks.md). Whoever is known goes before all strangers.
+    So many logins at once queue here. Polls keep the CPU, and the memory bandwidth that argon2 uses
+    (docs/benchmarks.md). Known addresses go before unknown ones.
     """
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class _Hashing:
         except asyncio.CancelledError:
             if turn in line:
                 line.remove(turn)
-            else:  # the turn came just then
+            else:  # the turn came at this moment
                 self._give_turn()
             raise
 
     def _give_turn(self) -> None:
-        """To whoever is next. The turn stays taken meanwhile, so nobody slips in between."""
+        """Give the turn to the next in line. It stays taken meanwhile, so that nobody else gets it."""
         for line in (self._known, self._strangers):
             while line:
                 turn = line.popleft()
@@ -98,13 +98,13 @@ class _Hashing:
 
 _hashing = _Hashing()
 
-# Verified against when there is no such user, so that both answers take the same time.
+# Verified when there is no such user, so that both answers take the same time.
 _NOBODY = _argon2.hash(secrets.token_hex(16))
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who a token speaks for, and through which login."""
+    """The user and the login that a token stands for."""
 
     user_id: str
     session_id: UUID
@@ -112,11 +112,11 @@ class Claims:
 
 
 class PasswordRefused(ValueError):
-    """This text cannot be a password; the message says why."""
+    """This text cannot be a password. The message says why."""
 
 
 def check_password_form(password: str) -> bytes:
-    """The password as bytes. Raises `PasswordRefused` for what no hash should ever see."""
+    """The password as bytes. Raises `PasswordRefused` for what must not be hashed."""
     try:
         encoded = password.encode()
     except UnicodeEncodeError:
@@ -129,14 +129,14 @@ def check_password_form(password: str) -> bytes:
 
 
 async def hash_password(password: str) -> str:
-    """An argon2id hash, about 40 ms of one CPU. Raises `PasswordRefused`."""
+    """An argon2id hash. Takes about 40 ms of one CPU. Raises `PasswordRefused`."""
     encoded = check_password_form(password)
     return str(await _hashing.run(_argon2.hash, encoded))
 
 
 async def verify_password(password: str, password_hash: str | None, *, known: bool = False) -> bool:
-    """Whether the password is right. None (no such user) takes as long and is always wrong. `known`: whoever asks has
-    logged in before, and need not queue behind strangers."""
+    """Whether the password is right. Without a hash (no such user) it takes as long, and is wrong. `known`: the address
+    has logged in before, and goes first in the queue."""
     try:
         encoded = check_password_form(password)
     except PasswordRefused:
@@ -147,13 +147,13 @@ async def verify_password(password: str, password_hash: str | None, *, known: bo
 
 
 class Tokens:
-    """Issues and reads the two kinds of token of one server."""
+    """Issues and reads the two kinds of token."""
 
     def __init__(self, secret: str, *, access_seconds: int, refresh_seconds: int) -> None:
         self._secret = secret
         self._lifetimes: dict[TokenKind, int] = {"access": access_seconds, "refresh": refresh_seconds}
-        # Verifying a signature costs as much as the rest of a poll; clients poll with one token for an hour.
-        # Only the signature is remembered: the session is asked of the database every time.
+        # Verifying a signature costs as much as the rest of a poll, and clients poll with one token for an hour. Only
+        # the signature is cached. The login is checked in the database every time.
         self._verified: TTLCache[str, Claims] = TTLCache(maxsize=4096, ttl=30)
 
     def issue(self, kind: TokenKind, user_id: str, session_id: UUID) -> str:
@@ -171,7 +171,7 @@ class Tokens:
         return str(jwt.encode(claims, self._secret, algorithm=_ALGORITHM))
 
     def read_access(self, token: str) -> Claims:
-        """The claims of a valid access token. Raises `InvalidToken` for anything else whatsoever."""
+        """The claims of a valid access token. Raises `InvalidToken` for anything else."""
         claims = self._verified.get(token)
         if claims is None:
             claims = self._read(token, "access")
@@ -181,8 +181,8 @@ class Tokens:
         return claims
 
     def read_refresh(self, token: str) -> Claims:
-        """The claims of a valid refresh token. Raises `InvalidRefreshToken` for what was never one of ours, and
-        `SessionEnded` for one that has expired or whose signature is wrong (as after a change of secret)."""
+        """The claims of a valid refresh token. Raises `InvalidRefreshToken` for what is not a refresh token of ours.
+        Raises `SessionEnded` for one that has expired, or whose signature is wrong, as after a change of the secret."""
         try:
             _check_form(token)
             _claims_of(jwt.get_unverified_claims(token), "refresh")
@@ -215,22 +215,22 @@ def _check_form(token: str) -> None:
 
 
 def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
-    """Every claim we rely on, with its type. Raises KeyError, TypeError or ValueError."""
+    """Read every claim that we use, and check its type. Raises KeyError, TypeError or ValueError."""
     if claims["kind"] != kind or type(claims["iat"]) is not int or not _USER_ID.fullmatch(claims["sub"]):
         raise ValueError(f"not {kind} claims")
     return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
 
 
 def installation_id(secret: str) -> str:
-    """What tells this installation from others: 8 hex digits, the same for as long as the secret is."""
+    """The id of this installation: 8 hex digits, derived from its secret."""
     return hmac.digest(secret.encode(), b"installation", "sha256").hex()[:8]
 
 
 class RecordingLinks:
-    """Links to recordings that need no token: signed over what they allow, to whom it belongs and until when."""
+    """Links to recordings that need no token. The signature covers the call, its owner and the expiry."""
 
     def __init__(self, secret: str, base_url: str) -> None:
-        # A key of its own, so that no signature of one kind is ever one of another.
+        # Its own key, so that a signature of one kind is never valid as another.
         self._key = hmac.digest(secret.encode(), b"recording links", "sha256")
         self._base_url = base_url.rstrip("/")
 
@@ -241,7 +241,7 @@ class RecordingLinks:
         return f"{self._base_url}{path}?expires={expires}&signature={self._sign(path, owner_id, expires)}"
 
     def allows(self, call_id: str, owner_id: str, expires: int, signature: str) -> bool:
-        """Whether this is a signature of ours that still counts."""
+        """Whether the signature is ours and has not expired."""
         expected = self._sign(recording_path(call_id), owner_id, expires)
         return hmac.compare_digest(expected, signature.encode("ascii", "replace").decode()) and expires > time()
 
@@ -250,5 +250,5 @@ class RecordingLinks:
 
 
 def recording_path(call_id: str) -> str:
-    """Where a call's recording is downloaded."""
+    """The path where a call's recording is downloaded."""
     return f"/api/recordings/{call_id}"

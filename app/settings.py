@@ -1,9 +1,9 @@
-"""The server's own settings, in one typed class. Each is an environment variable: `RINGBACK_` and the name.
+"""The server's own settings. Each is an environment variable: `RINGBACK_` and the name.
 
-Adapters declare their options themselves, beside their code (`app.options`).
+Adapters declare their options beside their code (`app.options`).
 
-A running `ringback up` writes `instance.json` into its data folder; whatever the environment does not say is
-read from there, so that a second shell finds the running instance by `RINGBACK_DATA_DIR` alone.
+A running `ringback up` writes `instance.json` into its data folder. What the environment does not set is read from
+there. So a second shell finds the running instance by `RINGBACK_DATA_DIR` alone.
 """
 
 import json
@@ -156,7 +156,7 @@ class Settings(Options):
     @field_validator("caller_id")
     @classmethod
     def _is_number(cls, written: str | None, info: ValidationInfo) -> str | None:
-        if written is None or "home_country" not in info.data:  # which is named already
+        if written is None or "home_country" not in info.data:  # home_country is wrong, and reported already
             return written
         return numbers.NumberRules(info.data["home_country"]).read(written).digits
 
@@ -164,7 +164,7 @@ class Settings(Options):
     @classmethod
     def _is_postgresql(cls, url: str) -> str:
         if not url.startswith("postgresql+asyncpg://") or not _has_valid_port(url):
-            # The URL itself is never shown: it may hold a password.
+            # The URL is not shown, because it may hold a password.
             raise ValueError("must be like postgresql+asyncpg://user:password@host/name")
         return url
 
@@ -218,13 +218,13 @@ def _has_valid_port(url: str) -> bool:
 
 
 def data_dir_from_environment() -> Path:
-    """The data folder before any settings exist: `RINGBACK_DATA_DIR`, or `./var`."""
+    """The data folder before there are settings: `RINGBACK_DATA_DIR`, or `./var`."""
     return Path(os.environ.get("RINGBACK_DATA_DIR") or DEFAULT_DATA_DIR)
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read once. Raises `SettingsError` with every fault named."""
+    """The settings of this process, read once. Raises `SettingsError`, which names every fault."""
     try:
         return Settings()
     except json.JSONDecodeError as error:

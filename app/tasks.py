@@ -1,18 +1,17 @@
-"""Work that is owed, as rows. PostgreSQL is the truth; arq and Valkey only wake a worker sooner.
+"""Work to be done, as rows in PostgreSQL. arq and Valkey only make a worker start sooner.
 
 A task exists if and only if the change that caused it was committed. Its life:
 
     add      in the transaction of the change; after the commit a *hint* tells arq
-    claim    by one worker, for a lease that it renews while it works
-    finish   deletes the row, in the transaction of the task's own result; refused if the lease was lost
-    retry    gives the row back, due later
+    claim    by one worker, for a lease that the worker renews while it works
+    finish   deletes the row, in the transaction of the task's result; fails if the lease was lost
+    retry    releases the row, due later
 
-A worker that dies, or is frozen past its lease, loses the task to another; what the first one then tries to write is
-rolled back with its `finish`. A hint that is lost costs seconds: the sweep claims what is overdue without one.
+A worker that dies, or is frozen past its lease, loses the task to another worker. What the first one then tries to
+write is rolled back with its `finish`. A lost hint costs seconds, because the sweep claims overdue tasks without one.
 
-Whoever adds, finishes or decides something for a call locks the call's row first (`lock_call`; `finish` does it), and
-only then whatever else it needs: the user, their numbers. So what was looked at under the lock stays so until the
-commit, and no two transactions wait for each other.
+Locks are taken in one order, so that no two transactions wait for each other. First the call's row (`lock_call`,
+`finish`), then the user, then the user's numbers. What was read under the lock stays true until the commit.
 """
 
 import asyncio
@@ -49,28 +48,28 @@ QUEUE_OF: dict[TaskKind, Queue] = {
 }
 
 JOB = "run_task"
-"""The one arq function. Its argument is a task's id."""
+"""The only arq function. Its argument is a task's id."""
 
-_JOB_LIFE_MS = 3600 * 1000  # a job that nobody took for an hour after it was due; the sweep finds its task
+_JOB_LIFE_MS = 3600 * 1000  # how long a job stays in Valkey after it was due; later, the sweep finds its task
 
-# A job may reach a worker some milliseconds before the database's clock says it is due; without this the task would
-# wait for the sweep.
+# A job may reach a worker some milliseconds before the task is due by the database's clock. Without this slack the task
+# would wait for the sweep.
 _CLOCK_SLACK = timedelta(milliseconds=50)
 
 
 BACKLOG_COUNTED = 1000
-"""Of a queue's backlog no more tasks are counted."""
+"""At most so many tasks of a queue's backlog are counted."""
 
 _AGE = func.extract("epoch", func.now() - Task.created_at)
 
 
 class LeaseLost(Exception):
-    """Another worker has, or has done, this task. Everything in this transaction must be rolled back."""
+    """Another worker claimed this task, or finished it. The transaction must be rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedTask:
-    """A task that was added and still needs its hint."""
+    """A task that was added, and needs a hint."""
 
     id: int
     queue: Queue
@@ -84,26 +83,26 @@ class ClaimedTask:
     kind: TaskKind
     call_id: str
     attempts: int
-    """How often it was claimed, this time included."""
+    """How often it was claimed, including this time."""
     lease_token: UUID
     age_seconds: float = 0.0
-    """How long ago it was added. A task that was postponed keeps its age."""
+    """How long ago it was added. A postponed task keeps its age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What of one queue is due and has no worker."""
+    """The tasks of one queue that are due and unclaimed."""
 
     count: int
     """At most `BACKLOG_COUNTED`."""
     oldest_seconds: float
-    """For how long the oldest of them could have been taken; 0 if there is none."""
+    """For how long the oldest could have been claimed. 0 if there is none."""
     working: bool
-    """Whether some worker holds the lease of another task of this queue."""
+    """Whether a worker holds the lease of another task of this queue."""
 
 
 async def lock_call(session: AsyncSession, call_id: str) -> None:
-    """Be the only one who writes for this call, until the transaction ends."""
+    """Lock the call's row until the transaction ends. No other transaction writes for this call meanwhile."""
     await session.execute(select(Call.id).where(Call.id == call_id).with_for_update())
 
 
@@ -116,9 +115,9 @@ async def add(
     attempts: int = 0,
     age_seconds: float = 0.0,
 ) -> None:
-    """Owe the call this work, due in `delay` seconds, if and when the session commits.
+    """Add a task for the call, due in `delay` seconds. It exists once the session commits.
 
-    Of most kinds a call has one task at a time; where there is one already, this does nothing.
+    A call has at most one task of most kinds. If there is one already, this does nothing.
     """
     queue = QUEUE_OF[kind]
     due_at = func.now() + timedelta(seconds=delay)
@@ -146,7 +145,7 @@ def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
 
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
-    """Take the task if it is due and nobody has it."""
+    """Claim the task, if it is due and unclaimed."""
     due = and_(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _is_unclaimed())
     claimed = await _claim(db, due, lease_seconds)
     return claimed[0] if claimed else None
@@ -155,9 +154,9 @@ async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedT
 async def claim_overdue(
     db: Database, queue: Queue, *, limit: int, overdue_seconds: float, lease_seconds: float
 ) -> list[ClaimedTask]:
-    """Take at most `limit` tasks that nobody has though they were due `overdue_seconds` ago, the oldest first.
+    """Claim up to `limit` unclaimed tasks that were due `overdue_seconds` ago, oldest first.
 
-    Workers that do this at the same time get different tasks, and none waits for another.
+    Workers that do this at the same time claim different tasks, and none waits for another.
     """
     late = func.now() - timedelta(seconds=overdue_seconds)
     chosen = (
@@ -192,7 +191,7 @@ async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float)
 
 
 async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> bool:
-    """Hold the lease for longer; False if it was lost."""
+    """Renew the lease. False if it was lost."""
     renewing = (
         update(Task).where(*_lease_is_held(task)).values(lease_until=func.now() + timedelta(seconds=lease_seconds))
     )
@@ -201,8 +200,8 @@ async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> boo
 
 
 async def finish(session: AsyncSession, task: ClaimedTask) -> None:
-    """The task is done with this transaction, which has its call's lock from here on. Raises `LeaseLost` if it was no
-    longer ours to do."""
+    """Delete the task, which this transaction completes. Locks the call. Raises `LeaseLost` if another worker has the
+    task."""
     await lock_call(session, task.call_id)
     deleted = await session.scalar(delete(Task).where(*_lease_is_held(task)).returning(Task.id))
     if deleted is None:
@@ -210,7 +209,7 @@ async def finish(session: AsyncSession, task: ClaimedTask) -> None:
 
 
 async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float, error: str) -> None:
-    """Give the task back, due again in `delay` seconds. Raises `LeaseLost`."""
+    """Release the task, due again in `delay` seconds. Raises `LeaseLost`."""
     giving_back = (
         update(Task)
         .where(*_lease_is_held(task))
@@ -224,15 +223,15 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
 
 
 async def postpone(session: AsyncSession, task: ClaimedTask, *, delay: float) -> None:
-    """Nothing was tried: the same is owed in `delay` seconds. Raises `LeaseLost`."""
+    """Release the task without counting an attempt, due again in `delay` seconds. Raises `LeaseLost`."""
     await finish(session, task)
     attempts, age = task.attempts - 1, task.age_seconds
     await add(session, task.kind, task.call_id, delay=delay, attempts=attempts, age_seconds=age)
 
 
 async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
-    """What waits, in every queue."""
-    since = func.greatest(Task.due_at, Task.lease_until)  # of a task that lost its worker, since its lease ran out
+    """The backlog of every queue."""
+    since = func.greatest(Task.due_at, Task.lease_until)  # a task whose worker was lost waits since its lease ran out
     counted = []
     for queue in Queue:
         due = (Task.queue == queue, Task.due_at <= func.now())
@@ -247,15 +246,14 @@ async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
 
 
 async def make_all_due(db: Database, kind: TaskKind) -> None:
-    """Make all tasks of this kind due now; the sweep finds them."""
+    """Make all tasks of this kind due now. The sweep finds them."""
     hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _is_unclaimed())
     async with db.statement() as connection:
         await connection.execute(hastening.values(due_at=func.now()))
 
 
 async def make_due(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
-    """Have this work of the call done now: the task it waits in is made due, with its attempts all before it, or one is
-    added. With the call's lock."""
+    """Make the call's task of this kind due now, with all attempts, or add one. The caller holds the call's lock."""
     hastening = (
         update(Task)
         .where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed())
@@ -269,18 +267,19 @@ async def make_due(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
 
 
 async def replace(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
-    """Have this work of the call done anew; who is at it loses it. With the call's lock."""
+    """Replace the call's task of this kind by a new one. A worker that has it loses it. The caller holds the call's
+    lock."""
     await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id))
     await add(session, kind, call_id)
 
 
 async def discard(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
-    """The call needs this work no more. A worker that is at it finishes it. With the call's lock."""
+    """Delete the call's task of this kind, unless a worker has it. The caller holds the call's lock."""
     await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed()))
 
 
 def is_pending(kind: TaskKind) -> ColumnElement[bool]:
-    """Whether such a task of the call is open, as part of a statement on calls."""
+    """Whether the call has a task of this kind. For use in a statement on calls."""
     return exists().where(Task.call_id == Call.id, Task.kind == kind)
 
 
@@ -293,8 +292,8 @@ def _lease_is_held(task: ClaimedTask) -> tuple[ColumnElement[bool], ...]:
 
 
 def arq_pool(redis_url: str) -> ArqRedis:
-    """A client of Valkey for arq. The timeouts are what keeps a frozen Valkey from freezing us; JSON because arq's
-    default, pickle, lets whoever writes to Valkey run code here."""
+    """A client of Valkey for arq. The timeouts keep a frozen Valkey from freezing us. Jobs are JSON, because with
+    pickle, arq's default, anybody who can write to Valkey could run code here."""
     pool = BlockingConnectionPool.from_url(
         redis_url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=2
     )
@@ -302,7 +301,7 @@ def arq_pool(redis_url: str) -> ArqRedis:
 
 
 def arq_queue(queue: Queue) -> str:
-    """The queue's name in Valkey."""
+    """The queue's key in Valkey."""
     return f"ringback:{queue}"
 
 
@@ -312,13 +311,13 @@ def to_json(job: dict[str, Any]) -> bytes:
 
 
 class Hints:
-    """Tells arq of tasks, in the background and at best effort: no request waits for Valkey, none fails with it.
+    """Sends hints to arq in the background. No request waits for Valkey or fails because of it.
 
-    Those that come while one batch is on its way leave together in the next. This writes what arq's `enqueue_job`
-    does, in one round trip for all instead of three for each; that was a fifth of what a create cost.
+    Hints that come while a batch is on its way leave together in the next one. This writes what arq's `enqueue_job`
+    writes, in one round trip instead of three per job. That saved a fifth of the cost of a create.
     """
 
-    _MOST_WAITING = 1000  # beyond this Valkey is down or frozen, and the sweep will find the tasks
+    _MOST_WAITING = 1000  # with more, Valkey is down or frozen, and the sweep finds the tasks
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
@@ -326,7 +325,7 @@ class Hints:
         self._sending: asyncio.Task[None] | None = None
 
     def send(self, task: AddedTask) -> None:
-        """Returns at once. The job's id is the task's and the attempt's, so that one hinted twice is run once."""
+        """Send the hint of a task. Returns at once. A task's attempt has one job id, so two hints run it once."""
         if len(self._waiting) < self._MOST_WAITING:
             self._waiting.append(task)
         if self._sending is None or self._sending.done():
@@ -343,18 +342,18 @@ class Hints:
             now = int(time() * 1000)
             try:
                 async with self._redis.pipeline(transaction=False) as pipe:
-                    for task in batch:  # a job is there before its id is in the queue
+                    for task in batch:  # the job must exist before its id is in the queue
                         job_id = f"task:{task.id}:{task.attempts}"
                         job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
                         due = now + int(task.delay * 1000)
                         pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)
-                        pipe.zadd(arq_queue(task.queue), {job_id: due}, lt=True)  # never later than it was
+                        pipe.zadd(arq_queue(task.queue), {job_id: due}, lt=True)  # never later than before
                     await pipe.execute()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("hints_lost", tasks=len(batch), error=repr(error))
 
     async def aclose(self) -> None:
-        """Let what is waiting go out, then close the client."""
+        """Let waiting hints go out, then close the client."""
         if self._sending is not None:
             await asyncio.wait([self._sending], timeout=2)
         await self._redis.aclose(close_connection_pool=True)

@@ -1,10 +1,10 @@
-"""Slows down whoever guesses passwords, without ever locking the owner out.
+"""Slows down password guessing, without locking the owner out.
 
-Only failed logins count, in sliding windows in Valkey. An address that failed too often on one account, or on many,
-is refused for a while; nobody's failures refuse another address. When an account is attacked from many addresses at
-once, its logins take a little longer. That does not touch an address from which somebody has logged in to it before:
-it does not queue behind strangers either (`app.security`). If Valkey is away nobody is refused: the single hashing
-thread still bounds how fast guesses can be tried.
+Only failed logins count, in sliding windows in Valkey. An address with too many failures, on one account or on many, is
+refused for a while. Failures of one address never refuse another. When many addresses attack an account at once, its
+logins take a little longer, except from addresses that have logged in to it before. Those do not queue behind unknown
+addresses either (`app.security`). Without Valkey nobody is refused, and the single hashing thread limits how fast
+passwords can be guessed.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _AWAY = (RedisError, OSError, TimeoutError)
 
 
 class LoginThrottle:
-    """Counts failed logins. One per process; the counts are shared through Valkey."""
+    """Counts failed logins. One per process. Processes share the counts through Valkey."""
 
     def __init__(self, redis_url: str) -> None:
         self._pool = BlockingConnectionPool.from_url(
@@ -50,7 +50,7 @@ class LoginThrottle:
         await self._pool.disconnect()
 
     async def check(self, account: str, address: str | None) -> bool:
-        """Before a password is looked at. Returns whether somebody has logged in to the account from there before.
+        """Call it before checking a password. Returns whether the account has logged in from this address before.
         Raises `TooManyAttempts` with the seconds to wait."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -68,7 +68,7 @@ class LoginThrottle:
         return False
 
     async def record_success(self, account: str, address: str | None) -> None:
-        """After a login. The address is known from now on, for 60 days."""
+        """Call it after a login. The address is known from now on, for 60 days."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._redis.set(_known_key(account, address), 1, ex=_KNOWN_SECONDS)
@@ -76,7 +76,7 @@ class LoginThrottle:
             log.warning("login_throttle_unavailable", error=repr(error))
 
     async def record_failure(self, account: str, address: str | None) -> None:
-        """After a wrong password, or an unknown account, which must look the same."""
+        """Call it after a wrong password, and after an unknown account, so that both look the same."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 for limit, keys in _refusing(account, address):
@@ -92,7 +92,7 @@ class LoginThrottle:
 
 
 def _known_key(account: str, address: str | None) -> str:
-    """The account is hashed: whoever reads Valkey's keys needs to know nobody's e-mail address."""
+    """The account is hashed, so that Valkey's keys show no e-mail address."""
     digest = hashlib.sha256(account.encode("utf-8", "replace")).hexdigest()[:32]
     return f"ringback:known-login:{digest}:{address_prefix(address)}"
 
@@ -106,7 +106,7 @@ def _refusing(account: str, address: str | None) -> list[tuple[RateLimitItem, tu
 
 
 def address_prefix(address: str | None) -> str:
-    """What one attacker holds: an IPv4 address, or the /64 network of an IPv6 one."""
+    """What one attacker controls: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:

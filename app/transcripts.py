@@ -1,4 +1,4 @@
-"""The transcript of a call: asked for with the call, made by a worker, read by whoever polls."""
+"""The transcript of a call: ordered with the call, made by a worker, read by the client."""
 
 import secrets
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ def new_transcript_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptView:
-    """What a poller may see. The texts are there when `status` is ready, `failure` when it is failed."""
+    """A transcript as the client sees it. The texts are set when `status` is ready, `failure` when it is failed."""
 
     call_id: str
     status: TranscriptStatus
@@ -36,8 +36,8 @@ class TranscriptView:
     updated_at: datetime
 
 
-# One statement answers: does the login still count, whose call is this, how far is its transcript. Every call has one.
-# A poll is what this server does most.
+# One statement for a poll, which is what this server does most: check the login, the owner and the transcript's status.
+# Every call has a transcript.
 _READ = Compiled(
     select(
         User.is_active,
@@ -94,12 +94,12 @@ _OPEN = (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
 
 
 async def start(session: AsyncSession, call_id: str) -> bool:
-    """Mark it as being made; False if it has come to an end already."""
+    """Mark the transcript as being made. False if it is ready, failed or disabled already."""
     return await _write(session, call_id, status=TranscriptStatus.PROCESSING)
 
 
 async def save(session: AsyncSession, call_id: str, made: Transcription, *, engine: str) -> bool:
-    """It is ready; False if it had come to an end already."""
+    """Save the finished transcript. False if it is ready, failed or disabled already."""
     return await _write(
         session,
         call_id,
@@ -113,8 +113,8 @@ async def save(session: AsyncSession, call_id: str, made: Transcription, *, engi
 
 
 async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
-    """There will be none, and `reason` tells a person why; False if it had come to an end already. One that had failed
-    has the new reason then, which is known better; that it failed is not told again."""
+    """Mark the transcript as failed, with the reason for a person. False if it is ready or disabled already. For one
+    that had failed, only the reason changes, and the client is not notified again."""
     failed = await _write(session, call_id, status=TranscriptStatus.FAILED, failure=reason)
     if not failed:
         await session.execute(
@@ -140,8 +140,8 @@ async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
 
 
 async def reopen(session: AsyncSession, call_id: str) -> None:
-    """A transcript that had failed is owed once more, and its end will be told once more; that there will be none, too,
-    since it is told with the recording, which has only now become known."""
+    """Open a failed transcript again. The client will be notified of its end again. A disabled one is notified again,
+    too, if the recording has only now become known."""
     await tasks.lock_call(session, call_id)
     anew = {"round": TranscriptRow.round + 1, "updated_at": func.now()}
     again = update(TranscriptRow).where(TranscriptRow.call_id == call_id)
@@ -155,9 +155,9 @@ async def reopen(session: AsyncSession, call_id: str) -> None:
 
 
 async def retry(db: Database, user_id: str, call_id: str) -> CallView:
-    """Make the transcript of the user's own call again, from its stored recording. Returns the call as it is then.
+    """Make the transcript of the user's own call again, from its stored recording. Returns the call.
 
-    Raises `NoSuchCall`, `NotYourCall`, and `Conflict` where there is nothing to make, or it is being made.
+    Raises `NoSuchCall`, `NotYourCall`, and `Conflict` if it is being made, or there is nothing to make.
     """
     await call_views.get_own(db, user_id, call_id)
     async with db.transaction() as session:

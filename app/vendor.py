@@ -1,5 +1,4 @@
-"""The vendor's words for what Ringback calls otherwise: statuses, events, causes, and the shapes that both dialects
-and the callbacks share. Pure."""
+"""The vendor's words for statuses, events and causes, and the shapes that dialects and callbacks share. Pure."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -39,7 +38,7 @@ EVENT: dict[CallStatus, str] = {
     _S.AFTER_HOURS: "call.not_answered",
     _S.ENDED: "call.completed",
 }
-"""What a client is told when a call ends."""
+"""The callback event for each end of a call."""
 
 MESSAGE: dict[str, str] = {
     "call.answered": "Call answered",
@@ -82,7 +81,7 @@ def _is_none(value: object) -> bool:
 
 
 class Turn(BaseModel):
-    """One speaker's say; seconds count from the answer."""
+    """What one person says without a break. Seconds count from the answer."""
 
     role: Role = Field(examples=["customer"])
     content: str = Field(examples=["Please call me back tomorrow."])
@@ -121,7 +120,7 @@ class CallTranscript(BaseModel):
 
 
 def find_transcript(call: CallView) -> Transcript | None:
-    """The transcript, once there is one."""
+    """The transcript, if it is ready."""
     if call.transcript_status != TranscriptStatus.READY:
         return None
     return show_transcript(
@@ -142,7 +141,7 @@ def show_transcript(
     created_at: datetime,
     updated_at: datetime,
 ) -> Transcript:
-    """A transcript that is ready, as both dialects have it."""
+    """A ready transcript, in the shape of both dialects."""
     return Transcript(
         transcript_id=transcript_id,
         summary=summary or "",
@@ -154,7 +153,7 @@ def show_transcript(
 
 
 def call_transcript(call: CallView, recording: str | None) -> CallTranscript:
-    """The call as `GET …/transcript` and callbacks show it."""
+    """The call as `GET …/transcript` and the callbacks show it."""
     failed = call.transcript_status == TranscriptStatus.FAILED
     return CallTranscript(
         call_id=call.id,
@@ -170,7 +169,7 @@ def call_transcript(call: CallView, recording: str | None) -> CallTranscript:
 
 
 def hangup_cause(call: CallView) -> str | None:
-    """In the vendor's words; None until the call has ended. What another system reported is shown as it said it."""
+    """The cause in the vendor's words. None until the call ends. What another system reported is shown unchanged."""
     if call.ended_at is None:
         return None
     reported = call.hangup_cause
@@ -178,10 +177,10 @@ def hangup_cause(call: CallView) -> str | None:
 
 
 def statuses_shown_as(shown: str) -> list[CallStatus]:
-    """Our statuses that the vendor calls so, whatever its case."""
+    """Our statuses that the vendor calls by this name, in any case."""
     return [status for status, word in SHOWN_STATUS.items() if word.casefold() == shown.casefold()]
 
 
 def seconds_text(seconds: int | None) -> str | None:
-    """A length of time as the vendor writes it."""
+    """A duration as the vendor writes it."""
     return None if seconds is None else str(seconds)
