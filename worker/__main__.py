@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def run() -> None:
-    # First of all, because the imports below take a second: a worker that has not begun has nothing to finish.
+    # First of all, because the imports below take a second. A worker that has not started has nothing to finish.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _end_at_once)
 
@@ -21,8 +21,8 @@ def run() -> None:
 
     async def work() -> None:
         code = await main.run(settings, Queue(sys.argv[1]))
-        # From inside the loop, which would wait for threads when it ends: a recognition that outlived the grace cannot
-        # be cancelled, and nobody waits for it.
+        # Exit from inside the loop. At its end the loop waits for threads, and a recognition in a thread cannot be
+        # cancelled.
         sys.stdout.flush()
         os._exit(code)
 

@@ -1,4 +1,4 @@
-"""Dial the customer of an agent who waits: as with the agent, at most once."""
+"""Dial the customer, for an agent who waits. As with the agent's leg: at most once."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from worker.dial import STALE_SECONDS
 log = structlog.get_logger()
 
 _LET_EVENTS_ARRIVE_SECONDS = 1.0
-"""The usual reason for a refusal is that the agent has just hung up, and the event that says so knows better."""
+"""The provider mostly refuses because the agent has just hung up. The event of that hangup says more than the
+refusal."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:

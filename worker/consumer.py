@@ -1,8 +1,8 @@
-"""arq's worker on one queue: it brings a new task to a free slot within milliseconds, and no more.
+"""arq's worker on one queue. It brings a new task to a free slot within milliseconds.
 
-arq is built for jobs that exist only in its queue. Ours are hints of rows in PostgreSQL, where leases say who has a
-task, and the sweep finds what no hint brought. So a job is taken off the queue at once, and none is marked as in
-progress: such a mark outlives a killed worker and hides jobs. A job that cannot be read is removed and logged.
+arq is built for jobs that exist only in its queue. Here a job is a hint of a row in PostgreSQL. The row's lease says
+who has the task, and the sweep finds what no hint brought. So a job is taken off the queue at once, and never marked as
+in progress: such a mark outlives a killed worker and hides jobs. A job that cannot be read is removed and logged.
 """
 
 import asyncio
@@ -26,17 +26,18 @@ from worker.slots import Slots
 
 log = structlog.get_logger()
 
-_POLL_SECONDS = 0.05  # the floor under the hand-over from a POST to its dial; 2 % of a core when idle
+_POLL_SECONDS = 0.05  # lower bound of the time from a POST to its dial; costs 2 % of a core when idle
 _RETRY_SECONDS = 1.0
 _SLOT_SECONDS = 10.0
-"""How long a job waits for a slot that the sweep was faster to take. Then the sweep brings its task, too."""
+"""How long a job waits for a slot that the sweep took first. After that, the sweep also runs the job's task."""
 _JOB_SECONDS = 60.0
 _SHOWN = 100
-"""Characters of a foreign job id that are logged."""
+"""At most so many characters of a foreign job id are logged."""
 
 
 class Consumer:
-    """One worker's. arq's worker is replaced whenever Valkey breaks under it; what runs in the slots is not touched."""
+    """The consumer of one worker. It replaces arq's worker whenever the connection to Valkey breaks. Running tasks go
+    on."""
 
     def __init__(self, context: Context, queue: Queue, slots: Slots, size: int) -> None:
         self._context = context
@@ -46,7 +47,7 @@ class Consumer:
         self._pool = arq_pool(context.settings.redis_url)
 
     async def run(self) -> None:
-        """Runs until cancelled. A Valkey that is away is waited for. Raises what arq raises otherwise."""
+        """Runs until cancelled. While Valkey is away it waits. Raises what else arq raises."""
         while True:
             worker = self._new_worker()
             try:
@@ -84,7 +85,7 @@ class Consumer:
         )
 
     async def _start_task(self, _: dict[str, object], task_id: int) -> None:
-        """The one arq function."""
+        """The only arq function."""
         if not isinstance(task_id, int):
             raise TypeError("a job's argument is the id of a task")
         with suppress(TimeoutError):
@@ -94,14 +95,15 @@ class Consumer:
 
 
 class _QueueWorker(ArqWorker):
-    """arq's worker, but for how a job is taken off the queue, and for one that it cannot read."""
+    """arq's worker, with its own way to take jobs off the queue, and to handle a job that it cannot read."""
 
     def __init__(self, slots: Slots, **options: Any) -> None:
         super().__init__(**options)
         self._slots = slots
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Takes as many of these as there are free slots; of several workers, whoever removes a job has it."""
+        """Take as many of these jobs as there are free slots. If several workers try, the one that removes a job has
+        it."""
         pending = sum(not task.done() for task in self.tasks.values())
         wanted = job_ids[: max(0, self._slots.free - pending)]
         if not wanted:
@@ -116,8 +118,8 @@ class _QueueWorker(ArqWorker):
                 self.tasks[name] = self.loop.create_task(self._run_or_skip(job_id, name))
 
     async def cancel_jobs(self) -> None:
-        """Ends the jobs that still wait for a slot or for Valkey, so that none uses the pool after it was closed. The
-        sweep brings their tasks."""
+        """Cancel the jobs that wait for a slot or for Valkey, so that none uses the pool after it is closed. The sweep
+        runs their tasks."""
         jobs = list(self.tasks.values())
         for job in jobs:
             job.cancel()
@@ -130,7 +132,7 @@ class _QueueWorker(ArqWorker):
             if isinstance(error, ResponseError):
                 await self._skip(job_id, name, error)
                 await self.remove_misshapen_keys()
-            # Otherwise Valkey is away, which the loop over the queue meets as well. The sweep finds the task.
+            # Otherwise Valkey is away, which the loop over the queue notices, too. The sweep finds the task.
         except Exception as error:
             await self._skip(job_id, name, error)
 
@@ -141,7 +143,8 @@ class _QueueWorker(ArqWorker):
             await self.pool.delete(*(prefix.encode() + job_id for prefix in prefixes))
 
     async def remove_misshapen_keys(self) -> None:
-        """Something else may have been written under arq's keys. There is nothing of ours in it to lose."""
+        """Remove keys of arq that another program has overwritten with another type. They hold nothing that is
+        needed."""
         with suppress(RedisError, OSError, TimeoutError):
             for key in (self.queue_name, abort_jobs_ss):
                 if await self.pool.type(key) not in (b"zset", b"none"):

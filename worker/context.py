@@ -1,4 +1,4 @@
-"""What every task needs, opened once per worker process."""
+"""What every task needs. Opened once per worker process."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,16 @@ class Context:
     outbound: Outbound
     links: RecordingLinks
     receivers: HostLimiter
-    """Of callbacks."""
+    """Limits the callbacks per receiver."""
     recording_hosts: HostLimiter
-    """Which reports name."""
+    """Limits the downloads per host that reports name."""
 
 
 def receivers(settings: Settings) -> HostLimiter:
-    """Shares of what one callbacks worker sends."""
+    """The limits of one callbacks worker."""
     return HostLimiter(settings.callback_concurrency, each=settings.callback_receiver_concurrency)
 
 
 def recording_hosts(settings: Settings) -> HostLimiter:
-    """Shares of what one calls worker fetches: of two hands or more, half are left to dial."""
+    """The limits of one calls worker. Half of its tasks stay free to dial."""
     return HostLimiter(max(1, settings.call_concurrency // 2), each=max(1, settings.call_concurrency // 10))

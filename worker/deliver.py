@@ -1,4 +1,4 @@
-"""Send a call's callbacks, one after another: each task sends one, and owes the next."""
+"""Send a call's callbacks in order. Each task sends one, and adds the task for the next."""
 
 import json
 import random
@@ -24,13 +24,13 @@ _GONE = 410
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """Of one attempt; `text` is for a person."""
+    """The outcome of one attempt. `text` is for a person."""
 
     text: str
     delivered: bool = False
     gone: bool = False
     tried: bool = True
-    """If not, there is to be no other attempt."""
+    """False: there was no attempt, and there must not be another."""
     retry_after: float = 0.0
 
 
@@ -50,7 +50,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
 
 async def _try(context: Context, message: Message) -> tuple[_Outcome | None, float]:
-    """Send it, if there is a place at its receiver; else in how many seconds to come back."""
+    """Send the message if its receiver has capacity. Otherwise return in how many seconds to come back."""
     try:
         receiver = host_of(message.url)
     except ValueError as error:
@@ -58,7 +58,7 @@ async def _try(context: Context, message: Message) -> tuple[_Outcome | None, flo
     wait = context.receivers.wait(receiver)
     if not wait:
         return await _send(context, message, receiver), 0.0
-    if message.is_over and context.receivers.silent_for(receiver) > LONGEST_SECONDS:
+    if message.is_over and context.receivers.unresponsive_seconds(receiver) > LONGEST_SECONDS:
         return _Outcome("Its receiver gave no answer to any callback in all that time", tried=False), 0.0
     return None, wait
 

@@ -1,4 +1,4 @@
-"""Dial a call: spend the attempt to, commit that, and only then let one request leave."""
+"""Dial a call: claim its dial attempt, commit that, and only then send one request."""
 
 from datetime import UTC, datetime
 from time import monotonic
@@ -15,14 +15,14 @@ from worker.context import Context
 log = structlog.get_logger()
 
 STALE_SECONDS = 3.0
-"""A process that was frozen for longer than this between spending the attempt and sending must not send any more:
-meanwhile somebody may have given the call up."""
+"""A process that was frozen for longer than this between the claim and the request must not send it. Meanwhile another
+worker may have given the call up."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
     provider, settings = context.provider, context.settings
     async with context.db.transaction() as session:
-        # With this commit the task has done its part, come what may: from here on the call is tracked.
+        # From this commit on, the call is tracked, whatever happens to this process.
         await tasks.finish(session, task)
         attempt = await dialing.claim_dial(
             session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
@@ -43,7 +43,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     elif isinstance(result, Rejected):
         await _rejected(context, attempt, result)
     else:
-        # It may have arrived. Tracking asks; nobody dials again.
+        # The request may have arrived. Tracking asks the provider, and nobody dials again.
         log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
 
 

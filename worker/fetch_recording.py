@@ -1,5 +1,7 @@
-"""Fetch a call's recording from its provider, or from where a report says that it is, store it, and owe its transcript.
-The provider need not keep its copy then, which the clearing up after every call tells it (`worker.hangup`)."""
+"""Fetch a call's recording from its provider, or from the URL that a report named. Store it, and add its transcription.
+
+Afterwards the provider can delete its copy, which the `hangup` task asks it to do.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -16,24 +18,24 @@ from worker.context import Context
 log = structlog.get_logger()
 
 LONGEST_SECONDS = 75 * 60.0
-"""After this no other attempt is begun. The pauses of the schedule are an hour; slow answers come on top."""
+"""After this, no other attempt starts. The pauses of the schedule take an hour, and slow responses add to it."""
 
 _LONGEST_IN_LINE_SECONDS = 24 * 3600.0
-"""For how long a recording waits for its turn at a host that answers, and of which many are wanted at once."""
+"""How long a recording waits in line for a host that responds, but is asked for many recordings at once."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         url = await call_lookups.find_recording_url(session, task.call_id)
     try:
-        if url is not None and await _waits_for_its_turn(context, task, host_of(url)):
+        if url is not None and await _is_postponed(context, task, host_of(url)):
             return
         if url is None:
             stored, content_type = await _from_provider(context, task.call_id)
         else:
             stored, content_type = await _from_url(context, task.call_id, url)
     except OutboundError as error:
-        error.args = (f"The recording could not be fetched: {error}",)  # a poller reads it
+        error.args = (f"The recording could not be fetched: {error}",)  # the client reads this text
         raise
     except (RecordingUnavailable, TooLarge) as error:
         await give_up(context, task, f"There is no usable recording: {error}")
@@ -44,30 +46,31 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await recordings.save(session, task.call_id, stored, content_type)
             await tasks.add(session, TaskKind.HANGUP, task.call_id)
     except LeaseLost:
-        await _delete_if_nobodys(context, task.call_id, stored)
+        await _delete_if_unwanted(context, task.call_id, stored)
         raise
     log.info("recording_stored", call_id=task.call_id, bytes=stored.size_bytes)
 
 
 async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
-    """There will be no recording; nothing of it stays behind, here or at the provider."""
+    """End the task without a recording. Nothing of it stays, here or at the provider."""
     async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.HANGUP, task.call_id)
         if await recordings.give_up(session, task.call_id, reason):
             try:
                 await context.storage.delete(recordings.storage_keys(task.call_id))
-            except StorageError as error:  # which may be why it is given up
+            except StorageError as error:  # perhaps the reason why it is given up
                 log.error("not_deleted", call_id=task.call_id, error=str(error))
 
 
-async def _waits_for_its_turn(context: Context, task: ClaimedTask, host: str) -> bool:
-    """Whether there is no place at the host now. Such a turn is no attempt, so here too it must come to an end."""
+async def _is_postponed(context: Context, task: ClaimedTask, host: str) -> bool:
+    """Whether the task was postponed because the host has no capacity. This is not an attempt, so it needs its
+    own end."""
     hosts = context.recording_hosts
     wait = hosts.wait(host)
     if not wait:
         return False
-    silent = hosts.silent_for(host) > 0
+    silent = hosts.unresponsive_seconds(host) > 0
     if task.age_seconds > (LONGEST_SECONDS if silent else _LONGEST_IN_LINE_SECONDS):
         said = "gives no answer to anybody" if silent else "was too busy all the time"
         await give_up(context, task, f"There is no usable recording: {host} {said}")
@@ -88,7 +91,7 @@ async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:
 async def _from_url(context: Context, call_id: str, url: str) -> tuple[Stored, str]:
     found = context.outbound.download(url, max_bytes=recordings.MAX_BYTES)
     async with context.recording_hosts.request(host_of(url)), found as download:
-        # A redirect may lead from a name that says what it is to one that does not, or the other way round.
+        # A redirect may lead from a name with a known file ending to one without, or the other way round.
         types = [recordings.audio_type(download.content_type, place) for place in (download.url, url)]
         content_type = next((known for known in types if known != recordings.UNKNOWN_TYPE), recordings.UNKNOWN_TYPE)
         return await _store(context, call_id, content_type, download.chunks), content_type
@@ -99,9 +102,8 @@ async def _store(context: Context, call_id: str, content_type: str, chunks: Asyn
     return await context.storage.put(key, chunks, max_bytes=recordings.MAX_BYTES)
 
 
-async def _delete_if_nobodys(context: Context, call_id: str, stored: Stored) -> None:
-    """We were frozen, and meanwhile another worker did this. If its work was deleted since, with its user or by
-    retention, ours must not stay behind."""
+async def _delete_if_unwanted(context: Context, call_id: str, stored: Stored) -> None:
+    """Delete what this worker stored after it had lost its lease, unless the call still has or wants a recording."""
     async with context.db.transaction() as session:
         await tasks.lock_call(session, call_id)
         if not await recordings.is_wanted(session, call_id):

@@ -1,7 +1,7 @@
-"""End a call at its provider, or clear up after one that has ended: nothing of it is to stay behind there.
+"""End a call at its provider, and delete what the provider still holds of it.
 
-Done after every dialled call, again once its recording is stored, and until the provider has said yes; so nobody is
-left alone on a line, whoever of ours died meanwhile.
+This task runs after every dialled call, and again once its recording is stored, until the provider confirms. So nobody
+stays alone on a line, even if the worker that dialled has died.
 """
 
 from app import call_lookups, tasks
@@ -17,7 +17,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         await context.provider.hangup(call.ref)
         if call.ended and not call.fetch_pending:
             await context.provider.discard_recording(call.ref)
-    # A request whose answer nobody saw may still be on its way, and make what nobody wants.
+    # A request without an answer may still arrive, and start what nobody wants any more.
     grace = context.settings.dial_grace_seconds
     once_more = call.unconfirmed_seconds is not None and call.unconfirmed_seconds < grace
     async with context.db.transaction() as session:

@@ -1,4 +1,4 @@
-"""Says in the database that this worker's process lives; `app.health` reads it."""
+"""Writes to the database that this worker lives. `app.health` reads it."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ _LONGEST_BEAT_SECONDS = 30.0
 
 
 class Heartbeat:
-    """One worker's."""
+    """The heartbeat of one worker."""
 
     def __init__(self, db: Database, queue: Queue, worker_id: UUID) -> None:
         self._db = db
@@ -26,7 +26,7 @@ class Heartbeat:
         self._worker_id = worker_id
 
     async def run(self) -> None:
-        """Runs until cancelled. A database that is away is waited for."""
+        """Runs until cancelled. While the database is away it waits."""
         while True:
             try:
                 async with asyncio.timeout(_LONGEST_BEAT_SECONDS):
@@ -36,7 +36,7 @@ class Heartbeat:
             await asyncio.sleep(_BEAT_SECONDS)
 
     async def once(self) -> None:
-        """Writes the worker's row, or its time."""
+        """Write the worker's row, or update its time."""
         beating = (
             insert(Worker)
             .values(id=self._worker_id, queue=self._queue, host=socket.gethostname())
@@ -46,6 +46,6 @@ class Heartbeat:
             await connection.execute(beating)
 
     async def leave(self) -> None:
-        """This worker stops and is not to be counted any more."""
+        """Remove the row, because the worker stops."""
         async with self._db.statement() as connection:
             await connection.execute(delete(Worker).where(Worker.id == self._worker_id))

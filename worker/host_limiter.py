@@ -1,8 +1,10 @@
-"""How a worker's requests are shared among the hosts that clients named, so that none, slow or dead, delays another's.
+"""Limits a worker's requests per host, so that a slow or dead host does not delay requests to others. Clients name the
+hosts.
 
-A host may have so many at once, but never more than are still free: the more are slow, the less each can take, and some
-are always left. One that gave no answer is only tried by one request at a time, and all such together by half. Whoever
-is turned away is told when to come back; they come back one after another, so that a long line costs little.
+A host gets a fixed number of requests at once, but never more than are still free. So the more hosts are slow, the less
+each gets, and some requests always stay free. A host that gave no response gets one request at a time, and all such
+hosts together at most half. A request without capacity is told when to come back. These times are spaced, so that a
+long line costs little.
 """
 
 import random
@@ -18,36 +20,36 @@ from app.outbound import OutboundError
 _REMEMBERED = 10_000
 _SHORTEST_WAIT_SECONDS = 0.2
 _SPACING_SECONDS = 0.05
-"""At most this far apart those who were turned away come back: twenty a second, to one host, or to all silent ones."""
+"""The longest distance between two requests that come back: twenty per second for one host, or for all silent hosts."""
 
 
 @dataclass(slots=True)
 class _Host:
-    under_way: int = 0
+    in_flight: int = 0
     silent_since: float | None = None
-    """When a request first got no answer, by the monotonic clock; None: its last one got one."""
+    """When a request first got no response, by the monotonic clock. None: the last request got one."""
     seconds: float = 1.0
-    """How long its last request took."""
+    """How long the last request took."""
     next_turn: float = 0.0
-    """When the last of those who were turned away comes back, by the monotonic clock."""
+    """When the last waiting request comes back, by the monotonic clock."""
 
 
 class HostLimiter:
-    """One for each kind of request of a worker process. Hosts are told apart by name and port."""
+    """The limiter for one kind of request of a worker process. A host is a name and a port."""
 
     def __init__(self, at_once: int, *, each: int) -> None:
-        """So many requests may be under way in all, and to each host."""
+        """`at_once` is the number of requests in total, `each` the number per host."""
         self._at_once = at_once
         self._each = each
-        self._under_way = 0
+        self._in_flight = 0
         self._known: LRUCache[str, _Host] = LRUCache(_REMEMBERED)
-        self._silent = _Host()  # those who wait for a silent host stand in one line, whichever it is
+        self._silent = _Host()  # requests to silent hosts share one line
 
     def wait(self, name: str) -> float:
-        """In how many seconds to come back with a request to this host; 0: it can be made now."""
+        """In how many seconds to come back with a request to this host. 0: send it now."""
         host = self._known.setdefault(name, _Host())
         share = self._share(host)
-        if host.under_way < share:
+        if host.in_flight < share:
             return 0.0
         now = monotonic()
         line, spacing = host, min(host.seconds / max(1, share), _SPACING_SECONDS)
@@ -56,24 +58,24 @@ class HostLimiter:
         line.next_turn = max(line.next_turn, now) + spacing
         return max(line.next_turn - now, _SHORTEST_WAIT_SECONDS) * random.uniform(1, 1.2)
 
-    def silent_for(self, name: str) -> float:
-        """For how many seconds the host has given no answer to anything; 0: its last request got one."""
+    def unresponsive_seconds(self, name: str) -> float:
+        """For how many seconds the host has given no response. 0: the last request got one."""
         since = self._known.setdefault(name, _Host()).silent_since
         return 0.0 if since is None else monotonic() - since
 
     def _share(self, host: _Host) -> int:
-        free = self._at_once - self._under_way
+        free = self._at_once - self._in_flight
         if host.silent_since is not None:
             return 1 if free > self._at_once // 2 else 0
         return min(self._each, free)
 
     @asynccontextmanager
     async def request(self, name: str) -> AsyncIterator[None]:
-        """The block makes a request to the host, for which there was a place."""
+        """Counts a request to the host while the block runs. `wait` has returned 0 for it."""
         host = self._known.setdefault(name, _Host())
         began = monotonic()
-        host.under_way += 1
-        self._under_way += 1
+        host.in_flight += 1
+        self._in_flight += 1
         try:
             yield
         except OutboundError as error:
@@ -83,5 +85,5 @@ class HostLimiter:
             host.silent_since = None
         finally:
             host.seconds = monotonic() - began
-            host.under_way -= 1
-            self._under_way -= 1
+            host.in_flight -= 1
+            self._in_flight -= 1

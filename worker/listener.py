@@ -1,8 +1,8 @@
-"""Listens to a provider's events, for all workers: one of them at a time leads, by a lease in the database.
+"""Listens to a provider's events, for all workers. One worker at a time leads, by a lease in the database.
 
-A leader that died, froze or lost its network loses the lease in seconds, and another listens. Two that listen for a
-moment do no harm: every event goes through `calls.apply_events`, where it counts once. What happens while nobody
-listens is found by tracking, which looks at every live call as soon as somebody listens again.
+A leader that dies, freezes or loses its network loses the lease in seconds, and another worker listens. Two listeners
+at once do no harm, because an event counts once (`calls.apply_events`). Events during a gap are found by tracking: when
+a listener connects, every live call is tracked at once.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ LEASE_SECONDS = 3.0
 _BEAT_SECONDS = 1.0
 _RECONNECT_SECONDS = 1.0
 _APPLIERS = 8
-"""Events of different calls are applied side by side, those of one call in their order."""
+"""Events of different calls are applied in parallel, and those of one call in order."""
 
 
 class Listener:
-    """One worker's part in it."""
+    """The listener of one worker."""
 
     def __init__(self, context: Context, worker_id: UUID) -> None:
         self._context = context
@@ -40,8 +40,7 @@ class Listener:
         self._queues: list[asyncio.Queue[ProviderEvent]] = [asyncio.Queue() for _ in range(_APPLIERS)]
 
     async def run(self) -> None:
-        """Until cancelled: lead whenever nobody else does. A database that is away is waited for. The provider has a
-        stream."""
+        """Runs until cancelled, and leads whenever no other worker does. While the database is away it waits."""
         async with asyncio.TaskGroup() as group:
             for queue in self._queues:
                 group.create_task(self._apply(queue))
@@ -62,12 +61,12 @@ class Listener:
                     listening.cancel()
 
     async def leave(self) -> None:
-        """This worker stops: the next may lead at once."""
+        """Release the lease, because the worker stops."""
         async with self._context.db.statement() as connection:
             await connection.execute(delete(ListenerRow).where(ListenerRow.worker_id == self._worker_id))
 
     async def _lead(self) -> bool:
-        """Take or hold the lease, and say how it goes."""
+        """Take or renew the lease, and write the state of the connection."""
         ours = {
             "worker_id": self._worker_id,
             "lease_until": func.now() + timedelta(seconds=LEASE_SECONDS),
@@ -102,19 +101,19 @@ class Listener:
                     async with provider.listen() as reports:
                         log.info("listener_connected", provider=provider.name)
                         self._connected, self._problem, connected_at = True, None, monotonic()
-                        # Whatever happened until now was not heard: every live call is asked about.
+                        # Events until now were missed, so every live call is tracked.
                         await tasks.make_all_due(self._context.db, TaskKind.TRACK)
                         async for report in reports:
                             self._queues[hash(report.call_id) % _APPLIERS].put_nowait(report)
                     self._problem = "the connection was closed"
                 except ProviderError as error:
                     self._problem = str(error)
-                except Exception as error:  # whatever it is, calls must go on being listened to
+                except Exception as error:  # whatever the error is, listening must go on
                     log.exception("listener_failed", provider=provider.name)
                     self._problem = repr(error)
                 log.warning("listener_disconnected", provider=provider.name, problem=self._problem)
-                # A connection that was cut is had again at once, most often. A system that is away takes a while, and
-                # one that sends us away for somebody else must not be fought over.
+                # A connection that was cut is mostly back at once. A provider that is away takes longer. One that
+                # disconnects us in favour of another listener must not be fought over.
                 lasted = monotonic() - connected_at if self._connected else 0.0
                 await asyncio.sleep(0.1 if lasted > _RECONNECT_SECONDS else _RECONNECT_SECONDS)
                 self._connected = False
@@ -122,7 +121,8 @@ class Listener:
             self._connected = False
 
     async def _apply(self, queue: "asyncio.Queue[ProviderEvent]") -> None:
-        """Until cancelled. While the database is away events wait: they may be the only word on how a call ended."""
+        """Runs until cancelled. While the database is away events wait, because they may be the only report of
+        an end."""
         while True:
             report = await queue.get()
             while True:

@@ -1,7 +1,7 @@
-"""A worker process. Its parts run side by side: arq's consumer, the sweep, the heartbeat and, for calls, the listener
-and the cleaning. The process ends on a signal, or when one of its parts ends.
+"""A worker process. Its parts run side by side: arq's consumer, the sweep and the heartbeat, and for calls also the
+listener and the retention loop. The process ends on a signal, or when one of its parts ends.
 
-arq brings a task to a worker quickly and no more: leases, retries and schedules are ours (see `app.tasks`).
+arq only brings tasks to a worker quickly. Leases, retries and schedules are in `app.tasks`.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ log = structlog.get_logger()
 _POOL_SIZE = 8
 _DRAIN_AFTER_FAILURE_SECONDS = 2.0
 _CLOSE_SECONDS = 2.0
-"""For each step of closing. A server that is frozen must not keep this process alive."""
+"""For each step of closing. A frozen server must not keep this process alive."""
 
 
 async def run(settings: Settings, queue: Queue) -> int:
-    """Work until SIGTERM or SIGINT, then let tasks finish for `shutdown_grace_seconds`. Returns the exit code."""
-    logging.getLogger("arq").setLevel(logging.WARNING)  # below that, a line per job, which our own logs have
-    context = _open(settings)  # until here a signal ends the process at once; see `worker.__main__`
+    """Work until SIGTERM or SIGINT. Then let tasks finish for `shutdown_grace_seconds`. Returns the exit code."""
+    logging.getLogger("arq").setLevel(logging.WARNING)  # arq logs a line per job at the info level, as our own logs do
+    context = _open(settings)  # until here a signal ends the process at once (`worker.__main__`)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -49,14 +49,13 @@ async def run(settings: Settings, queue: Queue) -> int:
 async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     """Run all parts of a worker until `stop` is set, and close the context.
 
-    Returns the exit code: 1 if a part ended by itself. A worker that lacks one is worth nothing, and whoever started
-    this process starts it again.
+    Returns the exit code, 1 if a part ended by itself. Then the process ends, and its supervisor starts it again.
     """
     settings, worker_id = context.settings, uuid4()
     size = {
         Queue.CALLS: settings.call_concurrency,
         Queue.CALLBACKS: settings.callback_concurrency,
-        # One recording is decoded while others are recognized: one that takes minutes to decode delays nobody.
+        # One more than are recognized, so that a recording that takes minutes to decode delays no other.
         Queue.TRANSCRIPTS: settings.transcript_concurrency + 1,
     }[queue]
     slots = Slots(size)
@@ -104,7 +103,8 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
 
 
 async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None:
-    """Do these together, for so long. What fails or hangs then is of no use to anybody any more."""
+    """Run these together, for at most `seconds`. What fails or hangs is only logged, because the process ends
+    anyway."""
     begun = [asyncio.create_task(closing) for closing in closings]
     done, hanging = await asyncio.wait(begun, timeout=seconds)
     for task in hanging:

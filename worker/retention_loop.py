@@ -1,5 +1,5 @@
-"""Every hour the calls workers, one at a time, delete what is over: logins, workers that are no more, and what has been
-kept for long enough. Beside the sweep and not in it: to delete thousands of recordings may take its time."""
+"""Deletes what is over, every hour, on one calls worker at a time: old logins, rows of dead workers, and recordings
+past their retention. Deleting thousands of recordings takes time, so it does not run in the sweep."""
 
 import asyncio
 from datetime import timedelta
@@ -16,11 +16,11 @@ log = structlog.get_logger()
 
 _EVERY_SECONDS = 3600.0
 _LOCK = 0x52696E67
-"""Of PostgreSQL's advisory locks, for whoever cleans: a number of our own."""
+"""Key of the PostgreSQL advisory lock that the deleting worker holds."""
 
 
 async def run(context: Context) -> None:
-    """Until cancelled."""
+    """Runs until cancelled."""
     while True:
         try:
             await once(context)
@@ -30,7 +30,7 @@ async def run(context: Context) -> None:
 
 
 async def once(context: Context) -> None:
-    """Does nothing while another worker is at it."""
+    """Delete once. Does nothing while another worker does it."""
     async with context.db.statement() as connection:
         if not (await connection.execute(select(func.pg_try_advisory_lock(_LOCK)))).scalar_one():
             return

@@ -1,4 +1,4 @@
-"""Runs one task: claim it, hold its lease, do it, and say what happens if that fails."""
+"""Runs a task: claims it, keeps its lease, does the work, and handles a failure."""
 
 import asyncio
 import math
@@ -44,49 +44,49 @@ async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> 
 
 
 async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> None:
-    """When a callback is given up, its own schedule says; this only failed on our side."""
+    """The schedule of the callbacks decides when they fail. This failure is on our side only."""
     log.error("callbacks_not_sent", call_id=task.call_id, reason=reason)
     async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.DELIVER, task.call_id, delay=60)
 
 
-_FOR_PEOPLE = (ProviderError, StorageError, OutboundError, TranscriptionError)
-"""Errors whose texts pollers and receivers of callbacks may read; what others say is for the log."""
+_READABLE_ERRORS = (ProviderError, StorageError, OutboundError, TranscriptionError)
+"""Errors whose texts clients may read. The texts of other errors go to the log only."""
 
 _UNEXPECTED = "Something went wrong on the server, again and again. Its log has more under the call's id"
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """How to do one kind of task, how long to wait after each failed attempt, and what to tell when that is over."""
+class _Handler:
+    """How to do one kind of task, the pauses after failed attempts, and what to do after the last one."""
 
     run: Callable[[Context, ClaimedTask], Awaitable[None]]
     give_up: Callable[[Context, ClaimedTask, str], Awaitable[None]]
     delays: tuple[float, ...]
     longest: float = math.inf
-    """Seconds since the task was added, after which no other attempt is begun."""
+    """Seconds since the task was added. After that, no other attempt starts."""
 
 
-WORK: dict[TaskKind, _Work] = {
-    TaskKind.DIAL: _Work(dial.run, _fail_call, (0.5, 1, 2, 5, 10, 20, 30)),
-    TaskKind.CONNECT: _Work(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
-    TaskKind.TRACK: _Work(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
-    TaskKind.HANGUP: _Work(hangup.run, _give_up_hangup, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
-    # docs/recordings.md tells of this schedule.
-    TaskKind.FETCH_RECORDING: _Work(
+HANDLERS: dict[TaskKind, _Handler] = {
+    TaskKind.DIAL: _Handler(dial.run, _fail_call, (0.5, 1, 2, 5, 10, 20, 30)),
+    TaskKind.CONNECT: _Handler(connect.run, _fail_call, (0.5, 1, 2, 5, 10)),
+    TaskKind.TRACK: _Handler(track.run, _fail_call, (1, 1, 2, 5, 10, 20, 30)),
+    TaskKind.HANGUP: _Handler(hangup.run, _give_up_hangup, (0.2, 0.5, 1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200)),
+    # docs/recordings.md describes this schedule.
+    TaskKind.FETCH_RECORDING: _Handler(
         fetch_recording.run,
         fetch_recording.give_up,
         (1, 2, 5, 10, 15, 30, 30, 30, 60, 60, 60, 300, 600, 600, 1800),
         longest=fetch_recording.LONGEST_SECONDS,
     ),
-    TaskKind.DELIVER: _Work(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
-    TaskKind.TRANSCRIBE: _Work(transcribe.run, _fail_transcript, (2, 10, 30, 120)),
+    TaskKind.DELIVER: _Handler(deliver.run, _deliver_later, (1, 2, 5, 10, 30, 60)),
+    TaskKind.TRANSCRIBE: _Handler(transcribe.run, _fail_transcript, (2, 10, 30, 120)),
 }
 
 
 async def run_task(context: Context, task_id: int) -> None:
-    """Do the task if it is due and nobody has it. Raises nothing but cancellation."""
+    """Do the task if it is due and unclaimed. Raises nothing but cancellation."""
     try:
         task = await tasks.claim(context.db, task_id, lease_seconds=context.settings.lease_seconds)
     except Exception as error:
@@ -98,13 +98,13 @@ async def run_task(context: Context, task_id: int) -> None:
 
 async def run_claimed(context: Context, task: ClaimedTask) -> None:
     """Do a task that this worker has claimed. Raises nothing but cancellation."""
-    work, began = WORK[task.kind], monotonic()
+    work, began = HANDLERS[task.kind], monotonic()
     with structlog.contextvars.bound_contextvars(call_id=task.call_id, task=task.kind, attempt=task.attempts):
         try:
-            if task.attempts > len(work.delays) + 1:  # its workers died with it, again and again
+            if task.attempts > len(work.delays) + 1:  # its workers died during the task, each time
                 await work.give_up(context, task, "The worker stopped in the middle of this, several times")
                 return
-            async with _lease_held(context, task):
+            async with _keep_lease(context, task):
                 await work.run(context, task)
         except LeaseLost:
             log.warning("lease_lost")
@@ -112,9 +112,9 @@ async def run_claimed(context: Context, task: ClaimedTask) -> None:
             await _after_failure(context, task, work, error, monotonic() - began)
 
 
-async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error: Exception, seconds: float) -> None:
-    """The task failed after so many seconds: say when to try again, or that this was the last time."""
-    expected = isinstance(error, _FOR_PEOPLE)
+async def _after_failure(context: Context, task: ClaimedTask, work: _Handler, error: Exception, seconds: float) -> None:
+    """Retry the task, or give it up. `seconds` is how long the failed attempt took."""
+    expected = isinstance(error, _READABLE_ERRORS)
     log.warning("task_failed", error=repr(error), exc_info=not expected and not is_unreachable(error))
     pause = _pause_before_retry(work, task, error, task.age_seconds + seconds)
     try:
@@ -129,8 +129,8 @@ async def _after_failure(context: Context, task: ClaimedTask, work: _Work, error
         log.warning("task_left_to_the_sweep", error=repr(again))
 
 
-def _pause_before_retry(work: _Work, task: ClaimedTask, error: Exception, age: float) -> float | None:
-    """In how many seconds to try again; None: not any more."""
+def _pause_before_retry(work: _Handler, task: ClaimedTask, error: Exception, age: float) -> float | None:
+    """The pause before the next attempt, in seconds. None: there is no other attempt."""
     tries = len(work.delays) + 1
     retry_after = 0.0
     if isinstance(error, OutboundError):
@@ -143,8 +143,8 @@ def _pause_before_retry(work: _Work, task: ClaimedTask, error: Exception, age: f
 
 
 @asynccontextmanager
-async def _lease_held(context: Context, task: ClaimedTask) -> AsyncIterator[None]:
-    """Renew the lease until the block ends. Losing it is noticed where it matters, at `finish`."""
+async def _keep_lease(context: Context, task: ClaimedTask) -> AsyncIterator[None]:
+    """Renew the lease until the block ends. A lost lease is noticed by `tasks.finish`."""
 
     async def renew() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The tasks that this worker runs: so many at once, whether arq's queue or the sweep brought them."""
+"""The tasks that a worker runs at once, whether a hint or the sweep brought them."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 _CLAIM_SECONDS = 1.0
-"""A stopping worker waits this long for a claim that is under way: a database that is frozen does not answer it."""
+"""How long a stopping worker waits for a claim that has begun. A frozen database does not answer it."""
 
 
 class Slots:
-    """Counts what runs. Whoever is about to claim tasks reserves slots first, so that two never take the same one."""
+    """Counts running tasks. The caller reserves slots before it claims tasks, so that no slot is used twice."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -20,30 +20,31 @@ class Slots:
 
     @property
     def running(self) -> int:
-        """How many tasks are under way."""
+        """How many tasks are running."""
         return len(self._running)
 
     @property
     def free(self) -> int:
-        """How many more may be started now."""
+        """How many more can start now."""
         return max(0, self._size - self._reserved - len(self._running))
 
     def reserve(self) -> int:
-        """Keep some free slots for the caller, until it calls `release` with the number that this returns.
+        """Reserve free slots, until the caller calls `release` with the number that this returns.
 
-        Half of them, because others need one meanwhile; of a single one, that. 0 if none is free.
+        At most half of the free slots are reserved, but at least one, because others need slots meanwhile. 0 if none is
+        free.
         """
         count = (self.free + 1) // 2
         self._reserved += count
         return count
 
     def release(self, count: int) -> None:
-        """Give reserved slots back."""
+        """Release reserved slots."""
         self._reserved -= count
         self._changed.set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run this in a slot. It outlives the caller."""
+        """Run this in a slot. It goes on after the caller ends."""
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -58,11 +59,11 @@ class Slots:
             await self._next_change()
 
     def close(self) -> None:
-        """No slot is free from now on."""
+        """Start nothing more."""
         self._size = 0
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is running, this long at most. What is left then is another worker's after its lease."""
+        """Wait for running tasks, for at most `seconds`. Another worker does the rest after their leases run out."""
         with suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, _CLAIM_SECONDS)):
                 while self._reserved:

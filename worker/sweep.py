@@ -1,8 +1,9 @@
-"""Finds the tasks that no hint brought to a worker, and runs them.
+"""Finds tasks that no hint brought to a worker, and runs them.
 
-PostgreSQL decides what there is to do. A hint can be lost: Valkey is flushed, killed or away, arq is deaf or its queue
-is full of what is no job, a worker dies with a task. All of these show as a due task that nobody has. The sweep claims
-such tasks by itself, so that they need neither Valkey nor arq. The first moment is left to arq, which is faster.
+PostgreSQL decides what there is to do. Hints can be lost: when Valkey is flushed, killed or away, when arq does not
+read its queue, when the queue is full of foreign jobs, or when a worker dies. In each case there is a due task without
+a claim. The sweep claims such tasks without Valkey and arq. It leaves new tasks to arq for a moment, because arq is
+faster.
 """
 
 import asyncio
@@ -19,14 +20,14 @@ from worker.slots import Slots
 log = structlog.get_logger()
 
 HEAD_START_SECONDS = 0.5
-"""A task is arq's alone for this long after it was due. arq's share of that is usually a tenth."""
+"""The sweep leaves a task alone for this long after it is due. arq mostly needs a tenth of it."""
 
 _PAUSE_SECONDS = 0.1
 _LONGEST_CLAIM_SECONDS = 60.0
 
 
 class Sweep:
-    """One worker's, over its own queue."""
+    """The sweep of one worker, over its own queue."""
 
     def __init__(self, context: Context, queue: Queue, slots: Slots) -> None:
         self._context = context
@@ -34,8 +35,8 @@ class Sweep:
         self._slots = slots
 
     async def run(self, every: float) -> None:
-        """Runs until cancelled: every so many seconds, and sooner while there is more. A database that is away is
-        waited for."""
+        """Runs until cancelled: every `every` seconds, and sooner while there is more to do. While the database is away
+        it waits."""
         while True:
             more = False
             try:
@@ -43,7 +44,7 @@ class Sweep:
             except Exception as error:
                 log.warning("sweep_failed", error=repr(error))
             if more:
-                await asyncio.sleep(min(_PAUSE_SECONDS, every))  # a full worker does not ask for each task that ends
+                await asyncio.sleep(min(_PAUSE_SECONDS, every))  # a busy worker does not query for each task that ends
                 with suppress(TimeoutError):
                     async with asyncio.timeout(every):
                         await self._slots.wait()
@@ -51,7 +52,7 @@ class Sweep:
                 await asyncio.sleep(every)
 
     async def once(self) -> bool:
-        """Start overdue tasks in half of the free slots. Returns whether there may be more of them."""
+        """Start overdue tasks in half of the free slots. Returns whether there may be more."""
         reserved = self._slots.reserve()
         if not reserved:
             return True

@@ -1,8 +1,7 @@
-"""Follow one dialled call: ask the provider what it says now, let that change the call, and come back.
+"""Track one dialled call: ask the provider what happened, apply that to the call, and come back.
 
-Every call that was dialled has exactly one of these tasks until it ends, added in the very commit that spent the
-right to dial. So a call whose dialling worker died, whose provider's answer was lost, or of which nothing is ever
-heard again, comes to an end all the same.
+Every dialled call has exactly one such task until it ends, added in the commit that claimed its dial attempt. So the
+call comes to an end even if the worker that dialled dies, the provider's answer is lost, or no event ever comes.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ _AFTER_TROUBLE_SECONDS = 1.0
 _UNKNOWN = "The telephony provider does not know this call; it was not dialled again, to be safe. Place a new one"
 _TAKEN = "The telephony provider took this call, and how it ended was not seen. It was not dialled again, to be safe"
 _LET_EVENTS_ARRIVE_SECONDS = 2.0
-"""A call that is gone has ended, and the event that tells how may be on its way: it knows better than we could."""
+"""A call that the provider no longer knows has ended. The event of that end may be on its way, and says more."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
@@ -56,7 +55,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
 
 async def _ask(context: Context, call: LiveCall) -> tuple[list[CallEvent], float]:
-    """What the provider says happened, and in how many seconds to ask again."""
+    """The events that the provider reports, and in how many seconds to ask again."""
     if call.only_reported:
         return [], context.settings.answer_timeout_seconds
     try:
@@ -64,11 +63,11 @@ async def _ask(context: Context, call: LiveCall) -> tuple[list[CallEvent], float
     except ProviderError as error:
         log.warning("provider_unreachable", call_id=call.ref.call_id, error=str(error))
         return [], _AFTER_TROUBLE_SECONDS
-    return await _what_it_means(context, call, snapshot)
+    return await _interpret(context, call, snapshot)
 
 
-async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:
-    """The events of a provider's answer, and in how many seconds to ask again."""
+async def _interpret(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:
+    """The events that the provider's answer means, and in how many seconds to ask again."""
     events = list(snapshot.events) if snapshot is not None else []
     usual = context.provider.capabilities.poll_seconds
     again = usual if snapshot is None or snapshot.check_after is None else snapshot.check_after
@@ -76,8 +75,8 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
     if snapshot is not None and not alone:
         return events, again
 
-    # Either it does not know the call, or it has an agent without a customer. Both are as they should be for a moment
-    # after dialling; later, something was missed.
+    # Either the provider does not know the call, or it has an agent without a customer. Both are normal for a moment
+    # after dialling. Later, something was missed.
     since = call.customer_dialed_at if alone else call.dialed_at
     if call.status == CallStatus.IN_PROGRESS:
         missed = CallEvent(
@@ -114,7 +113,7 @@ async def _what_it_means(context: Context, call: LiveCall, snapshot: Snapshot | 
 
 
 def _grace(context: Context) -> float:
-    """By then whoever spent the right to dial has sent the request or given it up."""
+    """By then the worker that claimed the dial attempt has sent the request, or given it up."""
     return max(context.settings.dial_grace_seconds, STALE_SECONDS + context.provider.capabilities.longest_dial_seconds)
 
 

@@ -22,7 +22,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, "The recording was deleted")
             return
-        if not await transcripts.start(session, task.call_id):  # it came to an end already
+        if not await transcripts.start(session, task.call_id):  # it is ready, failed or disabled already
             await tasks.finish(session, task)
             return
     try:
@@ -53,6 +53,6 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
 
 async def _note(session: AsyncSession, call_id: str, notes: tuple[str, ...]) -> None:
-    """Into the call's history, whose lock the transcript's end has taken."""
+    """Add these notes to the call's history. The caller holds the call's lock."""
     for note in notes:
         await add_note(session, call_id, note)

@@ -28,7 +28,7 @@ from app.telephony.base import (
 )
 from app.transcription.base import Audio, Recognition, Word
 from worker.context import Context
-from worker.runner import WORK, run_task
+from worker.runner import HANDLERS, run_task
 
 
 @dataclass
@@ -133,7 +133,7 @@ class CallRunner:
         await run_task(self.context, task_id)
 
     async def run_until_given_up(self, kind: str) -> None:
-        for _ in range(len(WORK[kind].delays) + 1):  # type: ignore[index]
+        for _ in range(len(HANDLERS[kind].delays) + 1):  # type: ignore[index]
             await self.run(kind)
 
     async def open_tasks(self) -> list[str]:

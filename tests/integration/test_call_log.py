@@ -20,7 +20,7 @@ from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, 
 from tests.integration.current_calls import CREATE, CREATED, add_did, happen, order, store
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
-from worker.runner import WORK
+from worker.runner import HANDLERS
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ async def test_a_recording_that_never_comes_ends_the_transcript(
     async with listening(Receiver()) as server:
         url = f"http://127.0.0.1:{server.port}/missing.wav"
         await report(client, status="Answered", customer_crm_id=call_id, recording=url)
-        for _ in range(len(WORK["fetch_recording"].delays) + 1):  # type: ignore[index]
+        for _ in range(len(HANDLERS["fetch_recording"].delays) + 1):  # type: ignore[index]
             await run(context, call_id, "fetch_recording")
     made = await transcript(db, call_id)
     assert made.status == "failed"

@@ -33,7 +33,7 @@ from tests.integration.callback_calls import (
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
 from worker.host_limiter import HostLimiter
-from worker.runner import WORK
+from worker.runner import HANDLERS
 
 
 async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Context, user: User) -> None:
@@ -305,7 +305,7 @@ async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(con
     assert task is not None
     async with context.db.transaction() as session:
         await tasks.lock_call(session, call_id)
-        giving_up = asyncio.ensure_future(WORK[TaskKind.DELIVER].give_up(context, task, "a test's"))
+        giving_up = asyncio.ensure_future(HANDLERS[TaskKind.DELIVER].give_up(context, task, "a test's"))
         await is_waiting_for_a_lock(context)
         await transcripts.fail(session, call_id, "There is none")
     await giving_up

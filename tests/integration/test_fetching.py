@@ -20,10 +20,10 @@ from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedPr
 from tests.integration.raw_server import RawServer, ReceivedRequest, response, serving
 from worker.fetch_recording import LONGEST_SECONDS
 from worker.host_limiter import HostLimiter
-from worker.runner import WORK
+from worker.runner import HANDLERS
 
 WAV = (Path(__file__).parents[1] / "audio/call_callback.wav").read_bytes()
-FETCH = WORK[TaskKind.FETCH_RECORDING]
+FETCH = HANDLERS[TaskKind.FETCH_RECORDING]
 DOCS = Path(__file__).parents[2] / "docs/recordings.md"
 
 

@@ -24,7 +24,7 @@ from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedPr
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
 from worker.host_limiter import HostLimiter
-from worker.runner import WORK
+from worker.runner import HANDLERS
 
 WAV = Path(__file__).parents[1] / "audio/call_callback.wav"
 TALKING = Snapshot((CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC)),))
@@ -91,7 +91,7 @@ async def test_a_place_that_is_reported_when_all_attempts_at_another_are_spent(m
     """Also while the last of them goes on: the new place has all attempts before it."""
     runner = await make_runner(ScriptedProvider(recording=ProviderError("away")))
     await completed(runner)
-    for _ in WORK[TaskKind.FETCH_RECORDING].delays:
+    for _ in HANDLERS[TaskKind.FETCH_RECORDING].delays:
         await runner.run("fetch_recording")
 
     class ReportedMeanwhile(ScriptedProvider):
@@ -102,7 +102,7 @@ async def test_a_place_that_is_reported_when_all_attempts_at_another_are_spent(m
     runner.context = replace(runner.context, provider=ReportedMeanwhile())
     await runner.run("fetch_recording")
     assert (await runner.transcript()).status == "pending"
-    for _ in WORK[TaskKind.FETCH_RECORDING].delays:
+    for _ in HANDLERS[TaskKind.FETCH_RECORDING].delays:
         await runner.run("fetch_recording")
     assert (await runner.transcript()).status == "pending"
     await runner.run("fetch_recording")

@@ -27,7 +27,7 @@ from tests.integration.isolated_worker import PATIENCE_SECONDS, IsolatedWorker
 from worker import retention_loop
 from worker.context import Context
 from worker.main import work
-from worker.runner import WORK
+from worker.runner import HANDLERS
 
 QUEUE = arq_queue(Queue.CALLS)
 NEVER = 3600.0
@@ -86,7 +86,7 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(
         async with context.db.transaction() as session:
             await tasks.finish(session, task)
 
-    monkeypatch.setitem(WORK, TaskKind.TRANSCRIBE, replace(WORK[TaskKind.TRANSCRIBE], run=transcribe))
+    monkeypatch.setitem(HANDLERS, TaskKind.TRANSCRIBE, replace(HANDLERS[TaskKind.TRANSCRIBE], run=transcribe))
     for call_id in (*slow, *other):
         async with isolated.context.db.transaction() as session:
             await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
