@@ -1,4 +1,4 @@
-"""Requests to addresses that clients named: callbacks, and recordings to fetch. A leaf."""
+"""Requests to URLs that clients choose: callbacks, and recordings to fetch."""
 
 from app.outbound.addresses import Network, is_public, parse_networks
 from app.outbound.base import (

@@ -1,65 +1,65 @@
-"""Answers, downloads, and why there is none."""
+"""Responses, downloads and errors of outbound requests."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 LONGEST_DOWNLOAD_SECONDS = 1800.0
-"""A download that takes longer is given up, redirects included."""
+"""A download that takes longer fails. Redirects are included."""
 
 FEW_TRIES = 6
 
 
 class OutboundError(Exception):
-    """The request could not be made, or not to its end; the text tells a person why."""
+    """The request failed. The text is for a person."""
 
     no_answer = True
-    """Whether nobody answered, or not in time."""
+    """Whether there was no response, or not in time."""
     tries: int | None = None
-    """After how many attempts another one is of no use; None: it may always get better."""
+    """The number of attempts after which another one is useless. None: another one may always work."""
     retry_after = 0.0
-    """For how many seconds the server asked not to be asked again."""
+    """The pause that the server asked for, in seconds."""
 
 
 class AddressRefused(OutboundError, OSError):
-    """This is no address that a client may name. An OSError, because aiohttp passes on no other."""
+    """A client must not use this address. An OSError, because aiohttp passes on no other error."""
 
     no_answer = False
     tries = FEW_TRIES
 
 
 class UnusableUrl(OutboundError, ValueError):
-    """Nobody can request this URL."""
+    """No request can be sent to this URL."""
 
     no_answer = False
     tries = 1
 
 
 class NotThere(OutboundError):
-    """It answered, but there is nothing to be had."""
+    """The server responded, but there is no file."""
 
     no_answer = False
 
 
 class Gone(NotThere):
-    """It answered that there will be nothing any more."""
+    """The server responded that the file is gone for good."""
 
     tries = 1
 
 
 class RedirectRefused(NotThere):
-    """It answered with a redirect that is not followed, or with too many."""
+    """The server responded with a redirect that is not followed, or with too many."""
 
     tries = FEW_TRIES
 
 
 class UndecodableBody(NotThere):
-    """It answered in a way that is not understood."""
+    """The response cannot be decoded."""
 
     tries = FEW_TRIES
 
 
 class DownloadTooLarge(OutboundError):
-    """More bytes came, or were announced, than are wanted."""
+    """The file is, or is announced as, larger than allowed."""
 
     no_answer = False
     tries = 1
@@ -67,20 +67,20 @@ class DownloadTooLarge(OutboundError):
 
 @dataclass(frozen=True, slots=True)
 class OutboundResponse:
-    """What came back. `text` is the beginning of its body."""
+    """A response. `text` is the beginning of its body."""
 
     status: int
     retry_after: float
-    """For how many seconds the server asked not to be asked again; 0 if it did not."""
+    """The pause that the server asked for, in seconds. 0: none."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is coming in."""
+    """A file that is being downloaded."""
 
     content_type: str
     """The header as it came, with its parameters."""
     url: str
-    """Where it was found in the end, without user and password."""
+    """The URL after redirects, without user and password."""
     chunks: AsyncIterator[bytes]

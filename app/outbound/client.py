@@ -1,8 +1,8 @@
-"""The requests themselves.
+"""The HTTP client for URLs that clients choose.
 
-Clients choose these URLs, so they must not reach this machine or its network. Every resolved address is checked, and
-the one that a socket connects to is checked again, because DNS may change in between. A redirect of a download is
-followed as a request of its own, by the same checks; a callback is not redirected. No proxy of the environment is used.
+These URLs must not reach this machine or its network. Every resolved address is checked, and the one the socket
+connects to is checked again, because DNS may change in between. A redirect of a download is a new request with the same
+checks. Callbacks do not follow redirects. Proxies of the environment are not used.
 """
 
 import asyncio
@@ -44,15 +44,15 @@ _MOST_REDIRECTS = 5
 
 
 class Outbound:
-    """One for each process."""
+    """One per process."""
 
     def __init__(self, allowed: Sequence[Network] = ()) -> None:
-        """`allowed`: networks that may be reached though they are not public."""
+        """`allowed`: networks that may be reached although they are not public."""
         self._allowed = allowed
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, body: bytes, headers: dict[str, str], *, timeout: float) -> OutboundResponse:
-        """Send this; a redirect is an answer like others. Raises `OutboundError`."""
+        """Send a body. A redirect is returned like any response. Raises `OutboundError`."""
         limits = aiohttp.ClientTimeout(total=timeout)
         async with self._request("POST", parse(url), limits, data=body, headers=headers) as response:
             shown = await response.content.read(_SHOWN_BYTES)
@@ -61,13 +61,14 @@ class Outbound:
 
     @asynccontextmanager
     async def download(self, url: str, *, max_bytes: int) -> AsyncIterator[Download]:
-        """A file, while the block lasts. At most five redirects are followed, and `Content-Encoding` is undone.
+        """Download a file, while the block runs. Follows up to five redirects, and undoes `Content-Encoding`.
 
-        Raises `OutboundError`, also while its chunks are read: if they are more than `max_bytes` before they are
-        undone, if they end early, and if all takes longer than `LONGEST_DOWNLOAD_SECONDS`.
+        Raises `OutboundError`, also while the chunks are read: if there are more than `max_bytes` before decoding, if
+        they end early, and if everything takes longer than `LONGEST_DOWNLOAD_SECONDS`.
         """
         deadline = monotonic() + LONGEST_DOWNLOAD_SECONDS
-        cookies = aiohttp.CookieJar(unsafe=True)  # of this download alone: some stores set one and redirect
+        # for this download alone, because some stores set a cookie and redirect
+        cookies = aiohttp.CookieJar(unsafe=True)
         place = parse(url)
         for hop in range(_MOST_REDIRECTS + 1):
             limits = aiohttp.ClientTimeout(
@@ -83,7 +84,7 @@ class Outbound:
                     place = redirected(place, response.headers.get("Location", ""))
             except OutboundError as error:
                 if hop:
-                    error.no_answer = False  # the host that was named did answer
+                    error.no_answer = False  # the host in the URL did respond
                 raise
         raise RedirectRefused(f"the server redirected more than {_MOST_REDIRECTS} times")
 
@@ -102,15 +103,15 @@ class Outbound:
             raise OutboundError("the server did not answer in time") from error
         except aiohttp.ClientPayloadError as error:
             raise NotThere("what the server sent was cut short") from error
-        except aiohttp.ClientResponseError as error:  # its own text has the URL, which may be a secret
-            why = error.message.partition("\n")[0].rstrip(":")  # the lines after it quote the answer's bytes
+        except aiohttp.ClientResponseError as error:  # its text has the URL, which may be a secret
+            why = error.message.partition("\n")[0].rstrip(":")  # the lines after the first one quote the response
             raise NotThere(f"the server's answer is no HTTP: {why[:_SHOWN_BYTES]}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = _refusal(error)
             raise refused or OutboundError(str(error) or type(error).__name__) from error
 
     def check(self, host: str) -> None:
-        """Of an address as a resolver or a socket has it. Raises `AddressRefused` if no client may name it."""
+        """Check an address of a resolver or a socket. Raises `AddressRefused` if no client may use it."""
         address = ip_address(host.partition("%")[0])
         if is_public(address) or any(address.version == net.version and address in net for net in self._allowed):
             return
@@ -135,20 +136,20 @@ class Outbound:
         return self._session
 
     def _open_socket(self, info: AddrInfoType) -> socket.socket:
-        """To an address that a name has, or that was written as one, for which no resolver is asked."""
+        """Connect to an address, whether a name resolved to it or the URL contains it."""
         family, kind, protocol, _, (host, *_) = info
         self.check(str(host))
         return socket.socket(family, kind, protocol)
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
 
 class _CheckedResolver(AbstractResolver):
-    """One address that is refused refuses the name. With threads of its own: a name whose servers are silent holds one
-    for half a minute, and the event loop's few are for everything else too."""
+    """Refuses a name if one of its addresses is refused. Uses its own threads, because a name with silent servers
+    blocks one for half a minute, and the event loop's few threads have other work."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
@@ -187,7 +188,7 @@ def _download(response: aiohttp.ClientResponse, place: URL, max_bytes: int) -> D
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
-    """The header in either of its forms, as seconds from now; 0 if it says nothing."""
+    """The header's value in seconds from now, in either of its forms. 0 if there is none."""
     said = response.headers.get("Retry-After", "").strip()
     try:
         seconds = float(said) if said.isdigit() else parsedate_to_datetime(said).timestamp() - time()
@@ -197,7 +198,7 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
 
 
 def _refusal(error: BaseException | None) -> AddressRefused | None:
-    """The refusal behind what aiohttp made of it."""
+    """The refusal inside an error of aiohttp."""
     while error is not None and not isinstance(error, AddressRefused):
         error = error.__cause__ or getattr(error, "os_error", None)
     return error

@@ -1,4 +1,4 @@
-"""The bytes of a download: how many may come, and how `Content-Encoding` is undone."""
+"""The bytes of a download: limits, and undoing `Content-Encoding`."""
 
 import asyncio
 import zlib
@@ -16,10 +16,10 @@ _MOST_CODINGS = 2
 
 
 def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str], max_bytes: int) -> AsyncIterator[bytes]:
-    """What was sent, without the codings that these headers name.
+    """The content without the codings that these headers name.
 
-    Raises `Unreadable`. While it is read, raises `NotThere`, and `DownloadTooLarge` if it is more than `max_bytes`
-    after any of the codings: a small file can hold a large one that holds nothing.
+    Raises `UndecodableBody`. While it is read, raises `NotThere`, and `DownloadTooLarge` if it exceeds `max_bytes`
+    after any of the codings, because a small file can decompress into a huge one.
     """
     undone = 0
     for coding in reversed([coding.strip() for coding in ",".join(codings).lower().split(",")]):
@@ -28,14 +28,14 @@ def decoded(chunks: AsyncIterator[bytes], codings: Iterable[str], max_bytes: int
         if coding in _UNDONE:
             undone += 1
             chunks = limited(_inflated(chunks, is_deflate=coding == "deflate"), max_bytes)
-        # Any other is no compression: a store sends whatever words the file was stored with.
+        # Any other coding is not a compression. A store sends whatever the file was stored with.
     if undone > _MOST_CODINGS:
         raise UndecodableBody(f"the file is compressed {undone} times, of which {_MOST_CODINGS} are undone")
     return chunks
 
 
 async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
-    """The same chunks. Raises `DownloadTooLarge` past so many bytes."""
+    """The same chunks. Raises `DownloadTooLarge` after `max_bytes`."""
     size = 0
     async for chunk in chunks:
         size += len(chunk)
@@ -45,8 +45,8 @@ async def limited(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator
 
 
 async def _inflated(chunks: AsyncIterator[bytes], *, is_deflate: bool) -> AsyncIterator[bytes]:
-    """In pieces of at most `CHUNK_BYTES`, however much is in one chunk. What only claims to be compressed comes as it
-    is. What follows the end of the compressed file is dropped, unless it is another one of gzip."""
+    """Decompress into pieces of at most `CHUNK_BYTES`. Data that is not compressed is passed on. Data after the end is
+    dropped, unless it is another gzip file."""
     decoder: Any = None
     window = 0
     pending = b""
@@ -88,7 +88,7 @@ async def _inflated(chunks: AsyncIterator[bytes], *, is_deflate: bool) -> AsyncI
 
 
 def _window_bits(data: bytes, is_deflate: bool) -> int:
-    """zlib's parameter for data that begins so; 0: it is not compressed."""
+    """zlib's parameter for data that begins like this. 0: it is not compressed."""
     if data.startswith(_GZIP):
         return 16 + zlib.MAX_WBITS
     if not is_deflate:

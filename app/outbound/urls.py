@@ -1,4 +1,4 @@
-"""URLs as they were given, and where a redirect leads. A path and a query may be signed, so no byte of them changes."""
+"""URLs as they were given, and targets of redirects. Path and query may be signed, so none of their bytes change."""
 
 import re
 from urllib.parse import urljoin
@@ -13,16 +13,16 @@ _NOT_IN_A_TARGET = re.compile(r"[^\x21-\x7e]")
 
 
 def host_of(url: str) -> str:
-    """Who answers for this URL, with the port, as requests read it.
+    """Host and port that a request to this URL goes to.
 
-    Raises `UnusableUrl`, which is a ValueError, if nobody can.
+    Raises `UnusableUrl`, a ValueError, if there can be no request.
     """
     return str(parse(url).host_port_subcomponent)
 
 
 def parse(url: str) -> URL:
-    """The URL, its path and query byte for byte. Only what no request can hold is encoded: blanks, controls, and
-    letters that are not ASCII. Raises `UnusableUrl`."""
+    """Parse the URL, and keep its path and query byte for byte. Only what a request cannot contain is encoded: blanks,
+    control characters, and letters that are not ASCII. Raises `UnusableUrl`."""
     parts = _URL.fullmatch(url.strip())
     if parts is None:
         raise UnusableUrl("its address is no http or https URL")
@@ -37,7 +37,7 @@ def parse(url: str) -> URL:
         return URL(f"{server.scheme}://{server.raw_authority}{target}", encoded=True)
     except UnusableUrl:
         raise
-    except ValueError:  # its own text may have the password of the URL
+    except ValueError:  # its text may have the URL's password
         raise UnusableUrl("its address is no http or https URL") from None
 
 
@@ -46,9 +46,9 @@ def _encoded(letter: re.Match[str]) -> str:
 
 
 def redirected(place: URL, location: str) -> URL:
-    """Where an answer from `place` with this `Location` leads. Raises `RedirectRefused`.
+    """Where a response from `place` with this `Location` leads. Raises `RedirectRefused`.
 
-    User and password go to the server that they were given for, and to no other.
+    User and password only go to the server that they are for.
     """
     location = location.strip()
     if not location:

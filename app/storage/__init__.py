@@ -1,4 +1,4 @@
-"""Where recordings' bytes live. Keys are made by us, never from user input. A leaf."""
+"""Storage of recordings. Keys are made by this server, never from user input."""
 
 from app.storage.base import Storage, StorageError, Stored, TooLarge
 from app.storage.folder import FolderStorage

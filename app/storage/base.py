@@ -1,4 +1,4 @@
-"""The port of storages, and what all of them hand on."""
+"""The storage port."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,11 +8,11 @@ from typing import Protocol
 
 
 class StorageError(Exception):
-    """The bytes could not be written or read; the text says where."""
+    """The bytes could not be written or read. The text says where."""
 
 
 class TooLarge(StorageError):
-    """More bytes came than a recording may have."""
+    """The recording is larger than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,23 @@ class Storage(Protocol):
     """The port: whole objects under keys."""
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
-        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
+        """Write all chunks under the key, or nothing. Replaces an earlier object.
 
-        Raises `TooLarge` past `max_bytes` and `StorageError` when they cannot be written.
+        Raises `TooLarge` after `max_bytes`, and `StorageError` if the object cannot be written.
         """
         ...
 
     def local_copy(self, key: str) -> AbstractAsyncContextManager[Path]:
-        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
+        """A file with the object's bytes, while the block runs. Raises `StorageError` if there is no object."""
         ...
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        """The bytes from `start` up to `end`. Raises `StorageError` if there is no object."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove what is under these keys, also what a `put` left half done. What is not there is no error.
+        """Delete the objects under these keys, and what an interrupted `put` left. A missing object is not an error.
 
-        Raises `StorageError` when something cannot be removed.
+        Raises `StorageError` if something cannot be deleted.
         """
         ...

@@ -16,15 +16,15 @@ _PARTIAL = ".part"
 
 
 class FolderStorage:
-    """Files under one folder, which every worker sees (a shared volume when they are on several machines)."""
+    """Files under one folder. All workers must see it, so on several machines it is a shared volume."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
-        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
+        """Write all chunks under the key, or nothing. Replaces an earlier file.
 
-        Raises `TooLarge` past `max_bytes` and `StorageError` when the folder cannot be written.
+        Raises `TooLarge` after `max_bytes`, and `StorageError` if the folder cannot be written.
         """
         target = self._path(key)
         partial = target.with_name(f".{target.name}.{uuid4().hex}{_PARTIAL}")
@@ -45,20 +45,20 @@ class FolderStorage:
         except OSError as error:
             raise StorageError(f"cannot write recordings to {self._folder}: {error.strerror}") from error
         finally:
-            with suppress(OSError):  # it is gone after a success, and its folder may never have been
+            with suppress(OSError):  # it is gone after a success, and its folder may never have existed
                 partial.unlink()
         return Stored(key, size, digest.hexdigest())
 
     @asynccontextmanager
     async def local_copy(self, key: str) -> AsyncIterator[Path]:
-        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
+        """A file with the bytes, while the block runs. Raises `StorageError` if there is none."""
         path = self._path(key)
         if not path.is_file():
             raise StorageError(f"the recording {key} is no longer in {self._folder}")
         yield path
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        """The bytes from `start` up to `end`. Raises `StorageError` if there is no file."""
         path = self._path(key)
         try:
             file = await asyncio.to_thread(path.open, "rb")
@@ -76,7 +76,7 @@ class FolderStorage:
         return chunks()
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove what is under these keys, also what a `put` left half done. What is not there is no error."""
+        """Delete the files under these keys, and what an interrupted `put` left. A missing file is not an error."""
         try:
             await asyncio.to_thread(_delete_all, [self._path(key) for key in keys])
         except OSError as error:

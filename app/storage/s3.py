@@ -1,4 +1,4 @@
-"""Recordings in a bucket of anything that speaks S3."""
+"""Recordings in a bucket of any S3-compatible service."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ class S3Options(Options):
 
 
 class S3Storage:
-    """Objects of one bucket. What is recognized or stored passes through a temporary file on the way."""
+    """Objects of one bucket. Each upload and each recognition uses a temporary file."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class S3Storage:
         access_key_id: str | None,
         secret_access_key: str | None,
     ) -> None:
-        """Without a key, the credentials are those of the machine, as AWS has them."""
+        """Without a key, the machine's own credentials are used, as AWS defines them."""
         self._bucket = bucket
         given: dict[str, Any] = {
             "endpoint": endpoint,
@@ -60,9 +60,9 @@ class S3Storage:
         )
 
     async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Stored:
-        """Write all chunks under the key, whole or not at all; a second put of a key replaces the first.
+        """Write all chunks under the key, or nothing. Replaces an earlier object.
 
-        Raises `TooLarge` past `max_bytes` and `StorageError` when the bucket cannot be written.
+        Raises `TooLarge` after `max_bytes`, and `StorageError` if the bucket cannot be written.
         """
         digest = hashlib.sha256()
         size = 0
@@ -82,7 +82,7 @@ class S3Storage:
 
     @asynccontextmanager
     async def local_copy(self, key: str) -> AsyncIterator[Path]:
-        """A file with the bytes, for as long as the block lasts. Raises `StorageError` if there is none."""
+        """A file with the bytes, while the block runs. Raises `StorageError` if there is none."""
         with NamedTemporaryFile() as file:
             try:
                 answer = await obstore.get_async(self._store, key)
@@ -94,7 +94,7 @@ class S3Storage:
             yield Path(file.name)
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises `StorageError` if there are none."""
+        """The bytes from `start` up to `end`. Raises `StorageError` if there is no object."""
         try:
             answer = await obstore.get_async(self._store, key, options={"range": (start, end)})
         except (BaseError, OSError) as error:
@@ -107,9 +107,9 @@ class S3Storage:
         return chunks()
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove what is under these keys. What is not there is no error. Raises `StorageError`.
+        """Delete the objects under these keys. A missing object is not an error. Raises `StorageError`.
 
-        A `put` leaves nothing half done but the parts of an upload, which a lifecycle rule of the bucket ends.
+        An interrupted `put` only leaves parts of an upload, which a lifecycle rule of the bucket deletes.
         """
         if not keys:
             return

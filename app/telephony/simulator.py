@@ -1,8 +1,8 @@
-"""A provider that dials nobody: the sandbox. A product feature, and the engine's exercise ground.
+"""A provider that dials nobody: the sandbox. Also used to test the engine.
 
-What a simulated call does is a pure function of its order and the time since it was placed, so it survives any
-restart of ours. All that it keeps is a ledger: a small file per order, one line per request that reached it. Like a
-real provider, it would dial twice if it were asked twice; the second line would show it.
+A simulated call is a pure function of its order and the time since it was placed, so it survives every restart. The
+simulator keeps only a ledger: one small file per order, with one line per request. Like a real provider, it would
+dial twice if it were asked twice, and the ledger would show it.
 
 Magic numbers, like a payment sandbox's test cards:
 
@@ -12,7 +12,7 @@ Magic numbers, like a payment sandbox's test cards:
     customer 15005550004  not in service
     agent    15005550011  no answer            agent    15005550012  busy
 
-Every other number is answered, and talks one of the recorded `conversations/`.
+Every other number answers, and talks one of the recorded `conversations/`.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ VOICEMAIL = "voicemail"
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a leg that is not answered ends, and how many seconds after it began to ring."""
+    """How an unanswered leg ends, and how many seconds after it began to ring."""
 
     status: CallStatus
     hangup_cause: str
@@ -95,7 +95,8 @@ _MAGIC_DIGITS = 11
 
 @dataclass(frozen=True, slots=True)
 class _LedgerLine:
-    """One request that reached the provider. The first `place` makes the call; a second would be a second call."""
+    """One request that reached the provider. The first `place` makes the call. A second one would make a second
+    call."""
 
     request: str
     at: str
@@ -105,7 +106,7 @@ class _LedgerLine:
 
 
 def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tuple[CallEvent, ...]:
-    """Everything that will happen to a call, in order. Pure. It ends 1.5 to 6 s after it was placed, at speed 1."""
+    """Every event of a call, in order. Pure. At speed 1, the call ends 1.5 to 6 s after it was placed."""
     events: list[CallEvent] = []
     elapsed = 0.0
     agent, customer = _magic_of(order.agent_number), _magic_of(order.customer_number)
@@ -156,7 +157,7 @@ def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tu
 
 
 def conversation(order: CallOrder) -> Path:
-    """Which recording the call has. Pure: the same call always has the same one."""
+    """The recording of the call. Pure: a call always has the same one."""
     if name := _SPOKEN.get(_magic_of(order.customer_number)):
         return CONVERSATIONS / f"{name}.wav"
     spoken = sorted(path for path in CONVERSATIONS.glob("*.wav") if path.stem not in _SPOKEN.values())
@@ -164,13 +165,13 @@ def conversation(order: CallOrder) -> Path:
 
 
 def _between(order: CallOrder, what: str, low: float, high: float) -> float:
-    """A number in [low, high) that is random among calls and fixed for one."""
+    """A number in [low, high) that differs between calls and is fixed for one call."""
     digest = hashlib.sha256(f"{order.call_id} {what}".encode()).digest()
     return low + (high - low) * int.from_bytes(digest[:6]) / 2**48
 
 
 class Simulator(TelephonyProvider):
-    """The adapter. `folder` holds the ledger; `speed` makes calls run that many times faster; every request takes
+    """The adapter. `folder` holds the ledger. `speed` is the factor by which calls are shorter. Every request takes
     `latency` seconds, half of them before it arrives."""
 
     name = "simulator"
@@ -182,7 +183,7 @@ class Simulator(TelephonyProvider):
         self._latency = latency
 
     async def place(self, order: CallOrder) -> PlaceResult:
-        """Never rejects: what goes wrong with a simulated call goes wrong later, as with a real one."""
+        """Never rejects. A simulated call fails later, as most real ones do."""
         numbers = (_magic_of(order.customer_number), _magic_of(order.agent_number))
         line = _LedgerLine("place", _now().isoformat(), order.call_id, *numbers)
         await asyncio.sleep(self._latency / 2)
@@ -230,7 +231,7 @@ class Simulator(TelephonyProvider):
         yield Finding("calls", ok=True, seen="simulated: nobody is rung. RINGBACK_TELEPHONY_PROVIDER chooses who dials")
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
     def _events(self, ledger: list[_LedgerLine]) -> tuple[CallEvent, ...]:
         order, placed_at = _placed(ledger)
@@ -254,7 +255,7 @@ class Simulator(TelephonyProvider):
     def _append(self, line: _LedgerLine) -> None:
         path = self._path(line.call_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:  # O_APPEND: whole lines, whoever else writes
+        with path.open("a") as file:  # O_APPEND: lines stay whole, even if another process writes
             file.write(json.dumps(asdict(line)) + "\n")
 
     def _read(self, call_id: str) -> list[_LedgerLine]:
@@ -271,8 +272,8 @@ class Simulator(TelephonyProvider):
 
 
 def _magic_of(callee: Callee) -> str:
-    """The magic number that this is, whatever the home country made of it; empty for all others. The ledger outlives
-    its calls, also those of a user who was erased, so it keeps no other number."""
+    """The magic number that this number is, in any home country, or an empty string. The ledger outlives its calls, and
+    the calls of an erased user, so it keeps no other number."""
     last = callee.digits[-_MAGIC_DIGITS:]
     return last if last in _MAGIC else ""
 
@@ -285,7 +286,7 @@ def _placed(ledger: list[_LedgerLine]) -> tuple[CallOrder, datetime]:
 
 @lru_cache
 def _length(path: Path) -> float:
-    """Seconds of one of our recordings."""
+    """The length of one of our recordings, in seconds."""
     wav = path.read_bytes()
     return (len(wav) - _data_offset(wav)) / _BYTES_PER_SECOND
 
@@ -295,7 +296,7 @@ def _data_offset(wav: bytes) -> int:
 
 
 async def _read_file(path: Path, seconds: float) -> AsyncIterator[bytes]:
-    """The recording of a talk of so many seconds: its beginning, where somebody hung up earlier."""
+    """The recording of a talk: its first `seconds`, because somebody may hang up before it ends."""
     wav = await asyncio.to_thread(path.read_bytes)
     offset = _data_offset(wav)
     frames = min(round(seconds * _RATE), (len(wav) - offset) // 2)

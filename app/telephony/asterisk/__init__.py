@@ -1,4 +1,4 @@
-"""Asterisk, by ARI: two legs, dialled one by one, joined in a bridge and recorded each on its own channel."""
+"""Asterisk, by ARI. Two legs are dialled one after the other, joined in a bridge, and recorded on a channel each."""
 
 from app.telephony.asterisk.adapter import Asterisk
 from app.telephony.asterisk.options import AsteriskOptions

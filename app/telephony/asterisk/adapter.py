@@ -1,9 +1,9 @@
-"""The adapter: agent first, then the customer, each by create and dial, joined before they answer.
+"""The adapter: the agent's leg first, then the customer's, each by create and dial, joined before they answer.
 
-Why so: a channel that is created and then dialled needs nobody of ours while it rings; both are in the bridge before
-the customer answers, so that they hear each other, are recorded, and are cut after the longest time allowed, even if
-every process of ours is dead by then. Only one request of each leg rings a telephone, the `dial`; once it may have
-arrived it is not sent again. Everything before it may be repeated.
+A channel that was created and dialled needs no process of ours while it rings. Both channels are in the bridge before
+the customer answers. So both people hear each other, are recorded, and are cut off after the longest time allowed, even
+if every process of ours has died by then. Only one request per leg rings a telephone, the `dial`. It is not sent again
+once it may have arrived. Every request before it may be repeated.
 """
 
 import asyncio
@@ -42,27 +42,27 @@ from app.telephony.base import (
 )
 
 _RATE = 8000
-"""Samples per second of what MixMonitor writes without a header into a `.raw` file."""
+"""Samples per second that MixMonitor writes into a `.raw` file, without a header."""
 _FRAME = 4  # two channels of 16 bits
 _PREPARE_SECONDS = 8.0
-"""A leg that could not be dialled by then, since this began, is not dialled any more: it may have been given up."""
+"""A leg that could not be dialled within this time is not dialled any more, because the call may have been given up."""
 _DIAL_SECONDS = 4.0
-"""How long the answer to a dial is waited for."""
+"""How long to wait for the answer to a dial."""
 _ENTERING_SECONDS = 0.005
-"""A new channel takes some of these until it is in our application."""
+"""The pause between two attempts, while a new channel enters our application."""
 _CLEAR_SECONDS = 2.0
-"""How long the channel of a leg that is not dialled may take to be deleted. `hangup` does it later otherwise."""
+"""How long deleting the channel of a leg that was not dialled may take. After that, `hangup` does it later."""
 _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
-"""What a channel may take to ring beyond the time that it may ring for."""
+"""How long a channel may exist beyond its ring time."""
 _CLOSING_SECONDS = 0.3  # from the end of a channel to the last byte of its recording
 _EMPTY_LOOKS = 3
-"""So often a recording with nothing in it is looked at, once a second: it may be about to be closed."""
+"""How often an empty recording is read, once a second, because it may be about to be closed."""
 _LEAST_TALK_SECONDS = 0.1
 
 
 class _NotDialed(Exception):
-    """Surely nothing rang. `retry`: trying again later may help."""
+    """Certainly nothing rang. `retry`: trying again later may work."""
 
     def __init__(self, reason: str, *, retry: bool) -> None:
         super().__init__(reason)
@@ -81,8 +81,8 @@ class Asterisk(TelephonyProvider):
     def __init__(
         self, options: AsteriskOptions, *, installation: str, home_country: str, longest_ring_seconds: float
     ) -> None:
-        """`installation` tells this installation from others that use the same Asterisk. `longest_ring_seconds` is the
-        longer of both legs' ring timeouts."""
+        """`installation` is the id of this installation among those that use the same Asterisk. `longest_ring_seconds`
+        is the longer of both legs' ring timeouts."""
         self._options = options
         self._application = Application(options.app or f"ringback-{installation}", installation)
         self._home_country = home_country
@@ -114,7 +114,7 @@ class Asterisk(TelephonyProvider):
         return result
 
     async def _dial(self, order: CallOrder, leg: Leg, channel: str, *, until: float) -> PlaceResult:
-        """The one request that makes a telephone ring. It is sent again only if Asterisk said that it did nothing."""
+        """The one request that rings a telephone. It is sent again only if Asterisk said that it did nothing."""
         seconds = order.agent_ring_seconds if leg is Leg.AGENT else order.customer_ring_seconds
         while monotonic() < until:  # or this process was frozen
             try:
@@ -132,7 +132,7 @@ class Asterisk(TelephonyProvider):
                 raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=True)
             if answer.status != 409:
                 return Unknown(f"Asterisk answered the dial with {answer.said}")
-            await asyncio.sleep(_ENTERING_SECONDS)  # 409: the channel is only just entering our application
+            await asyncio.sleep(_ENTERING_SECONDS)  # 409: the channel is still entering our application
         raise _NotDialed(f"Dialling the {leg}'s leg took too long", retry=True)
 
     async def _prepare_agent(self, order: CallOrder) -> None:
@@ -149,12 +149,12 @@ class Asterisk(TelephonyProvider):
         await self._start_recording(order.call_id, agent)
         await self._create_until_entered(order, agent, customer)
         await self._join(bridge, customer)
-        await self._show(order, customer)  # joining has overwritten what was shown
+        await self._show(order, customer)  # joining has overwritten the number that is shown
         longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
         await asyncio.gather(*(self._set(channel, "TIMEOUT(absolute)", longest) for channel in (agent, customer)))
 
     async def _create_until_entered(self, order: CallOrder, agent: str, customer: str) -> None:
-        """The agent waits on the line: a listener that is just connecting again is waited for."""
+        """The agent waits on the line, so wait for a listener that is just connecting again."""
         while True:
             await self._create(order, Leg.CUSTOMER, order.customer_number, originator=agent)
             try:
@@ -172,14 +172,14 @@ class Asterisk(TelephonyProvider):
         answer = await self._answer(
             "POST",
             "/channels/create",
-            leg is Leg.CUSTOMER,  # nobody waits yet for the agent's, and the queue is the better place to wait
+            leg is Leg.CUSTOMER,  # nobody waits for the agent's leg yet, so the call can wait in the queue
             endpoint=endpoint,
             app=self._application.name,
             channelId=channel,
             appArgs=f"{order.call_id},{leg}",
             **({} if originator is None else {"originator": originator}),
         )
-        if answer.ok or answer.status == 409:  # 409: an attempt whose answer was lost has made it
+        if answer.ok or answer.status == 409:  # 409: an attempt whose answer was lost has created it
             return
         if answer.status in (401, 403):
             raise _NotDialed("Asterisk refuses RINGBACK_ASTERISK_USERNAME and _PASSWORD", retry=False)
@@ -189,7 +189,7 @@ class Asterisk(TelephonyProvider):
         )
 
     async def _entered(self, channel: str) -> None:
-        """Wait until the new channel is in our application, which takes a moment; before, it cannot be dialled."""
+        """Wait until the new channel is in our application. Before that, it cannot be dialled."""
         while True:
             answer = await self._answer("GET", f"/channels/{channel}")
             if answer.status == 404:
@@ -211,7 +211,7 @@ class Asterisk(TelephonyProvider):
             await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _start_recording(self, call_id: str, channel: str) -> None:
-        """Both sides apart, in one file: only AMI can."""
+        """Record both sides apart in one file. Only AMI can do that."""
         try:
             async with manager(self._options) as ami:
                 await start_recording(ami, channel, call_id)
@@ -219,7 +219,7 @@ class Asterisk(TelephonyProvider):
             raise _NotDialed(f"The recording could not be started: {error}", retry=False) from error
 
     async def _show(self, order: CallOrder, channel: str) -> None:
-        """The number to be shown. On the wire it is From or P-Asserted-Identity, as the trunk's endpoint says; setting
+        """Set the number to show. On the wire it is From or P-Asserted-Identity, as the trunk's endpoint says. Setting
         the caller id instead would make it Anonymous."""
         if order.caller_id is not None:
             await self._set(channel, "CONNECTEDLINE(num,i)", self._spell(order.caller_id))
@@ -233,13 +233,13 @@ class Asterisk(TelephonyProvider):
 
     async def _sure(self, method: str, path: str, **query: str) -> None:
         while not (answer := await self._answer(method, path, **query)).ok:
-            if answer.status != 409:  # 409: the channel shows as entered, and is not quite in our application yet
+            if answer.status != 409:  # 409: the channel shows as entered, but is not quite in our application yet
                 raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
             await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> AriResponse:
-        """For requests that may be repeated: until there is an answer that is not a server's trouble. The caller's
-        time limit ends it. Raises `Lost` only if not `patient`, when Asterisk cannot be reached or has no ARI yet."""
+        """Send a request that may be repeated, until the answer is not a server's fault. The caller limits the time.
+        Raises `Lost` only if not `patient`, when Asterisk cannot be reached or has no ARI yet."""
         pause = 0.05
         while True:
             try:
@@ -248,7 +248,7 @@ class Asterisk(TelephonyProvider):
                 if not error.perhaps_done and not patient:
                     raise
             else:
-                # Asterisk's own 500 to a create says that the endpoint is unknown, and would say so again.
+                # Asterisk answers a create with 500 if the endpoint is unknown, and would do so again.
                 if answer.status < 500 or answer.said.endswith("Allocation failed"):
                     return answer
             await asyncio.sleep(pause)
@@ -261,7 +261,7 @@ class Asterisk(TelephonyProvider):
         return snapshot(agent[0], customer[0], agent[1], longest_silence=self._longest_silence)
 
     async def _channel(self, channel: str) -> tuple[dict[str, Any] | None, str]:
-        """The channel, None if there is none, and the time at Asterisk."""
+        """The channel or None, and the time at Asterisk."""
         answer = await self._ari.request("GET", f"/channels/{channel}")
         if not answer.ok and answer.status != 404:
             raise ProviderError(f"Asterisk said {answer.said}")
@@ -281,8 +281,8 @@ class Asterisk(TelephonyProvider):
             yield _reports(events, translator)
 
     async def _registered(self) -> None:
-        """Asterisk accepts the connection a moment before it knows the application, and turns channels away until
-        then."""
+        """Wait until Asterisk knows the application. It accepts the connection a moment before, and rejects channels
+        until then."""
         for _ in range(100):
             if await self._application.is_registered(self._ari):
                 return
@@ -290,7 +290,7 @@ class Asterisk(TelephonyProvider):
         raise ProviderError(f"Asterisk does not register the application {self._application.name}")
 
     async def hangup(self, ref: CallRef) -> None:
-        # The bridge first: whoever is just preparing the customer's leg finds it gone, and stops.
+        # The bridge first, so that a worker that is just preparing the customer's leg finds it gone, and stops.
         await self._delete(f"/bridges/{ref.call_id}")
         for leg in (Leg.AGENT, Leg.CUSTOMER):
             await self._delete(f"/channels/{channel_id(ref.call_id, leg)}", reason="normal")
@@ -324,14 +324,14 @@ class Asterisk(TelephonyProvider):
                         to_drop = max(0, to_drop - len(chunk))
                     return
             await asyncio.sleep(1)
-        # It writes a second at a time, and none of a shorter call if it is killed.
+        # Asterisk writes one second at a time. Killed in a shorter call, it has written nothing.
         raise RecordingUnavailable("Asterisk wrote nothing of this call: it was stopped, or no sound reached it")
 
     async def discard_recording(self, ref: CallRef) -> None:
         await self._delete(f"/recordings/stored/{ref.call_id}")
 
     async def _delete(self, path: str, **query: str) -> None:
-        """404 is as good: it is gone."""
+        """Delete it. 404 is not an error, because then it is gone."""
         answer = await self._ari.request("DELETE", path, **query)
         if not answer.ok and answer.status != 404:
             raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
@@ -351,8 +351,8 @@ async def _reports(events: AsyncIterator[dict[str, Any]], translator: EventTrans
 
 
 def _frames_before_the_talk(frames: int, talk: Talk | None) -> int:
-    """How much to leave out of a recording that began when the customer was dialled. Never more than leaves the whole
-    talk: while a telephone sends nothing, nothing may have been written."""
+    """How many frames to skip of a recording that began when the customer was dialled. The whole talk always stays.
+    While a telephone sends nothing, Asterisk may have written nothing."""
     if talk is None:
         return 0
     return max(0, min(round(talk.began * _RATE), frames - round(max(talk.lasted, _LEAST_TALK_SECONDS) * _RATE)))
@@ -366,4 +366,4 @@ def _wav_header(frames: int) -> bytes:
         file.setframerate(_RATE)
         file.setnframes(frames)
         file.writeframesraw(b"")
-        return header.getvalue()  # before closing it, which would put the number of frames written
+        return header.getvalue()  # read before closing, which would write the number of frames

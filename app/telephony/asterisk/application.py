@@ -1,7 +1,7 @@
-"""The Stasis application, whose events only one client receives: Asterisk gives them to whoever connected last.
+"""The Stasis application. Asterisk sends its events to one client only: the one that connected last.
 
-So each installation has an application of its own. The name of its holder is kept in a global variable of Asterisk,
-and an installation never connects to an application that another one holds.
+So each installation has its own application. A global variable of Asterisk holds the name of its holder. An
+installation never connects to an application that another one holds.
 """
 
 import re
@@ -13,13 +13,13 @@ from app.telephony.base import ProviderError
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`name` is the application's, `installation` the one that wants to hold it."""
+    """`name` is the application's name. `installation` is the one that wants to hold it."""
 
     name: str
     installation: str
 
     async def is_registered(self, ari: Ari) -> bool:
-        """Whether somebody is connected to it. Raises `ProviderError`."""
+        """Whether a client is connected to it. Raises `ProviderError`."""
         return (await ari.request("GET", f"/applications/{self.name}")).ok
 
     async def find_other_holder(self, ari: Ari) -> str | None:
@@ -33,7 +33,7 @@ class Application:
         return f"the installation {holder}" if holder else "another program"
 
     async def hold(self, ari: Ari) -> None:
-        """Become its holder, before connecting. Raises `ProviderError` while another one is connected to it."""
+        """Become the holder, before connecting. Raises `ProviderError` while another installation is connected."""
         if (other := await self.find_other_holder(ari)) is not None:
             raise ProviderError(f"the Stasis application {self.name} is held by {other}. {FIX}")
         answer = await ari.request("POST", "/asterisk/variable", variable=self._variable, value=self.installation)

@@ -1,7 +1,7 @@
 """Asterisk's REST interface and its events. Facts, no decisions.
 
-Of what comes back two things matter: what Asterisk said (a status), or that there is no answer (`Lost`), and whether
-it may have done what was asked all the same.
+Two things matter of a request: what Asterisk answered, or that there is no answer (`Lost`), and whether it may have
+done what was asked.
 """
 
 import json
@@ -17,11 +17,11 @@ from app.telephony.base import ProviderError
 _PATIENCE = aiohttp.ClientTimeout(total=10, connect=3, sock_connect=3)
 _HEARTBEAT_SECONDS = 5.0
 _NO_SUCH_PATH = "Resource not found"
-"""Of a path whose module is not loaded. What is not there itself is named: `Channel not found`."""
+"""Asterisk's text for a path whose module is not loaded. A missing object is named instead: `Channel not found`."""
 
 
 class Lost(ProviderError):
-    """No answer of ARI's came. `perhaps_done` is False when surely nothing came of the request."""
+    """No answer came. `perhaps_done` is False if the request certainly had no effect."""
 
     def __init__(self, message: str, *, perhaps_done: bool) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Lost(ProviderError):
 
 @dataclass(frozen=True, slots=True)
 class AriResponse:
-    """What Asterisk said. `date` is its own clock, by which `creationtime` of channels is meant."""
+    """What Asterisk answered. `date` is its own clock, which also sets the `creationtime` of channels."""
 
     status: int
     body: Any
@@ -42,7 +42,7 @@ class AriResponse:
 
     @property
     def said(self) -> str:
-        """For a person: `404 Channel not found`."""
+        """The answer for a person: `404 Channel not found`."""
         words = self.body.get("message") or self.body.get("error") if isinstance(self.body, dict) else self.body
         return f"{self.status} {words or ''}".strip()
 
@@ -56,14 +56,14 @@ class Ari:
         self._opened: aiohttp.ClientSession | None = None
 
     def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:  # needs a running loop, which there is not where adapters are made
-            # Asterisk closes idle connections after 15 s; one that is reused just then would lose a request.
+        if self._opened is None:  # a session needs a running loop, and there is none where adapters are created
+            # Asterisk closes idle connections after 15 s. A request on a connection that is closing would be lost.
             connector = aiohttp.TCPConnector(limit=64, keepalive_timeout=5)
             self._opened = aiohttp.ClientSession(headers=self._headers, timeout=_PATIENCE, connector=connector)
         return self._opened
 
     async def request(self, method: str, path: str, **query: str) -> AriResponse:
-        """One attempt. Raises `Lost`."""
+        """Send a request once. Raises `Lost`."""
         try:
             async with self._session().request(method, self._url + path, params=query) as answer:
                 body = _parsed(await answer.text())
@@ -74,13 +74,13 @@ class Ari:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Lost(f"Asterisk did not answer: {error!r}", perhaps_done=True) from error
         if answer.status == 404 and (not isinstance(body, dict) or body.get("message") == _NO_SUCH_PATH):
-            # Half a second of every start Asterisk's web server is there without ARI, and knows nothing of anything.
+            # For half a second of each start, Asterisk's web server runs without ARI, and finds nothing.
             raise Lost(f"ARI at {self._url} is not there, or only just starting or stopping", perhaps_done=False)
         return AriResponse(answer.status, body, answer.headers.get("Date", ""))
 
     @asynccontextmanager
     async def download(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A file. Raises `Lost`."""
+        """Download a file. Raises `Lost`."""
         patience = aiohttp.ClientTimeout(total=None, connect=3, sock_read=20)
         try:
             async with self._session().get(self._url + path, timeout=patience) as answer:
@@ -90,7 +90,7 @@ class Ari:
 
     @asynccontextmanager
     async def events(self, app: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The events of this application, from now on. Raises `ProviderError`; entered once connected."""
+        """The events of this application, from now on. Entered once it is connected. Raises `ProviderError`."""
         try:
             async with self._session().ws_connect(
                 f"{self._url}/events",

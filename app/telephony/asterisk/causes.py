@@ -1,4 +1,4 @@
-"""Why a leg ended: Q.850 cause codes in FreeSWITCH's words, which the field uses, and what a person is told."""
+"""Why a leg ended: Q.850 cause codes, in FreeSWITCH's words, with a text for people."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ NORMAL = 16
 NO_USER_RESPONSE = 18
 NO_ANSWER = 19
 
-# Decided by cause and not by SIP code or dial status: refusals often come without the one or the other.
+# Decided by the cause, because refusals often come without a SIP code or a dial status.
 _CAUSES: dict[int, tuple[CallStatus, str, str]] = {
     1: (_S.FAILED, "unallocated_number", "{whose} number is not in service"),
     2: (_S.FAILED, "no_route_transit_net", "The trunk has no route to {whose} number"),
@@ -45,7 +45,7 @@ _UNKNOWN = (_S.FAILED, "normal_unspecified", "The telephone network refused the 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a leg that was not answered ended."""
+    """How an unanswered leg ended."""
 
     status: CallStatus
     hangup_cause: str
@@ -55,8 +55,8 @@ class Ending:
 def unanswered(leg: Leg, cause: int, sip: int | None, *, rang: bool, by_timeout: bool) -> Ending:
     """What it means that a leg ended before it was answered.
 
-    `by_timeout`: Asterisk itself gave up, so that the SIP code is its own. A leg that never even rang then is not
-    somebody who did not answer: nobody was reached.
+    `by_timeout`: Asterisk itself gave up, so the SIP code is its own. A leg that did not even ring then was never
+    reached, which is not the same as not answered.
     """
     if by_timeout and not rang:
         cause = NO_USER_RESPONSE
@@ -67,7 +67,7 @@ def unanswered(leg: Leg, cause: int, sip: int | None, *, rang: bool, by_timeout:
 
 
 def talked(cause: int, *, capped: bool) -> str:
-    """The hangup cause of a call that was answered."""
+    """The hangup cause of an answered call."""
     if capped:
         return "allotted_timeout"
     return _CAUSES.get(cause, _UNKNOWN)[1]

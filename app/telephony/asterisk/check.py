@@ -1,4 +1,4 @@
-"""What a first call needs, looked at in order, each with its fix. Nobody is called."""
+"""Examines what a first call needs, in order, each with its fix. Nobody is called."""
 
 import asyncio
 import secrets
@@ -32,7 +32,7 @@ _EXAMPLE, _EXAMPLE_ABROAD = PhoneNumber("919876543210"), PhoneNumber("4474001234
 async def check(
     options: AsteriskOptions, ari: Ari, application: Application, home_country: str
 ) -> AsyncIterator[Finding]:
-    """Stops at what makes the rest pointless."""
+    """Stops where the rest would be pointless."""
     ready = False
     async for finding in _reachable(options, ari):
         ready = finding.ok
@@ -132,7 +132,8 @@ async def _modules(options: AsteriskOptions, ari: Ari) -> Finding:
 async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
     technology, _, resource = options.dial.partition("/")
     name = resource.rpartition("@")[2].partition("/")[0]
-    if "{number}" in name or technology.upper() == "LOCAL":  # which is no endpoint of ARI's, but a way into a dialplan
+    # a way into a dialplan, which ARI does not list as an endpoint
+    if "{number}" in name or technology.upper() == "LOCAL":
         yield Finding("trunk", ok=True, seen=f"{options.dial}: names no trunk, nothing to look at")
         return
     answer = await ari.request("GET", f"/endpoints/{technology}/{name}")
@@ -157,8 +158,9 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
 
 
 async def _registrations(options: AsteriskOptions, trunk: str) -> AsyncIterator[Finding]:
-    """Those named after the trunk, as the wizard and FreePBX do. A trunk that trusts an address has none."""
-    with suppress(ProviderError):  # AMI is looked at next
+    """Registrations that are named after the trunk, as the wizard and FreePBX name them. A trunk that trusts an address
+    has none."""
+    with suppress(ProviderError):  # AMI is examined next
         async with manager(options) as ami:
             for event in await ami.list("PJSIPShowRegistrationsOutbound"):
                 name = event.get("ObjectName", "")
@@ -173,7 +175,7 @@ async def _registrations(options: AsteriskOptions, trunk: str) -> AsyncIterator[
 
 
 async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
-    """A second of a tone, on a channel that leads nowhere, under an application of its own."""
+    """Record a second of a tone, on a channel that leads nowhere, in its own application."""
     name = f"ringback-check-{secrets.token_hex(4)}"
     try:
         async with ari.events(name) as events:

@@ -28,7 +28,7 @@ def _parts(channel: dict[str, Any]) -> tuple[str, Leg] | None:
 
 
 class EventTranslator:
-    """Turns a stream's events into reports. Remembers, for channels that live, what their end will not say."""
+    """Translates the events of a stream. Remembers of live channels what their end will not say."""
 
     def __init__(self) -> None:
         self._dialed: set[str] = set()
@@ -38,13 +38,13 @@ class EventTranslator:
         self._hangups: dict[str, str] = {}
 
     def remember(self, channel: dict[str, Any]) -> None:
-        """A channel that was there before the stream began. One that is silent does not say whether it was dialled."""
+        """Add a channel that existed before the stream began. A silent one does not say whether it was dialled."""
         self._perhaps_dialed.add(channel["id"])
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
 
     def report(self, event: dict[str, Any]) -> ProviderEvent | None:
-        """What this event says of a call; None where it says nothing of any."""
+        """The event in the port's words. None if it is about no call."""
         channel = event.get("channel") or event.get("peer") or {}
         parts = _parts(channel)
         if parts is None:
@@ -58,7 +58,7 @@ class EventTranslator:
             case "Dial" if not event.get("dialstatus") and leg is Leg.CUSTOMER:
                 found = CallEvent(CUSTOMER_DIALED, CallStatus.RINGING, at, leg=leg)
             case "Dial" if event["dialstatus"] in _RINGS:
-                # Many trunks send early media instead of ringing, and the channel's state does not show that.
+                # Many trunks send early media instead of ringing, which the channel's state does not show.
                 self._rang.add(channel["id"])
                 found = _standing(leg, "Ringing", at)
             case "ChannelStateChange":
@@ -66,7 +66,8 @@ class EventTranslator:
                     self._up.add(channel["id"])
                 found = _standing(leg, channel["state"], at, waiting=True)
             case "ChannelHangupRequest":
-                # The first who asks: Asterisk has the deletion of a channel that was not dialled look rejected, too.
+                # The first request counts. Asterisk reports the deletion of a channel that was not dialled as a
+                # rejection.
                 self._hangups.setdefault(channel["id"], _OURS if event.get("soft") else _FAR_END)
             case "ChannelDestroyed":
                 if self._was_dialed(channel):
@@ -79,7 +80,8 @@ class EventTranslator:
         return None if found is None else ProviderEvent(call_id, found)
 
     def _was_dialed(self, channel: dict[str, Any]) -> bool:
-        """The end of one that was not says nothing of its call: whoever made it gave it up, and knows what to do."""
+        """Whether the channel was dialled. The end of another one says nothing about its call: the worker that made it
+        has given it up."""
         if channel["state"] != _DOWN or channel["id"] in self._dialed:
             return True
         return channel["id"] in self._perhaps_dialed and self._hangups.get(channel["id"]) != _OURS
@@ -88,7 +90,7 @@ class EventTranslator:
         cause = int(event.get("cause") or 0)
         hangup = self._hangups.get(channel["id"])
         if channel["state"] != _UP:
-            if hangup == _OURS and cause == causes.NORMAL:  # deleted before it was answered, here or at Asterisk
+            if hangup == _OURS and cause == causes.NORMAL:  # deleted before it was answered, by us or at Asterisk
                 return CallEvent(
                     "ended", CallStatus.CANCELED, at, leg=leg, hangup_cause="originator_cancel", detail="Hung up here"
                 )
@@ -104,7 +106,7 @@ class EventTranslator:
             )
         left = leg if hangup == _FAR_END else None
         if leg is Leg.CUSTOMER or channel_id(call_id, Leg.CUSTOMER) in self._up:
-            # Nobody asked for the end of a channel whose own time was up.
+            # Without a hangup request, the channel's own time was up.
             return _completed(at, leg, left, causes.talked(cause, capped=hangup is None))
         return _agent_left(at)
 
@@ -112,10 +114,10 @@ class EventTranslator:
 def snapshot(
     agent: dict[str, Any] | None, customer: dict[str, Any] | None, date: str, *, longest_silence: float
 ) -> Snapshot | None:
-    """What the two channels say now; None if there are none. `date` is Asterisk's clock.
+    """What the two channels say now. None if there are none. `date` is Asterisk's clock.
 
-    A channel that is neither ringing nor gone after `longest_silence` seconds was made and never dialled: whoever was
-    to dial it died. It counts as not there.
+    A channel that neither rings nor ends within `longest_silence` seconds was created and never dialled, because its
+    worker died. It counts as missing.
     """
     now = datetime.now(UTC)
     agent = _unless_never_dialed(agent, date, longest_silence)

@@ -1,4 +1,4 @@
-"""Asterisk's manager interface (AMI), for the one thing that ARI cannot do: record both sides apart."""
+"""Asterisk's manager interface (AMI). It is used for the one thing that ARI cannot do: record both sides apart."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,16 +16,16 @@ class Ami:
         self._writer = writer
 
     async def act(self, action: str, **fields: str) -> None:
-        """Do this. Raises `ProviderError` with Asterisk's words when it refuses."""
+        """Perform an action. Raises `ProviderError` with Asterisk's words if it refuses."""
         lines = "".join(f"{name}: {value}\r\n" for name, value in {"Action": action, **fields}.items())
         self._writer.write(f"{lines}\r\n".encode())
         while "Response" not in (said := await self._message()):
-            pass  # an event, which some send although none were asked for
+            pass  # an event, which some actions send although none were requested
         if said["Response"] != "Success":
             raise ProviderError(f"AMI refuses {action}: {said.get('Message', 'no reason given')}")
 
     async def list(self, action: str) -> list[dict[str, str]]:
-        """Do this, and return the events that answer it."""
+        """Perform an action, and return the events that answer it."""
         await self.act(action)
         events = []
         while (event := await self._message()).get("EventList") != "Complete":
@@ -39,14 +39,14 @@ class Ami:
 
 @asynccontextmanager
 async def manager(options: AsteriskOptions) -> AsyncIterator[Ami]:
-    """Log in for a moment: it is needed once a call, and costs a few milliseconds. Raises `ProviderError`."""
+    """Log in for a moment. This is needed once per call and takes a few milliseconds. Raises `ProviderError`."""
     host, port = options.ami()
     username, password = options.ami_username or options.username, options.ami_password or options.password
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                await reader.readline()  # its greeting
+                await reader.readline()  # the greeting
                 session = Ami(reader, writer)
                 await session.act("Login", Username=username, Secret=password.get_secret_value(), Events="off")
                 yield session
@@ -57,6 +57,7 @@ async def manager(options: AsteriskOptions) -> AsyncIterator[Ami]:
 
 
 async def start_recording(ami: Ami, channel: str, name: str) -> None:
-    """Record what comes from the channel (left) and what goes to it (right), without a header, until it ends."""
-    # Beside MixMonitor's own folder lies the one that ARI serves.
+    """Record what comes from the channel (left) and what goes to it (right), without a header, until the
+    channel ends."""
+    # ARI serves the folder beside MixMonitor's own.
     await ami.act("MixMonitor", Channel=channel, File=f"../recording/{name}.raw", Options="D")

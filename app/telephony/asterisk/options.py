@@ -12,7 +12,7 @@ EXTENSION_REFUSAL = "RINGBACK_ASTERISK_EXTENSION_DIAL does not say how to dial o
 
 
 class AsteriskOptions(Options):
-    """With `RINGBACK_TELEPHONY_PROVIDER=asterisk`. Only the first three are needed."""
+    """With `RINGBACK_TELEPHONY_PROVIDER=asterisk`. Only the first three are required."""
 
     model_config = SettingsConfigDict(env_prefix="RINGBACK_ASTERISK_")
 
@@ -60,7 +60,7 @@ class AsteriskOptions(Options):
         return address
 
     def endpoint(self, callee: Callee, home_country: str) -> str:
-        """What to dial."""
+        """The endpoint to dial."""
         if isinstance(callee, PhoneNumber):
             return self.dial.replace("{number}", callee.format(self.number_format, home_country))
         if self.extension_dial is None:
