@@ -1,4 +1,4 @@
-"""The newest dialect, `/api`: another system reports a call."""
+"""The newest dialect, `/api`: reports of calls by another system."""
 
 import base64
 import hmac
@@ -38,7 +38,7 @@ router = APIRouter(prefix="/api", tags=["current"])
 
 
 _NOTHING = {"", "-", "null", "none", "nil", "na", "n/a"}
-"""What systems write where they have nothing to say."""
+"""What systems write instead of a value that they do not have."""
 
 
 def _is_nothing(value: Any) -> bool:
@@ -50,8 +50,9 @@ def _or_none(value: Any) -> Any:
 
 
 def _link(value: Any) -> Any:
-    """Systems make links of file names with blanks and umlauts in them. Only what no request can hold is escaped: a
-    signed link stays as it is. The name of the server is not: an escaped one is another."""
+    """Make the link usable. Systems build links from file names with blanks and umlauts, so what a request cannot
+    contain is escaped. A signed link stays as it is. The host name is not escaped, because that would name another
+    server."""
     value = _or_none(value)
     if not isinstance(value, str) or not _storable(value):
         return value
@@ -73,7 +74,7 @@ def _text(value: Any) -> Any:
 
 
 def _nothing_or(read: Callable[[str, ValidationInfo], T]) -> Callable[[Any, ValidationInfo], T | None]:
-    """Reads an optional field that systems fill as they like."""
+    """Read an optional field, which systems fill in many ways."""
 
     def read_optional(value: Any, info: ValidationInfo) -> T | None:
         text = _text(value)
@@ -121,8 +122,8 @@ ReportedLeg = Annotated[
 
 
 class CallLogRequest(BaseModel):
-    """Names are read without regard to case and signs. Of these, `customer_number` and `status` are
-    required; of the others what cannot be read is left out and noted in the call's history."""
+    """Field names are read in any case and punctuation. `customer_number` and `status` are required. If another field
+    cannot be read, it is left out and noted in the call's history."""
 
     customer_number: Annotated[Number, BeforeValidator(_text)]
     status: Annotated[StorableText, BeforeValidator(_text), Field(max_length=100, examples=["Answered"])]
@@ -139,13 +140,13 @@ class CallLogRequest(BaseModel):
 
 
 class _OfKnownCall(CallLogRequest):
-    """A report that says by `customer_crm_id` whose call it is: its customer is known."""
+    """A report whose `customer_crm_id` names a call, whose customer is known."""
 
     customer_number: Annotated[Number | None, BeforeValidator(_text)] = None  # type: ignore[assignment]
 
 
 def _read_report(fields: dict[str, Any], rules: NumberRules) -> CallLogReport:
-    """Raises `ValidationFailed` for what makes it no report."""
+    """Read the report. Raises `ValidationFailed` for what is not a report."""
     notes: list[str] = []
     try:
         request = CallLogRequest.model_validate(fields, context=rules)
@@ -177,7 +178,8 @@ def _read_report(fields: dict[str, Any], rules: NumberRules) -> CallLogReport:
 
 
 def _fault(fault: Any) -> str:
-    """What was wrong, and with which text. Numbers and links are not quoted: logs and screens must not show them."""
+    """What is wrong, with the text that was sent. Numbers and links are not quoted, because logs must not
+    contain them."""
     text = explain([fault])
     if str(fault["loc"][0]) in _NOT_QUOTED:
         return text
@@ -215,9 +217,9 @@ def _documented() -> dict[str, Any]:
     openapi_extra=_documented(),
 )
 async def call_log(request: Request) -> Response:
-    """For telephony providers and partners, who log in by `X-Greeter-Username` and `X-Greeter-Password`, Basic,
-    `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token; with the last two they report their own calls only. The
-    first end that is reported counts; a repeat only fills in what was not known, and a late report replaces
+    """For telephony providers and partners. They log in by `X-Greeter-Username` and `X-Greeter-Password`, Basic,
+    `?auth_user=&auth_pass=`, `X-API-Key` or a bearer token. With a key or a token they can report only their own calls.
+    The first reported end counts. A repeated report only adds what was not known, and a late report replaces
     `temporaryfailed`."""
     resources = get_resources(request)
     user_id = await _reporter(request, resources)
@@ -228,13 +230,13 @@ async def call_log(request: Request) -> Response:
     data = CallLogData(
         call_id=call.id,
         status=vendor.SHOWN_STATUS[call.status],
-        recording=call.recording_url,  # never a link to ours: who reports a call need not be whose it is
+        recording=call.recording_url,  # never a link to our copy: the system that reports need not be the owner
     )
     return success("Call log stored", data)
 
 
 async def _reporter(request: Request, resources: Resources) -> str | None:
-    """Who reports: a user by token or key; None: the telephony provider.
+    """Who reports: a user, by token or key, or None for the telephony provider.
 
     Raises `MissingAuth`, `InvalidToken`, `InactiveUser`, `TooManyAttempts`.
     """
@@ -251,7 +253,7 @@ async def _reporter(request: Request, resources: Resources) -> str | None:
     settings = resources.settings
     name, password = given
     address = request.client.host if request.client else None
-    account = f"call-log {name}"  # and no user's e-mail
+    account = f"call-log {name}"  # no user's e-mail address looks like this
     known = await resources.throttle.check(account, address)
     if settings.call_log_username is None or settings.call_log_password is None:
         raise MissingAuth("Invalid auth credentials: this server has no RINGBACK_CALL_LOG_USERNAME and _PASSWORD")
@@ -270,7 +272,7 @@ def _name_and_password(request: Request, scheme: str, credentials: str) -> tuple
     if scheme == "basic":
         try:
             name, _, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
-        except ValueError:  # no base64, or not of text
+        except ValueError:  # not base64, or not of text
             return "", ""
         return name, password
     if "auth_user" in request.query_params or "auth_pass" in request.query_params:
@@ -283,7 +285,7 @@ def _alike(given: str, right: str) -> bool:
 
 
 async def _fields(request: Request) -> dict[str, Any]:
-    """The body's fields by our names. Raises `InvalidRequest` for what cannot be read."""
+    """The body's fields, by our names. Raises `InvalidRequest` if it cannot be read."""
     body = await read_raw_body(request)
     kind = media_type(request)
     try:
@@ -295,14 +297,14 @@ async def _fields(request: Request) -> dict[str, Any]:
             sent = dict(await MultiPartParser(Headers(raw=request.headers.raw), _once(body)).parse())
         else:
             raise InvalidRequest("Send the call as JSON, urlencoded or multipart/form-data")
-    except (ValueError, RecursionError, MultiPartException, LookupError) as error:  # LookupError: of an encoding
+    except (ValueError, RecursionError, MultiPartException, LookupError) as error:  # LookupError: an unknown encoding
         raise InvalidRequest("The body cannot be read") from error
     if not isinstance(sent, dict):
         raise InvalidRequest("The body is not an object")
     fields: dict[str, Any] = {}
     for key, value in sent.items():
         name = _field(str(key))
-        if name is not None and not (name in fields and _is_nothing(value)):  # a blank alias hides nothing
+        if name is not None and not (name in fields and _is_nothing(value)):  # a blank alias hides no value
             fields[name] = value
     return fields
 

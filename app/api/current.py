@@ -1,4 +1,4 @@
-"""The newest dialect, `/api`: calls. Its numbers are in `mobile_numbers`, its reports of calls in `call_log`."""
+"""The newest dialect, `/api`: calls. Numbers are in `mobile_numbers`, call reports in `call_log`."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -106,7 +106,7 @@ class RecentCall(BaseModel):
 
 
 class RecentFilters(BaseModel):
-    """As they were asked for; what was left blank is unset."""
+    """The filters as they were sent. A blank filter is not set."""
 
     status: Annotated[str | None, UnlessBlank] = Field(None, description="Whatever its case", examples=["Answered"])
     call_type: Annotated[str | None, UnlessBlank] = Field(None, examples=["C2C"])
@@ -146,8 +146,8 @@ class RetryData(BaseModel):
     openapi_extra=json_body(CurrentClick2CallRequest),
 )
 async def click2call(request: Request, claims: LoggedIn) -> Response:
-    """Queue a call. The agent is rung first; when they answer, the customer. Too few channels are no error: the call
-    is accepted, and `warning` says so."""
+    """Queue a call. The agent is rung first, then the customer. Without a free channel the call is accepted, with a
+    `warning`."""
     resources = get_resources(request)
     body = await read_body(request, CurrentClick2CallRequest)
     if isinstance(body.agent_number, VoiceAgent):
@@ -178,7 +178,7 @@ async def recent(
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
     page: Annotated[int, Query(ge=1, le=10**9)] = 1,
 ) -> Response:
-    """Statuses, types and dates are compared as a whole, numbers as a part; dates are inclusive."""
+    """Statuses, types and dates must match whole, numbers in part. Dates are inclusive."""
     resources = get_resources(request)
     total, found = await call_views.recent(
         resources.db, claims.user_id, _filters(asked, resources.numbers), limit=limit, offset=(page - 1) * limit
@@ -201,7 +201,7 @@ async def recent(
     responses=errors(400, 401, 403, 404),
 )
 async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
-    """Numbers are masked; the recording's link is a new one each time."""
+    """Numbers are masked. The link to the recording is new each time."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
     call = await call_views.get_own(resources.db, claims.user_id, call_id)
@@ -220,7 +220,7 @@ async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Re
     responses=errors(400, 401, 403, 404, 409),
 )
 async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
-    """From the stored recording. Callbacks tell of its end once more."""
+    """Makes the transcript again, from the stored recording. Callbacks report its end again."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
     call = await transcripts.retry(resources.db, claims.user_id, call_id)
@@ -234,7 +234,7 @@ async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> 
 
 
 def recording_link(call: CallView, links: RecordingLinks, settings: Settings) -> str | None:
-    """A new link to the call's recording; `pending` while there may still be one."""
+    """A new link to the call's recording, or `pending` while it may still come."""
     if call.has_recording:
         expires_at = datetime.now(UTC) + timedelta(seconds=settings.recording_link_seconds)
         return links.make(call.id, call.user_id, expires_at)
@@ -282,8 +282,8 @@ def _filters(asked: RecentFilters, rules: NumberRules) -> Filters:
 
 
 def _number_filter(asked: str | None, rules: NumberRules) -> NumberFilter | None:
-    """A whole number finds itself, however it is written; anything else is looked for as a part of the stored digits.
-    A plus that was not escaped in the URL arrives as a blank."""
+    """A whole number finds itself, in any spelling. Anything else is searched as a part of the stored digits. A plus
+    that was not escaped in the URL arrives as a blank."""
     if asked is None:
         return None
     try:
@@ -295,7 +295,8 @@ def _number_filter(asked: str | None, rules: NumberRules) -> NumberFilter | None
 
 
 def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | None:
-    """The instant, or where `after`, the first one after the day or second that the text names; None: no limit."""
+    """The moment that the text names. `after`: the first moment after the day or second that it names. None: no
+    limit."""
     if text is None:
         return None
     try:
@@ -304,15 +305,16 @@ def _instant(name: str, text: str | None, *, after: bool = False) -> datetime | 
         raise ValidationFailed(f"{name}: must be an ISO 8601 date or instant, as 2026-03-05T10:00:00Z") from None
     try:
         return at + unit if after else at
-    except OverflowError:  # 9999-12-31, as some write for ever
+    except OverflowError:  # 9999-12-31, which some use for ever
         return None
 
 
 def _read(text: str) -> tuple[datetime, timedelta]:
-    """The beginning of the day or second, and how long it is."""
+    """The start of the day or second, and its length."""
     try:
         return datetime.combine(date.fromisoformat(text), time.min, UTC), timedelta(days=1)
     except ValueError:
-        at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)  # an offset's plus, unescaped
+        # the plus of an offset, not escaped
+        at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     return at.replace(microsecond=0), timedelta(seconds=1)

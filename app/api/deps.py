@@ -1,4 +1,4 @@
-"""What routes share: the process's resources, the bearer token, and a body read with care."""
+"""What routes share: the process's resources, the bearer token, and the request body."""
 
 import asyncio
 import codecs
@@ -28,7 +28,7 @@ _BODY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Opened by `app.main` at start, one of each a process."""
+    """What the process opens once, at its start (`app.main`)."""
 
     settings: Settings
     db: Database
@@ -46,7 +46,7 @@ def get_resources(request: Request) -> Resources:
 
 
 class _AccessToken(HTTPBearer):
-    """Reads the access token before anything else of the request is looked at."""
+    """Checks the access token before anything else in the request is read."""
 
     async def __call__(self, request: Request) -> Claims:  # type: ignore[override]
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -74,11 +74,11 @@ async def _logged_in(request: Request, claims: Bearer) -> Claims:
 
 
 LoggedIn = Annotated[Claims, Depends(_logged_in)]
-"""A bearer whose login still counts, for routes whose own statement does not ask that."""
+"""A token whose login is checked in the database. For routes whose own statement does not check it."""
 
 
 async def check_call_id(resources: Resources, claims: Claims, call_id: str) -> None:
-    """Raises `NoSuchCall` for what cannot be the id of a call; PostgreSQL could not even store some of it."""
+    """Raises `NoSuchCall` for what cannot be a call's id. PostgreSQL could not even store some of it."""
     if not calls.is_call_id(call_id):
         await accounts.check_login(resources.db, claims)
         raise NoSuchCall
@@ -88,10 +88,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[ModelT]) -> ModelT:
-    """The request's JSON body. Raises `ValidationFailed` and `BodyTooLarge`.
+    """Read the JSON body. Raises `ValidationFailed` and `BodyTooLarge`.
 
-    By hand and not as a parameter of the route: FastAPI would read and parse it before the token was looked at, with
-    no limit on its size, and answer a fault by showing what was sent.
+    It is not a parameter of the route, because FastAPI would read and parse it before the token is checked, without a
+    limit. FastAPI's errors would also show what was sent.
     """
     body = await read_raw_body(request)
     if not is_json(request):
@@ -103,18 +103,18 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
 
 
 def media_type(request: Request) -> str:
-    """The body's, in lower case and without its parameters."""
+    """The body's media type, in lower case and without parameters."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def is_json(request: Request) -> bool:
-    """Whether the body claims to be."""
+    """Whether the body claims to be JSON."""
     said = media_type(request)
     return said == "application/json" or (said.startswith("application/") and said.endswith("+json"))
 
 
 async def read_raw_body(request: Request) -> bytes:
-    """The request's body. Raises `ValidationFailed` and `BodyTooLarge`."""
+    """Read the body. Raises `ValidationFailed` and `BodyTooLarge`."""
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await _limited_body(request)
@@ -130,14 +130,14 @@ async def _limited_body(request: Request) -> bytes:
         if size <= MAX_BODY_BYTES:
             body += chunk
         elif size > _DRAINED_BYTES:
-            break  # up to here a client that sends too much is heard out, so that it can read our answer
+            break  # up to here the body is read, so that a client that sends too much can read our answer
     if size > MAX_BODY_BYTES:
         raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body.removeprefix(codecs.BOM_UTF8))  # which Windows systems put before UTF-8
+    return bytes(body.removeprefix(codecs.BOM_UTF8))  # Windows systems put it before UTF-8
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """What `read_body` takes, whole: FastAPI does not see these models, so a reference would lead nowhere."""
+    """The whole schema of a body. FastAPI does not know these models, so a reference would lead nowhere."""
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
 
@@ -155,5 +155,5 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A request's body, for the OpenAPI document."""
+    """The request body, for the OpenAPI document."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}

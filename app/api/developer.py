@@ -1,4 +1,4 @@
-"""The developer dialect, `/api/developer`: exact, key for key and word for word."""
+"""The developer dialect, `/api/developer`, exactly as the vendor's."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ class Click2CallRequest(CallOptions):
 
 
 class Click2CallData(BaseModel):
-    """The optional keys are there if they were sent."""
+    """The optional keys are there if the client sent them."""
 
     call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
     status: Literal["queued"] = "queued"
@@ -62,7 +62,7 @@ class FailedTranscript(BaseModel):
     openapi_extra=json_body(Click2CallRequest),
 )
 async def click2call(request: Request, claims: Bearer) -> Response:
-    """Queue a call. The agent is rung first; when they answer, the customer."""
+    """Queue a call. The agent is rung first, then the customer."""
     resources = get_resources(request)
     try:
         body = await read_body(request, Click2CallRequest)
@@ -70,7 +70,8 @@ async def click2call(request: Request, claims: Bearer) -> Response:
         order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
         created = await new_calls.create_call(resources.db, resources.hints, claims, order)
     except RingbackError:
-        await accounts.check_login(resources.db, claims)  # a login that has ended is told so, whatever else is wrong
+        # a login that has ended is answered first, whatever else is wrong
+        await accounts.check_login(resources.db, claims)
         raise
     options = {
         "did": body.did and body.did.written,
@@ -90,7 +91,7 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     responses=errors(400, 401, 403, 404),
 )
 async def get_transcript(request: Request, call_id: str, claims: Bearer) -> Response:
-    """Pending until the transcript is made; then ready, or failed with the reason."""
+    """Pending until the transcript is made. Then ready, or failed with the reason."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
     view = await transcripts.read(resources.db, claims, call_id)

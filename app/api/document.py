@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI writes, less what is not so here."""
+"""The OpenAPI document: FastAPI's, without what is not true here."""
 
 from typing import Any
 
@@ -20,7 +20,8 @@ _FASTAPIS_OWN = "#/components/schemas/HTTPValidationError"
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI adds an answer to every route with a parameter that no route of ours ever gives (`app.api.envelope`)."""
+    """The document. FastAPI adds a response to routes with parameters that no route of ours sends
+    (`app.api.envelope`)."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags

@@ -1,4 +1,4 @@
-"""The one shape of every answer, and the one place where errors become answers."""
+"""The shape of every response, and the one place where errors become responses."""
 
 import json
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ DataT = TypeVar("DataT")
 
 
 class Envelope(BaseModel, Generic[DataT]):
-    """What a successful call answers."""
+    """The response to a successful request."""
 
     status_code: int = Field(200, description="The HTTP status, repeated")
     message: str
@@ -30,7 +30,7 @@ class Envelope(BaseModel, Generic[DataT]):
 
 
 class ErrorEnvelope(BaseModel):
-    """What a failed call answers."""
+    """The response to a failed request."""
 
     status_code: int = Field(description="The HTTP status, repeated")
     message: None = Field(None, description="Null on failure")
@@ -39,13 +39,13 @@ class ErrorEnvelope(BaseModel):
 
 
 class Detail(BaseModel):
-    """What a missing or invalid access token answers."""
+    """The response to a missing or invalid access token."""
 
     detail: str
 
 
 def success(message: str, data: BaseModel, *, exclude_unset: bool = False) -> Response:
-    """A 200 with this data. Answers are built here and not by FastAPI, which would check and copy them again."""
+    """A 200 response with this data. Responses are built here, because FastAPI would validate and copy them again."""
     shown = data.model_dump_json(exclude_unset=exclude_unset)
     body = f'{{"status_code":200,"message":{json.dumps(message)},"error":null,"data":{shown}}}'
     return Response(body, media_type="application/json")
@@ -58,7 +58,7 @@ def failure(status: int, error: str, headers: dict[str, str] | None = None) -> R
 
 
 def _invalid_status(request: Request) -> int:
-    """What an invalid request is answered with: the two dialects differ."""
+    """The status for an invalid request, which differs between the dialects."""
     path = request.url.path
     return 422 if path.startswith("/api/") and not path.startswith("/api/developer/") else 400
 
@@ -96,12 +96,12 @@ async def _maybe_database_away(request: Request, error: Exception) -> Response:
 
 
 async def _client_left(_: Request, error: Exception) -> Response:
-    """Nobody reads this answer; the log has it. 499 is what nginx calls it."""
+    """Nobody reads this response, but it is logged. nginx calls it 499."""
     return Response(status_code=499)
 
 
 def explain(faults: Any) -> str:
-    """Pydantic's faults as one line for a person: where and why, never what was sent."""
+    """Pydantic's faults as one line for a person: where and why, without what was sent."""
     lines = []
     for fault in faults:
         where = ".".join(str(part) for part in fault["loc"] if part not in ("body", "query", "path"))
@@ -115,7 +115,7 @@ def explain(faults: Any) -> str:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every way in which a request can fail ends in one of these, or is unexpected (`app.api.request_log`)."""
+    """Handlers for every expected failure. `app.api.request_log` answers the unexpected ones."""
     app.add_exception_handler(RingbackError, _ringback_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

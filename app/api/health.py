@@ -1,4 +1,4 @@
-"""For load balancers and for people: does the process live, can the installation work."""
+"""For load balancers and operators: whether the process lives, and whether the installation can work."""
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel

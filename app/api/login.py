@@ -1,4 +1,4 @@
-"""Logging in, which is the same in both dialects."""
+"""Login, which is the same in both dialects."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ class LoginData(BaseModel):
 
 
 def login_router(invalid: int) -> APIRouter:
-    """The two routes, for a dialect that answers an invalid request with this status."""
+    """Both routes, for a dialect that answers an invalid request with this status."""
     router = APIRouter()
 
     @router.post(
@@ -34,7 +34,7 @@ def login_router(invalid: int) -> APIRouter:
         openapi_extra=json_body(LoginRequest),
     )
     async def login(request: Request) -> Response:
-        """Authenticate a verified, active user. A login never ends another one."""
+        """Log in a verified, active user. Other logins of the user stay."""
         resources = get_resources(request)
         body = await read_body(request, LoginRequest)
         pair = await accounts.log_in(
@@ -58,7 +58,7 @@ def login_router(invalid: int) -> APIRouter:
         },
     )
     async def refresh_token(request: Request, refresh_token: Annotated[str, Query()]) -> Response:
-        """A new access token for the same login, with the same refresh token."""
+        """A new access token for the same login. The refresh token stays."""
         resources = get_resources(request)
         pair = await accounts.refresh(resources.db, resources.tokens, refresh_token)
         data = LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token)

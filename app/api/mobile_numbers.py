@@ -1,4 +1,4 @@
-"""The newest dialect, `/api`: rented numbers, their channels, and where calls that come in on them are told of."""
+"""The newest dialect, `/api`: rented numbers, their channels, and their inbound callbacks."""
 
 from typing import Annotated, Any, Literal
 
@@ -70,7 +70,7 @@ class AllocationItem(BaseModel):
 
 
 class AllocationRequest(BaseModel):
-    """The list alone is taken too."""
+    """The list alone is accepted, too."""
 
     allocations: list[AllocationItem] = Field(min_length=1)
 
@@ -141,7 +141,7 @@ class InboundConfigurations(BaseModel):
     responses=errors(400, 401),
 )
 async def list_numbers(request: Request, claims: LoggedIn) -> Response:
-    """With the channels of each, and of your pool. Active channels are those of live calls."""
+    """Your numbers, with the channels of each and of your pool. Active channels are those of live calls."""
     channels = await _channels(request, claims)
     shown = [MobileNumber(**_shown(did)) for did in channels.dids]
     data = MobileNumbers(
@@ -161,7 +161,7 @@ async def list_numbers(request: Request, claims: LoggedIn) -> Response:
     responses=errors(400, 401),
 )
 async def get_allocation(request: Request, claims: LoggedIn) -> Response:
-    """Of each number, what it has and what is free."""
+    """What each number has allocated, and what is free."""
     channels = await _channels(request, claims)
     return success("Channel allocation fetched successfully", _allocation(claims, channels))
 
@@ -174,7 +174,7 @@ async def get_allocation(request: Request, claims: LoggedIn) -> Response:
     openapi_extra=json_body(AllocationRequest),
 )
 async def put_allocation(request: Request, claims: LoggedIn) -> Response:
-    """A number that is not named gets none."""
+    """A number that is not named gets no channels."""
     return await _allocate(request, claims, replace=True)
 
 
@@ -186,7 +186,7 @@ async def put_allocation(request: Request, claims: LoggedIn) -> Response:
     openapi_extra=json_body(AllocationRequest),
 )
 async def patch_allocation(request: Request, claims: LoggedIn) -> Response:
-    """A number that is not named keeps what it has."""
+    """A number that is not named keeps its channels."""
     return await _allocate(request, claims, replace=False)
 
 
@@ -199,7 +199,7 @@ async def patch_allocation(request: Request, claims: LoggedIn) -> Response:
 async def get_utilization(
     request: Request, claims: LoggedIn, did: Annotated[str | None, Query(), UnlessBlank] = None
 ) -> Response:
-    """Of one number, if named; the pool's figures are those of all."""
+    """The use of your channels, or of one number's. The pool's figures cover all numbers."""
     try:
         number = None if did is None else get_resources(request).numbers.read(did)
     except ValueError:
@@ -229,7 +229,7 @@ async def get_utilization(
     openapi_extra=json_body(InboundRequest),
 )
 async def set_inbound(request: Request, claims: LoggedIn) -> Response:
-    """Of one of your numbers; null stops it."""
+    """Sets the inbound callback of one of your numbers. null removes it."""
     body = await read_body(request, InboundRequest)
     async with get_resources(request).db.transaction() as session:
         did = await dids.find(session, number=body.phone_number, phone_number_id=body.phone_number_id, to_change=True)
@@ -257,7 +257,7 @@ async def list_inbound(
     claims: LoggedIn,
     configured: Annotated[bool | None, Query(alias="configured_only"), UnlessBlank] = None,
 ) -> Response:
-    """Of each of your numbers."""
+    """The inbound callback of each of your numbers."""
     configured_only = configured is True
     async with get_resources(request).db.transaction() as session:
         found = await dids.list_inbound(session, claims.user_id, configured_only=configured_only)

@@ -37,7 +37,7 @@ async def download(
     expires: Annotated[int, Query(ge=0, le=2**40)],
     signature: Annotated[str, Query(max_length=64)],
 ) -> Response:
-    """By the link that transcripts, lists and callbacks hold, and by nothing else. Takes a `Range`."""
+    """Downloads a recording, by the link in a transcript, a list or a callback. Accepts a `Range`."""
     resources = get_resources(request)
     async with resources.db.transaction() as session:
         stored = await recordings.find_for_download(session, call_id)
@@ -77,8 +77,8 @@ async def _bytes(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _part(asked: str | None, size: int) -> tuple[int, int] | None:
-    """The part of the file as start and end; all of it where nothing (or several parts) is asked; None: there is no
-    such part."""
+    """The requested range as start and end. The whole file without a range, or with several. None: there is no such
+    range."""
     match = _RANGE.fullmatch((asked or "").replace(" ", ""))
     if match is None or match[0] == "bytes=-":
         return 0, size

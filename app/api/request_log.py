@@ -1,6 +1,6 @@
-"""A request id on every answer and in every log line, and a line for each request that failed.
+"""A request id on every response and log line, and a log line for each failed request.
 
-Plain ASGI: Starlette's `BaseHTTPMiddleware` would halve the rate of a poll (docs/benchmarks.md).
+Plain ASGI, because Starlette's `BaseHTTPMiddleware` would halve the rate of polls (docs/benchmarks.md).
 """
 
 import random
@@ -23,7 +23,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"{random.getrandbits(64):016x}"  # no secret, and a tenth of the cost of one
+        request_id = f"{random.getrandbits(64):016x}"  # not a secret, and ten times cheaper than one
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = perf_counter()
         status, began_answer = 500, False
@@ -38,13 +38,13 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            # Here and not in a handler: those run outside of this, and their answers have no request id.
+            # Here, because a handler runs outside of this middleware, and its response would have no request id.
             log.exception("unexpected_error")
             if began_answer:
                 raise
             await failure(500, RingbackError.message)(scope, receive, send_with_id)
         finally:
-            # What went well is told by what it changed: a login has its line, a call its timeline.
+            # Success is logged by what it changed: a login has its own line, and a call its history.
             if status >= 400:
                 log.info(
                     "request",
@@ -56,6 +56,6 @@ class RequestLog:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, which has no ids, numbers or tokens in it; an unknown path is not worth keeping."""
+    """The route's template, which has no ids, numbers or tokens. Unknown paths are not logged."""
     route = scope.get("route")
     return str(getattr(route, "path", "-"))

@@ -1,4 +1,4 @@
-"""What requests of both dialects have in common: numbers, URLs, and the faults that are documented alike."""
+"""What requests of both dialects share: numbers, URLs, and documented errors."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -40,12 +40,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's documentation."""
+    """For the documentation of a route."""
     return {status: _ERRORS[status] for status in (*statuses, 503)}
 
 
 def _check_url(url: str) -> str:
-    """Kept as it was sent: its receiver may tell `https://a.example` from `https://a.example/`."""
+    """The URL is kept as it was sent, because its receiver may distinguish `https://a.example` from
+    `https://a.example/`."""
     url = url.strip()
     if len(url) > _LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"must be an http or https URL of at most {_LONGEST_URL} ASCII characters")
@@ -72,16 +73,16 @@ def _blank_is_unset(value: Any) -> Any:
 
 
 UnlessBlank = BeforeValidator(_blank_is_unset)
-"""Of what a query leaves blank: it is unset."""
+"""A blank value of a query is not set."""
 
 StorableText = Annotated[str, AfterValidator(_check_storable)]
-"""What PostgreSQL can keep and compare."""
+"""Text that PostgreSQL can store and compare."""
 
 Switch = Annotated[bool, BeforeValidator(_none_is_false)]
 
 
 def number_rules(info: ValidationInfo) -> NumberRules:
-    """The installation's, which whoever validates hands on as context (`read_body`)."""
+    """The installation's rules, which `read_body` passes as context."""
     assert isinstance(info.context, NumberRules)
     return info.context
 
@@ -103,7 +104,7 @@ def _read_agent(value: Any, info: ValidationInfo) -> Callee:
 
 @dataclass(frozen=True, slots=True)
 class WrittenNumber:
-    """A number, with what the client wrote, which the answer repeats."""
+    """A number, with the client's spelling, which the response repeats."""
 
     number: PhoneNumber
     written: str
@@ -143,7 +144,7 @@ WrittenDid = Annotated[WrittenNumber, PlainValidator(_read_written), WithJsonSch
 
 
 class CallOptions(BaseModel):
-    """What may be asked of a call, in either dialect."""
+    """What a client can order about a call, in either dialect."""
 
     did: WrittenDid | None = None
     callback_url: CallbackUrl | None = None
@@ -153,7 +154,7 @@ class CallOptions(BaseModel):
     ] = None
 
     def order(self, customer_number: PhoneNumber, agent_number: Callee, *, transcript: bool) -> NewCall:
-        """For the domain."""
+        """The order, for the domain."""
         return NewCall(
             customer_number,
             agent_number,

@@ -1,4 +1,4 @@
-"""`ringback`: runs the server and its workers, and lets a person see and change what is in it."""
+"""`ringback`: runs the server and its workers, and shows and changes its data."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ app.command("call")(calls.place)
 
 
 class WorkerKind(StrEnum):
-    """`app` may not import `worker`, nor the database's words before they are needed."""
+    """`app` may not import `worker`, and the queues' names would import the database's modules."""
 
     CALLS = "calls"
     CALLBACKS = "callbacks"
@@ -71,13 +71,13 @@ def serve() -> None:
         loop="uvloop",
         http="httptools",
         timeout_graceful_shutdown=5,
-        timeout_keep_alive=75,  # longer than proxies keep a connection (nginx 60 s), so that they end it and not we
+        timeout_keep_alive=75,  # longer than proxies keep a connection (nginx 60 s), so that the proxy closes it
     )
 
 
 @app.command()
 def worker(kind: WorkerKind) -> None:
-    """Run one worker: `calls` dials and follows, `callbacks` tells clients, `transcripts` recognizes speech."""
+    """Run one worker: `calls` dials and tracks, `callbacks` sends callbacks, `transcripts` recognizes speech."""
     os.execv(sys.executable, [sys.executable, "-m", "worker", kind.value])  # noqa: S606
 
 

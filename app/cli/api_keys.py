@@ -1,4 +1,4 @@
-"""`ringback api-keys`: keys with which a user's other systems report calls."""
+"""`ringback api-keys`: keys for other systems that report a user's calls."""
 
 from typing import TYPE_CHECKING, Annotated
 

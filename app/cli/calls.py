@@ -1,4 +1,4 @@
-"""`ringback calls` and `ringback call`: what happened, and one more."""
+"""`ringback calls` and `ringback call`: see and place calls."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Calls: list them, show what happened to one.", no_args_is_help=True)
 
-_LOGIN_SECONDS = 60  # it only has to outlive the one statement that creates the call
+_LOGIN_SECONDS = 60  # it must only outlive the statement that creates the call
 
 Plain = Annotated[bool, typer.Option("--numbers", help="Show telephone numbers in full")]
 

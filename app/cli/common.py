@@ -1,6 +1,6 @@
-"""What commands share: the database, and failures in words that say what to do.
+"""What commands share: the database, and errors that say what to do.
 
-Whatever takes long to import is imported where it is used: `ringback --help` should not wait for SQLAlchemy.
+What takes long to import is imported where it is used, because `ringback --help` must not wait for SQLAlchemy.
 """
 
 import asyncio
@@ -23,25 +23,25 @@ T = TypeVar("T")
 
 _PIPED_WIDTH = 200
 
-# Never markup: what is printed are other people's words, and an e-mail address may well look like a tag.
-# Into a pipe there is no screen to fit, and whoever reads it wants whole lines.
+# No markup: the output contains other people's words, and an e-mail address may look like a tag. A pipe has no width,
+# and its reader wants whole lines.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 _errors = Console(stderr=True, highlight=False, markup=False)
 
 
 def complain(message: str) -> None:
-    """One message on standard error."""
+    """Print a message to standard error."""
     _errors.print(message, style="red", soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
-    """Tell the person what is wrong and what to do, and end."""
+    """Print what is wrong and what to do, and exit."""
     complain(message)
     sys.exit(1)
 
 
 def failures_explained(command: Callable[P, T]) -> Callable[P, T]:
-    """Turns what a person can meet into a message; `RINGBACK_DEBUG=1` shows where it came from."""
+    """Turns expected errors into a message. `RINGBACK_DEBUG=1` shows their traceback."""
 
     @functools.wraps(command)
     def explained(*arguments: P.args, **options: P.kwargs) -> T:
@@ -72,7 +72,7 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
 
 
 def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
-    """Run `work(db, hints)`, for what a worker is then to do."""
+    """Run `work(db, hints)`, for commands that add tasks."""
     from app.db import Database
     from app.settings import get_settings
     from app.tasks import Hints, arq_pool
@@ -90,12 +90,12 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
 
 
 def read_number(written: str) -> "PhoneNumber":
-    """A telephone number that a person typed. Fails with the rule."""
+    """A telephone number that a person typed. Exits with the rule if it is wrong."""
     return _read(lambda rules: rules.read(written))
 
 
 def read_agent(written: str) -> "Callee":
-    """An agent that a person typed: a number, or an extension. Fails with the rule."""
+    """An agent that a person typed: a number or an extension. Exits with the rule if it is wrong."""
     return _read(lambda rules: rules.read_agent(written))
 
 
@@ -110,7 +110,7 @@ def _read(reading: "Callable[[NumberRules], T]") -> T:
 
 
 def cause_of(error: BaseException) -> str:
-    """What went wrong in one line: the driver's words, without the statement that met it."""
+    """The cause in one line: the driver's words, without the SQL statement."""
     said = str(getattr(error, "orig", None) or error).strip()
     return said.splitlines()[0] if said else type(error).__name__
 
@@ -142,6 +142,6 @@ def _explanation(error: Exception) -> str | None:
 
 
 def _is_embedded(error: Exception) -> bool:
-    """Whether it is of `app.embedded`, which cannot be imported where its wheels are not installed: in production."""
+    """Whether the error is of `app.embedded`. In production its wheels are missing, and it cannot be imported."""
     module = sys.modules.get("app.embedded")
     return module is not None and isinstance(error, module.EmbeddedError)

@@ -1,4 +1,4 @@
-"""`ringback deliveries`: what clients were told by callbacks, and whether they heard it."""
+"""`ringback deliveries`: callbacks sent to clients, and their delivery status."""
 
 import json
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def list_(
 
 
 def table_of(found: "Sequence[Delivery]") -> Table:
-    """Callbacks, one a line."""
+    """A table of callbacks, one per line."""
     from app.cli.follow import coloured
 
     table = Table(box=None)
@@ -72,7 +72,7 @@ def table_of(found: "Sequence[Delivery]") -> Table:
 @app.command()
 @failures_explained
 def show(message_id: MessageId) -> None:
-    """Show one callback: where it went, what was said, and what was answered."""
+    """Show one callback: its URL, its content and the receiver's answer."""
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
@@ -106,7 +106,7 @@ def replay(
         str | None, typer.Option(metavar="EMAIL", help="All of this user's that were given up", show_default=False)
     ] = None,
 ) -> None:
-    """Send callbacks again: the same messages, on a schedule that begins anew."""
+    """Send callbacks again: the same messages, on a new schedule."""
     from app import callbacks
 
     if (message_id is None) == (failed_of is None):
@@ -119,7 +119,7 @@ def replay(
                 chosen = await callbacks.list_deliveries(session, user_id=user.id, status="failed")
             else:
                 chosen = [await _get_delivery(session, message_id or "")]
-        for delivery in reversed(chosen):  # the oldest first, as they were to be told
+        for delivery in reversed(chosen):  # oldest first, in the order of their events
             async with db.transaction() as session:
                 await callbacks.replay(session, delivery)
         what = message_id or ("1 callback" if len(chosen) == 1 else f"{len(chosen)} callbacks")

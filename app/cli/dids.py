@@ -28,7 +28,7 @@ def add(
     user: Annotated[str | None, typer.Option(help="Whose it is, by e-mail", show_default=False)] = None,
     max_channels: Annotated[int, typer.Option(min=1, help="Calls it can hold at once")] = 1,
 ) -> None:
-    """Add a number. Its owner then divides their pool of channels among their numbers."""
+    """Add a number. Its owner then allocates channels of their pool to it."""
     from app import dids
 
     read = read_number(number)
@@ -75,7 +75,7 @@ def assign(
     number: Number,
     user: Annotated[str | None, typer.Option(help="By e-mail; without it the number is nobody's")] = None,
 ) -> None:
-    """Give a number to a user, or to nobody. Its channels and its inbound callback begin anew."""
+    """Give a number to a user, or to nobody. Its channels and its inbound callback are reset."""
     from app import dids
 
     async def assigned(session: "AsyncSession", did: "Did") -> str:

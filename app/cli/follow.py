@@ -1,4 +1,4 @@
-"""Follows one call live: each event as it is written, then the transcript."""
+"""Follows one call: prints each event as it is written, then the transcript."""
 
 import asyncio
 from datetime import datetime
@@ -16,18 +16,18 @@ _BAD = {"failed", "timed_out", "busy", "no_answer", "canceled"}
 
 
 def coloured(status: str, width: int = 0) -> Text:
-    """A status in the colour of its kind, padded to this many characters."""
+    """A status in the colour of its kind, padded to `width` characters."""
     return Text(f"{status:<{width}}", "green" if status in _GOOD else "red" if status in _BAD else "cyan")
 
 
 async def follow(db: Database, call_id: str, console: Console) -> bool:
-    """Print what happens to the call until its transcript is at an end. Returns whether it is ready."""
+    """Print the call's events until its transcript is ready or has failed. Returns whether it is ready."""
     console.print(f"{call_id}", markup=False)
     last, start = 0, None
     with console.status("waiting for a worker …") as status:
         while True:
             async with db.transaction() as session:
-                # In this order: a transcript that has just ended must not hide the event that ended it.
+                # In this order, so that the event that ends a transcript is not missed.
                 transcript = await history.get_transcript(session, call_id)
                 news = await history.list_events(session, call_id, last)
             for event in news:
@@ -45,7 +45,7 @@ async def follow(db: Database, call_id: str, console: Console) -> bool:
 
 
 def print_transcript(transcript: TranscriptRow, console: Console) -> None:
-    """The transcript as a person reads it, or why there is none."""
+    """Print the transcript, or why there is none."""
     console.print(Text("Transcript: ") + coloured(transcript.status))
     for turn in transcript.history or ():
         console.print(f"  {turn['start']:6.1f} s  {turn['role']:<9} {turn['content']}", markup=False, soft_wrap=True)

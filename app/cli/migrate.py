@@ -1,4 +1,4 @@
-"""Migrations, run from code: no alembic.ini, and the same settings as everything else."""
+"""Migrations, run from code: without an alembic.ini, and with the server's settings."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ _PATIENCE_SECONDS = 30.0
 
 
 def alembic_config(database_url: str, home_country: str = "IN") -> Config:
-    """Alembic's configuration for this database. `home_country`: whose numbers are stored without a country code."""
+    """Alembic's configuration for this database. Numbers without a country code are of `home_country`."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
     config.attributes["url"] = database_url
@@ -24,7 +24,7 @@ def alembic_config(database_url: str, home_country: str = "IN") -> Config:
 
 
 def migrate_to_head() -> None:
-    """Upgrade; a database that is not there yet is waited for, half a minute."""
+    """Upgrade. Waits half a minute for a database that is just starting."""
     # A migration rewrites stored numbers. What the rules of a wrong country make of them cannot be undone.
     providers.refuse_removed_variables()
     settings = get_settings()

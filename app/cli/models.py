@@ -22,7 +22,7 @@ def _folder() -> Path:
 @app.command("list")
 @failures_explained
 def list_() -> None:
-    """List models: bundled, fetched, and those that can be."""
+    """List models: bundled, fetched, and those that can be fetched."""
     from app.transcription.models import list_models
 
     table = Table("model", "state", "size", box=None)
@@ -47,7 +47,7 @@ def fetch(name: Name) -> None:
 @app.command()
 @failures_explained
 def verify(name: Annotated[str | None, typer.Argument(help="All that are here, when absent")] = None) -> None:
-    """Check that models' files are whole."""
+    """Check the files of models."""
     from app.transcription.models import list_models
     from app.transcription.models import verify as verify_model
 

@@ -1,4 +1,4 @@
-"""Child processes of `ringback up`: started, logged to files, started again when they die, ended with their parent."""
+"""Child processes of `ringback up`: started, logged to files, restarted when they end, stopped with their parent."""
 
 import os
 import signal
@@ -33,32 +33,32 @@ class Process:
 
 
 def was_stopped(code: int) -> bool:
-    """Whether a process that ended with this code did what a signal asked of it, so that nothing is wrong with it."""
+    """Whether a process with this exit code was stopped by a signal, and has no fault."""
     return code in (0, -signal.SIGTERM, -signal.SIGINT)
 
 
 class Processes:
-    """Started with `start`, watched by `watch` until an exception (a signal's) ends that, ended by `stop`."""
+    """`start` starts processes. `watch` restarts them, until an exception (of a signal) ends it. `stop` ends them."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._processes: list[Process] = []
-        # Never written to. When we die, however we die, it closes, and our children end themselves.
+        # Nothing is written to it. When this process ends in any way, the pipe closes, and the children end.
         self._parent_pipe, self._held = os.pipe()
 
     def start(self, name: str, module: str, *arguments: str) -> None:
-        """Run `python -m module arguments`; its output goes to a log file of its name."""
+        """Run `python -m module arguments`. Its output goes to a log file with its name."""
         self._logs.mkdir(exist_ok=True)
         command = [sys.executable, "-m", module, *arguments]
         log = self._logs / f"{name.replace(' ', '-')}.log"
         self._processes.append(Process(name, command, log, self._spawn(command, log)))
 
     def dead(self) -> Process | None:
-        """One that has ended, if any has."""
+        """A process that has ended, if any."""
         return next((process for process in self._processes if process.running.poll() is not None), None)
 
     def watch(self) -> None:
-        """Start again whatever ends: at once if it was stopped or died once, else after growing pauses."""
+        """Restart each process that ends: at once if it was stopped or failed once, else after growing pauses."""
         while True:
             for process in self._processes:
                 self._revive(process)
@@ -81,7 +81,7 @@ class Processes:
             process.started_at, process.restart_at = now, None
 
     def stop(self) -> None:
-        """End all, in order if they can in a few seconds."""
+        """Stop all processes. After a few seconds they are killed."""
         for process in self._processes:
             if process.running.poll() is None:
                 process.running.send_signal(signal.SIGTERM)
@@ -102,5 +102,5 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 pass_fds=[self._parent_pipe],
                 env={**os.environ, parent_watch.VARIABLE: str(self._parent_pipe)},
-                start_new_session=True,  # a Ctrl-C on the terminal is for the parent to hear
+                start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
             )

@@ -1,4 +1,4 @@
-"""`ringback telephony`: whether the telephony system is ready for a call, and what to do if not."""
+"""`ringback telephony`: whether the telephony system is ready for calls, and what to do if not."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ def telephony() -> None:
 @app.command()
 @failures_explained
 def check() -> None:
-    """Look at everything a call needs, in order, and say how to mend what is missing. Nobody is called."""
+    """Examine everything that a call needs, in order, and say how to fix what is missing. Nobody is called."""
     from app import providers
     from app.settings import get_settings
 

@@ -1,8 +1,8 @@
-"""`ringback up`: the whole product on one machine, with nothing installed beforehand.
+"""`ringback up`: the whole product on one machine, without any preparation.
 
-Starts PostgreSQL and Valkey from their wheels, brings the tables up to date, starts the API and its workers, makes a
-first user, follows one demonstration call, and then serves until it is told to stop. The processes are the same ones
-that production runs; only who starts them differs.
+It starts PostgreSQL and Valkey from their wheels, updates the tables, starts the API and its workers, creates a first
+user, follows one demonstration call, and then serves until it is stopped. Production runs the same processes. Only
+their supervisor differs.
 """
 
 import asyncio
@@ -43,11 +43,11 @@ _OPENER = build_opener(ProxyHandler({}))
 
 
 class _Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP: end in order, wherever we are."""
+    """SIGINT, SIGTERM or SIGHUP: stop in order, at any point."""
 
 
 def run(*, demo: bool) -> int:
-    """Run until told to stop; returns the exit code."""
+    """Run until stopped. Returns the exit code."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _stop)
     data_dir, port = data_dir_from_environment().absolute(), _port()
@@ -88,7 +88,7 @@ def _port() -> int:
 
 @contextmanager
 def _lock(data_dir: Path) -> Iterator[bool]:
-    """One `up` a folder. Yields whether the last one ended without saying so."""
+    """Allow one `up` per folder. Yields whether the last one ended without cleaning up."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         file = (data_dir / "up.pid").open("a+")
@@ -112,7 +112,7 @@ def _lock(data_dir: Path) -> Iterator[bool]:
 
 
 def _check_port(port: int, *, patience: float) -> None:
-    """After a crash the last API may hold the port for a moment; anybody else holds it for good."""
+    """After a crash, the old API may hold the port for a moment. Any other program holds it for good."""
     deadline = time.monotonic() + patience
     while True:
         with socket.socket() as probe:
@@ -148,7 +148,7 @@ def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey
     partial.touch(mode=0o600)
     partial.write_text(json.dumps(values, indent=1))
     partial.replace(instance)
-    # An outer server's settings in this shell are not meant for the instance that is started here.
+    # The settings of another server, in this shell, are not meant for this instance.
     os.environ.update({f"RINGBACK_{name.upper()}": str(value) for name, value in values.items()})
     with console.status("Bringing the tables up to date …"):
         migrate_to_head()
@@ -156,7 +156,7 @@ def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey
 
 
 def _read_instance(file: Path) -> dict[str, object]:
-    """What an earlier start wrote. Damaged, it is as good as absent: a new secret ends the logins, no more."""
+    """What an earlier start wrote. A damaged file counts as missing: a new secret only ends the logins."""
     try:
         known = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
@@ -212,7 +212,7 @@ def _greet(settings: Settings, demo: bool) -> None:
 
 
 async def _first_user(settings: Settings) -> str | None:
-    """The password of the user that was made, or None where there was one."""
+    """The password of the user that was created, or None if there was a user."""
     db = Database(settings.database_url)
     try:
         async with db.transaction() as session:

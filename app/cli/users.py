@@ -73,7 +73,7 @@ def list_() -> None:
 @app.command()
 @failures_explained
 def verify(email: Email) -> None:
-    """Let a user log in whose address has been verified."""
+    """Let a user with a verified e-mail address log in."""
 
     async def verified(_: "AsyncSession", user: "User") -> str:
         user.is_verified = True
@@ -98,7 +98,7 @@ def activate(email: Email) -> None:
 @app.command()
 @failures_explained
 def deactivate(email: Email) -> None:
-    """Shut a user out at once: logins and tokens end."""
+    """Lock a user out at once. Logins and tokens end."""
     from app import accounts
 
     async def deactivated(session: "AsyncSession", user: "User") -> str:
@@ -129,7 +129,7 @@ def erase(
     email: Email,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
-    """Delete a user with all calls, transcripts and recordings. There is no way back."""
+    """Delete a user with all calls, transcripts and recordings. This cannot be undone."""
     from app import providers, retention
     from app.settings import get_settings
 
@@ -155,7 +155,7 @@ def set_(
         OnOff | None, typer.Option(help="Callbacks with the keys and events that older handlers read")
     ] = None,
 ) -> None:
-    """Change what a user has."""
+    """Change a user's options."""
     from app import dids
 
     if pool_channels is None and compat_callbacks is None:
@@ -179,7 +179,7 @@ def webhook_secret(
     rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs beside it")] = False,
     overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 30, help="For how long it does")] = 24,
 ) -> None:
-    """Show what a user's callbacks are signed with."""
+    """Show the secrets that sign a user's callbacks."""
     from app import callbacks
 
     async def shown(session: "AsyncSession", user: "User") -> str:
@@ -193,7 +193,7 @@ def webhook_secret(
 @app.command()
 @failures_explained
 def logout(email: Email) -> None:
-    """End all of a user's logins."""
+    """End all logins of a user."""
     from app import accounts
 
     async def logged_out(session: "AsyncSession", user: "User") -> str:
@@ -212,7 +212,7 @@ def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]"
 
 
 async def get_user(session: "AsyncSession", email: str) -> "User":
-    """The user, or the end of the command."""
+    """The user. Exits if there is none."""
     from app import accounts
 
     user = await accounts.find_user(session, email)

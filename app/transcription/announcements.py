@@ -1,8 +1,9 @@
-"""What machines of telephone operators and exchanges say: it is nobody's wish. English, Hindi and romanised Hindi.
+"""Announcements: what machines of telephone operators and exchanges say. They are nobody's wish. English, Hindi and
+romanised Hindi.
 
-An announcement is found by what only a machine says ("the number you have dialled …"). The sentences that follow it and
-ask for something without naming anybody ("please call again after some time") belong to it. Plain tables: to teach it a
-phrase, add it.
+An announcement is found by words that only a machine says ("the number you have dialled …"). Following sentences belong
+to it if they ask for something without naming anybody ("please call again after some time"). To teach it a phrase, add
+it to a table.
 """
 
 import re
@@ -21,15 +22,15 @@ _STATE = (
 )
 _NOT_MINE = r"(?<!\bmy )(?<!\bhis )(?<!\bher )(?<!\byour )(?<!\bour )(?<!\btheir )"
 
-# What only a machine says, in one sentence of lower case. Nothing is looked for further than 150 characters on, because
-# what a recognizer makes of an hour may be one sentence.
+# What only a machine says, in one sentence in lower case. A pattern reaches 150 characters at most, because a
+# recognizer may turn an hour into one sentence.
 _CORES = (
-    # "The person you are calling is busy", "the subscriber that you have dialled", and with the first word misheard.
+    # "The person you are calling is busy", "the subscriber that you have dialled", also with the first word misheard.
     rf"\b{_THING} (?:that |who |whom )?you(?:'re|'ve| are| have| were|r)? (?:\w+ ){{0,3}}?{_DIALLED}\b(?! (?:from|about|for|regarding|with|me|at)\b)",
     rf"^(?:the |a )?\w+ (?:that )?you(?:'re| are|'ve| have) (?:\w+ ){{0,2}}?{_DIALLED}\b.{{0,150}}\b{_STATE}\b",
     # "This number is switched off", "the mobile number is currently out of coverage area".
     rf"\b(?:the|this|that|dial+ed|called) (?:\w+ )?{_NOT_MINE}{_THING}(?: \w+)? (?:is|are|has|was|seems|may|does|do)\b.{{0,150}}\b{_STATE}\b",
-    # The same with its verb misheard.
+    # The same, with its verb misheard.
     r"^(?:the )?(?:mobile |phone )?(?:numbers?|subscriber|person|customer) (?:that )?you(?:'ve|'re| have| are)\b"
     r"(?! (?:is|was|got|there|given|has|on file)\b)",
     rf"^(?:the )?(?:mobile )?(?:number|subscriber)\b(?: \w+){{0,3}} (?:is|has|been|in|at)\b.{{0,150}}\b{_STATE}\b",
@@ -60,16 +61,16 @@ _CORES = (
     r"आपकी कॉल (?:\S+ ){0,4}(?:महत्वपूर्ण|कतार|रिकॉर्ड)",
 )
 
-# Said by a person, whatever of the above is in the sentence.
+# What a person says, even in a sentence that matches the patterns above.
 _HUMAN = (
     r"\b(?:i|i'm|i'll|i've|i'd|me|mine|myself)\b|(?<=\w )my\b|\bwrong (?:number|person)\b|"
     r"\b(?:not|no longer|isn't) (?:here|with us|at home|in the office)\b|\bno longer (?:works|lives|has|uses)\b|"
     r"\b(?:mujhe|mera|mere|meri|galat|galt)\b|मुझे|मेरा|मेरे|मेरी|मैं|गलत नंबर है"
 )
-# Said by a person, if the sentence before was a machine's.
+# What a person says after a sentence of a machine.
 _HUMAN_TOO = r"\b(?:he|she|his|her|him|main|mai|hum)\b"
 
-# Goes on with what the machine said. Names nobody.
+# Continues what the machine said, and names nobody.
 _FOLLOWS = (
     r"^(?:so |and |or )?(?:please|kindly|sorry|we (?:are|regret|apologi)|thank|to |you (?:may|can)|try|call|dial|hang|the |this |"
     r"kripya|kripaya|krupaya|kripiya|dhanyavad|dhanyawad|कृपया|क्रिपया|धन्यवाद)|"
@@ -78,16 +79,16 @@ _FOLLOWS = (
     r"\b(?:prayas|koshish|pratiksha) kar"
 )
 
-# A request to nobody, and words with which people, and only they, begin.
+# A request to nobody, and the words with which only people begin.
 _REQUEST = (
     r"\b(?:please|kindly|or) (?:call|try|dial)(?: back| again)* (?:later|after (?:some ?time|a while|few minutes))|"
     r"\b(?:please|kindly) (?:call|try|dial) (?:back|again)\b"
 )
 _GREETING = r"\b(?:hello|hi|hey|yes|yeah|no|okay|ok|we|us|who|haan|namaste|ji)\b"
 _EXPLAINED_WORDS = 5
-"""A machine says why before it asks. A person who is curt says less."""
+"""A machine explains before it asks. A person who is curt says less."""
 _GREETED_WORDS = 4
-"""Whoever says more than that before has begun a talk, and what follows is an answer."""
+"""After more words than this, the person has begun to talk, and what follows is an answer."""
 
 _CORE = re.compile("|".join(_CORES), re.IGNORECASE)
 _PERSON = re.compile(_HUMAN, re.IGNORECASE)
@@ -100,7 +101,7 @@ _SENTENCES = re.compile(r"(?<=[.?!।])\s+")
 
 
 def without(turns: Iterable[SpokenTurn]) -> tuple[tuple[SpokenTurn, ...], tuple[SpokenTurn, ...]]:
-    """The turns without what machines say, and what machines say, each with the times of the turn it was in."""
+    """The turns without announcements, and the announcements, each with the times of its turn."""
     people: list[SpokenTurn] = []
     machines: list[SpokenTurn] = []
     goes_on: dict[Role, bool] = {}
@@ -125,9 +126,9 @@ def without(turns: Iterable[SpokenTurn]) -> tuple[tuple[SpokenTurn, ...], tuple[
 
 
 def _is_monologue(content: str) -> bool:
-    """Whether the first words on a side explain something to nobody and then ask nobody to call again.
+    """Whether the first words on a side explain something to nobody, and then ask nobody to call again.
 
-    That is an announcement even where the recognizer misheard what is typical of it.
+    This finds an announcement whose typical words the recognizer misheard.
     """
     plain = _plain(content)
     request = _ASKS.search(plain)

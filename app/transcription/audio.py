@@ -1,4 +1,4 @@
-"""A stored recording as audio. Decoded by another process, so that no file can hurt this one."""
+"""A stored recording as audio. Another process decodes it, so that no file can harm this one."""
 
 import asyncio
 import json
@@ -13,16 +13,16 @@ import numpy as np
 from app.transcription.base import Audio, TranscriptionError
 
 _LONGEST_SECONDS = 600.0
-"""Of decoding. Six hours of telephone audio take a minute or two."""
+"""The longest time for decoding. Six hours of telephone audio take a minute or two."""
 _ROOT = Path(__file__).parents[2]
-"""Where the package of the decoder is found."""
+"""The folder that contains the decoder's package."""
 
 
 async def load(path: Path, content_type: str = "", name: str = "", *, timeout: float = _LONGEST_SECONDS) -> Audio:
-    """The recording's audio: one channel for each role. `content_type` and `name` are what its sender called it.
+    """The recording's audio, with one channel for each role. `content_type` and `name` are what its sender called it.
 
-    Raises `TranscriptionError` for a file out of which no audio comes, with a reason for people; it is retryable where
-    there was no room for the audio.
+    Raises `TranscriptionError` with a reason for people if the file has no audio. It is retryable if there was no room
+    for the audio.
     """
     with tempfile.TemporaryFile() as samples:
         process = await asyncio.create_subprocess_exec(
@@ -66,6 +66,6 @@ def _audio(answer: bytes, samples: IO[bytes]) -> Audio:
         notes = tuple(result.get("notes", ()))
         raise TranscriptionError(result["reason"], retryable=result.get("retryable", False), notes=notes)
     shape = (result["length"], len(result["roles"]))
-    mapped = np.memmap(samples, np.dtype("<i2"), "r", shape=shape)  # stays when the file is closed
+    mapped = np.memmap(samples, np.dtype("<i2"), "r", shape=shape)  # stays valid when the file is closed
     channels = tuple(mapped[:, column] for column in range(shape[1]))
     return Audio(channels, tuple(result["roles"]), tuple(result["notes"]), result["level"])

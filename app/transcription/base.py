@@ -1,7 +1,7 @@
-"""The speech port: a recording's channels go in, timed words come out.
+"""The speech port: channels of a recording go in, words with times come out.
 
-A recognizer knows audio and words. Who speaks on which channel, turns, summary and outcome are not its
-business: see `turns` and `outcome`.
+A recognizer only knows audio and words. Speakers, turns, summary and outcome are made elsewhere: see `turns` and
+`outcome`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy.typing as npt
 Role = Literal["agent", "customer", "unknown"]
 
 Samples = npt.NDArray[np.int16]
-"""One channel, mono, 16 kHz. It may be a view of a file: take slices, do not copy all of it."""
+"""One channel, mono, 16 kHz. It may be a view of a file, so take slices and do not copy it."""
 
 SAMPLE_RATE = 16_000
 
@@ -24,11 +24,11 @@ class Audio:
 
     channels: tuple[Samples, ...]
     roles: tuple[Role, ...] = ("agent", "customer")
-    """Who speaks on each channel; `unknown` where nobody can say."""
+    """Who speaks on each channel. `unknown` if that cannot be known."""
     notes: tuple[str, ...] = ()
     """For the call's history: what could not be read, and what was left out."""
     level: float = 0.0
-    """Of the loudest 10 ms, in dB of full scale."""
+    """The level of the loudest 10 ms, in dB of full scale."""
 
     @property
     def duration(self) -> float:
@@ -38,17 +38,17 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word, or a piece of text where the engine tells no words, with seconds from the recording's start."""
+    """A word, or a piece of text if the engine gives no words. Times are seconds from the start of the recording."""
 
     text: str
-    """With the space before it, if it does not belong to the word before: " 8", ".5", "%"."""
+    """With the space before it, unless it belongs to the word before: " 8", ".5", "%"."""
     start: float
     end: float
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was said on each channel of an `Audio`, in its order. `language` is ISO 639-1, None in silence."""
+    """What was said on each channel of an `Audio`, in its order. `language` is ISO 639-1, or None in silence."""
 
     channels: tuple[tuple[Word, ...], ...]
     language: str | None
@@ -56,7 +56,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class SpokenTurn:
-    """One speaker's uninterrupted say, with seconds from the recording's start, which is the answer."""
+    """What one person says without a break. Times are seconds from the start of the recording, which is the answer."""
 
     role: Role
     content: str
@@ -66,7 +66,7 @@ class SpokenTurn:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A transcript in short: for a person to read, and one of `outcome.OUTCOMES` to sort by."""
+    """A transcript in short: a text for people, and one of `outcome.OUTCOMES` to sort by."""
 
     summary: str
     outcome: str
@@ -74,7 +74,8 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """All that was made of one recording. `language` is ISO 639-1, None in silence; `duration` is seconds."""
+    """Everything that was made of one recording. `language` is ISO 639-1, or None in silence. `duration` is in
+    seconds."""
 
     turns: tuple[SpokenTurn, ...]
     digest: Digest
@@ -85,14 +86,14 @@ class Transcription:
 
 
 class TranscriptionError(Exception):
-    """No transcript could be made. The text tells a person why and what to do.
+    """No transcript could be made. The text tells a person why, and what to do.
 
-    `retryable` says whether the same recording may succeed later (an endpoint that was down) or never will
-    without somebody's help (a corrupt file, a missing model).
+    `retryable`: the same recording may succeed later, as when an endpoint was down. Otherwise somebody must help, as
+    with a corrupt file or a missing model.
     """
 
     def __init__(self, reason: str, *, retryable: bool = False, notes: tuple[str, ...] = ()) -> None:
-        """`notes`: for the call's history."""
+        """`notes` are for the call's history."""
         super().__init__(reason)
         self.reason = reason
         self.retryable = retryable
@@ -100,18 +101,18 @@ class TranscriptionError(Exception):
 
 
 class Recognizer(Protocol):
-    """The port. `name` and the model go into the transcript's record, so that it can be told what made it."""
+    """The port. `name` includes the model. It is saved with the transcript, to show what made it."""
 
     name: str
 
     async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        """Recognize each channel alone. `language`: ISO 639-1, or None to detect it once from all speech.
+        """Recognize each channel alone. `language` is ISO 639-1, or None to detect it once from all speech.
 
         Raises `TranscriptionError`.
         """
 
     async def aclose(self) -> None:
-        """Release the model or connections."""
+        """Release the model or the connections."""
 
 
 class Summarizer(Protocol):
@@ -120,7 +121,7 @@ class Summarizer(Protocol):
     name: str
 
     async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
-        """Never raises: an adapter that can fail falls back to the rules."""
+        """Never raises. An adapter that can fail falls back to the rules."""
 
     async def aclose(self) -> None:
         """Release connections."""

@@ -1,8 +1,8 @@
-"""Who is on which channel. Decided from the signals, because headers and counts of channels do not say it.
+"""Decides who speaks on which channel. It uses the signals, because headers and the number of channels do not say it.
 
-Two channels are agent and customer, in this order, unless both hold the same signal: then nobody can say who speaks.
-Of more channels those count that carry speech of their own. What one person's channel holds of the other is left out.
-Works through the samples in blocks, so that hours of audio fit. Pure numpy.
+Two channels are agent and customer, in this order. If both hold the same signal, nobody can say who speaks. Of more
+channels, those with speech of their own count. What one person's channel holds of the other is removed. Samples are
+processed in blocks, so that hours of audio fit. Pure numpy.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ _ROLES: tuple[Role, ...] = ("agent", "customer", "unknown")
 _HALF = SAMPLE_RATE // crosstalk.RATE
 _BLOCK = 300 * SAMPLE_RATE
 _SILENCE_DB = -55.0
-"""A channel whose loudest 10 ms are below this, in dB of full scale, carries nothing."""
+"""A channel whose loudest 10 ms are below this, in dB of full scale, is silent."""
 _ONE_SIGNAL_DB = 14.0
-"""The same signal at levels further apart is the echo of one person on the channel of a silent one."""
+"""If the same signal is on two channels, and their levels differ by more than this, one channel is an echo."""
 _NOT_MUTED: tuple[tuple[tuple[int, int], ...], float] = (), 0.0
 _SAMPLED_BLOCKS = 4
 _REST_FRAMES = 25
@@ -39,7 +39,7 @@ class Line:
     stored: Stored
     column: int
     number: int
-    """From 1, as people count them."""
+    """The number of the channel, from 1."""
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -53,7 +53,7 @@ class Line:
 
     @cached_property
     def level(self) -> float:
-        """Of the loudest 10 ms, in dB of full scale. A constant is silence."""
+        """The level of the loudest 10 ms, in dB of full scale. A constant is silence."""
         loudest = 0.0
         for first, last in _blocks(len(self)):
             signal = self.signal(first, last)
@@ -62,7 +62,7 @@ class Line:
 
     @cached_property
     def rest(self) -> npt.NDArray[np.int16]:
-        """Its quietest quarter of a second, to and fro: what the line sounds like when nobody speaks."""
+        """The quietest quarter of a second, forwards and backwards: the sound of the line when nobody speaks."""
         quietest, found = np.inf, np.zeros(1, np.int16)
         for first, last in _blocks(len(self)):
             levels = crosstalk.energies(self.signal(first, last))
@@ -85,16 +85,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A line, by its role, without the samples in `muted`, which are the other's.
+    """A line in its role. The samples in `muted` belong to the other person.
 
-    These become the line's own noise: after digital silence, and after noise of ours, the VAD misses the first words.
+    Muted samples become the line's own noise, because after digital silence or artificial noise the VAD misses the
+    first words.
     """
 
     role: Role
     line: Line
     muted: tuple[tuple[int, int], ...] = ()
     muted_seconds: float = 0.0
-    """Of these, what somebody could hear."""
+    """How many of the muted seconds are audible."""
 
     def samples(self, first: int, last: int) -> npt.NDArray[np.int16]:
         part = self.line.stored[first:last, self.line.column].copy()
@@ -107,28 +108,28 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The voices that are to be transcribed, and what of the choice is worth a note in the call's history."""
+    """The voices to transcribe, and the notes for the call's history."""
 
     voices: tuple[Voice, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """In the order of the channels that are made of it."""
+        """In the order of the output channels."""
         return tuple(role for role in _ROLES if any(voice.role == role for voice in self.voices))
 
     @property
     def length(self) -> int:
-        """Samples."""
+        """The number of samples."""
         return max((len(voice.line) for voice in self.voices), default=0)
 
     @property
     def level(self) -> float:
-        """Of the loudest 10 ms of all, in dB of full scale."""
+        """The level of the loudest 10 ms of all voices, in dB of full scale."""
         return max((voice.line.level for voice in self.voices), default=-120.0)
 
     def blocks(self) -> Iterator[Stored]:
-        """The recording from its start, one column a role. Voices of one role are added up."""
+        """The recording from its start, one column per role. Voices of one role are added."""
         for first, last in _blocks(self.length, merge=False):
             block = np.zeros((last - first, len(self.roles)), np.int32)
             for voice in self.voices:
@@ -138,9 +139,9 @@ class Choice:
 
 
 def choose(tracks: list[list[Stored]]) -> Choice:
-    """Who speaks where. Each track is the list of what it held, by number of channels: mostly one array.
+    """Decide who speaks where. Each track is a list of arrays by number of channels, mostly just one array.
 
-    Parts of one file with different numbers of channels are looked at apart from each other.
+    Parts of a file with different numbers of channels are examined separately.
     """
     number = 0
     groups: list[list[Line]] = []
@@ -189,7 +190,7 @@ def _choose_of(lines: list[Line]) -> Choice:
 
 
 def _without_doubles(lines: list[Line]) -> list[Line]:
-    """Of lines that hold the same signal, the loudest."""
+    """Of several lines with the same signal, the loudest."""
     kept: list[Line] = []
     for line in lines:
         same = next((at for at, other in enumerate(kept) if _are_one(other, line)), None)
@@ -205,7 +206,7 @@ def _are_one(one: Line, other: Line) -> bool:
 
 
 def _without_mixes(lines: list[Line]) -> list[Line]:
-    """Without lines that are others, mixed: whoever is on them has a line of their own, too."""
+    """The lines that are not a mix of others. Every person in a mix has a line of their own."""
     kept = list(lines)
     for line in lines:
         others = [other for other in kept if other is not line and _share(other, line, _SAMPLED_BLOCKS).is_all]
@@ -240,7 +241,7 @@ def _pair(agent: Line, customer: Line) -> Choice:
         return Choice((Voice("unknown", louder),), (note,))
     only_in_customer = in_customer.is_all and not in_agent.is_all
     only_in_agent = in_agent.is_all and not in_customer.is_all
-    # A mix explains a person's own line, and an echo is much quieter: what is as loud as the mix is left alone.
+    # A mix explains a person's own line, and an echo is much quieter. So what is as loud as the mix is left alone.
     is_mix = (only_in_agent or only_in_customer) and abs(agent.level - customer.level) <= _ONE_SIGNAL_DB
     of_agent = _NOT_MUTED if is_mix and only_in_customer else _muted(customer, agent, as_loud=only_in_agent)
     of_customer = _NOT_MUTED if is_mix and only_in_agent else _muted(agent, customer, as_loud=only_in_customer)
@@ -254,7 +255,7 @@ def _pair(agent: Line, customer: Line) -> Choice:
 
 
 def _share(source: Line, target: Line, blocks: int | None = None) -> CopyShare:
-    """How much of the source is on the target, in so many blocks, spread evenly; None: in all."""
+    """How much of the source is on the target, in this many blocks, spread evenly. None: in all blocks."""
     every = _blocks(min(len(source), len(target)))
     chosen = every if blocks is None else every[:: max(1, len(every) // blocks)]
     found = CopyShare()
@@ -264,7 +265,7 @@ def _share(source: Line, target: Line, blocks: int | None = None) -> CopyShare:
 
 
 def _muted(source: Line, target: Line, *, as_loud: bool) -> tuple[tuple[tuple[int, int], ...], float]:
-    """The samples of the target that are the source's, as first and last plus one, and how many seconds are audible."""
+    """The samples of the target that belong to the source, as ranges, and how many of their seconds are audible."""
     muted: list[tuple[int, int]] = []
     audible = 0
     for first, last in _blocks(min(len(source), len(target))):
@@ -280,7 +281,7 @@ def _muted(source: Line, target: Line, *, as_loud: bool) -> tuple[tuple[tuple[in
 
 
 def _blocks(length: int, *, merge: bool = True) -> list[tuple[int, int]]:
-    """First and last plus one of blocks of samples. `merge`: none at the end is too short to compare signals in."""
+    """Ranges of blocks of samples. `merge`: the last block is long enough to compare signals."""
     starts = list(range(0, length, _BLOCK))
     if merge and len(starts) > 1 and length - starts[-1] < _BLOCK / 2:
         starts.pop()

@@ -1,8 +1,8 @@
-"""What two channels have in common: the same signal, or the one person's voice on the other's channel.
+"""What two channels have in common: the same signal, or one person's voice on the other's channel.
 
-Decided from the signals alone. The path from one channel to the other is estimated as an impulse response over lags of
-up to half a second both ways. Where what comes through this path explains all that a channel holds, it is a copy.
-Pure numpy.
+It is decided from the signals alone. The path from one channel to the other is estimated as an impulse response, with
+lags of up to half a second both ways. If the signal through this path explains everything on a channel, that channel is
+a copy. Pure numpy.
 """
 
 from dataclasses import dataclass
@@ -13,56 +13,56 @@ import numpy.typing as npt
 Signal = npt.NDArray[np.float32]
 """One channel at `RATE`, between -1 and 1."""
 Levels = npt.NDArray[np.float64]
-"""Mean energy of a sample, one value a frame."""
+"""Mean energy per sample, one value per frame."""
 Mask = npt.NDArray[np.bool_]
-"""One value a frame of `FRAME` samples."""
+"""One value per frame of `FRAME` samples."""
 
 RATE = 8_000
 FRAME = 80
 """Samples: 10 ms."""
 LAG = RATE * 55 // 100
-"""Samples: the longest delay that is looked for, both ways."""
+"""Samples: the longest delay that is searched, both ways."""
 _TINY = 1e-12
 _QUIETER = 10 ** (-3 / 10)
-"""A copy is quieter than its source by this factor of energy or more."""
+"""A copy has less energy than its source by at least this factor."""
 _PEAK = 9.0
-"""A tap of the path stands out of the noise by this factor."""
+"""A tap of the path exceeds the noise by this factor."""
 _FAINTEST = 0.008
-"""A path below this (-42 dB) is not worth following: nobody would hear it."""
+"""A weaker path (-42 dB) is ignored, because nobody could hear the copy."""
 _MARGIN = 10 ** (6 / 10)
-"""A frame that has this factor more energy than the copy in it holds something else too."""
+"""A frame with this factor more energy than the copy in it also holds something else."""
 _EXPLAINED = 0.35
-"""Normalised correlation of the expected copy with what is there, from which on it is one."""
+"""From this normalised correlation on, the signal is the expected copy."""
 _ALIKE = 10 ** (-6 / 10)
 """Two signals are the same if less than this share of the energy differs."""
 _LOUD = 0.05
-"""A frame with this share of the energy of loud frames is speech that must be on the other channel, too."""
+"""A frame with this share of the energy of loud frames is speech, which must be on the other channel, too."""
 _ACTIVE = 10 ** (-70 / 10)
-"""Energy of a sample, on average, below which a frame is silence."""
+"""A frame with a lower mean energy per sample is silent."""
 
 
 def energies(signal: Signal) -> Levels:
-    """Mean energy of a sample, frame by frame."""
+    """Mean energy per sample, for each frame."""
     whole = len(signal) // FRAME * FRAME
     levels: Levels = np.square(signal[:whole], dtype=np.float64).reshape(-1, FRAME).mean(axis=1)
     return levels
 
 
 def _around(values: Levels, frames: int) -> Levels:
-    """The maximum of the frames up to so many before and after."""
+    """The maximum over `frames` frames before and after."""
     padded = np.pad(values, frames)
     highest: Levels = np.lib.stride_tricks.sliding_window_view(padded, 2 * frames + 1).max(axis=1)
     return highest
 
 
 def _held(mask: Mask, frames: int) -> Mask:
-    """The mask, with so many frames more on both sides of every stretch."""
+    """The mask, with each stretch extended by `frames` on both sides."""
     return _around(mask.astype(np.float64), frames) > 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """How one channel comes through on the other: taps by lag, from -LAG to +LAG samples."""
+    """How one channel sounds on the other: taps by lag, from -LAG to +LAG samples."""
 
     taps: Signal
 
@@ -96,7 +96,7 @@ def _smooth(values: Levels, width: int) -> Levels:
 
 
 def through(path: Path, source: Signal) -> Signal:
-    """What the target gets of the source."""
+    """The part of the source that reaches the target."""
     size = 1 << (len(source) + LAG - 1).bit_length()
     kernel = np.zeros(size, np.float32)
     kernel[: LAG + 1] = path.taps[LAG:]
@@ -105,10 +105,10 @@ def through(path: Path, source: Signal) -> Signal:
 
 
 def copies(source: Signal, target: Signal, *, quieter: bool = True) -> Mask:
-    """The frames of the target that hold nothing but a copy of the source.
+    """The frames of the target that hold only a copy of the source.
 
-    `quieter`: of a copy that is quieter than its source, as crosstalk and echo are. Otherwise also of one as loud, for
-    a source that is known to hold nothing of the target's own.
+    `quieter`: the copy is quieter than its source, as crosstalk and echo are. Otherwise a copy as loud as the source
+    counts, too, for a source without speech of the target.
     """
     frames = min(len(source), len(target)) // FRAME
     source, target = source[: frames * FRAME], target[: frames * FRAME]
@@ -117,7 +117,7 @@ def copies(source: Signal, target: Signal, *, quieter: bool = True) -> Mask:
     active = quiet > floor
     own = quiet >= _QUIETER * _around(loud, LAG // FRAME) if quieter else np.zeros(frames, bool)
     found = np.zeros(frames, bool)
-    for size in _WINDOWS:  # the shorter ones follow a path that changes
+    for size in _WINDOWS:  # the shorter windows follow a path that changes
         for first, last in _windows(frames, size):
             here = slice(first, last)
             if np.count_nonzero(active[here] & ~own[here] & ~found[here]) < _WORTH_FRAMES:
@@ -135,31 +135,31 @@ def copies(source: Signal, target: Signal, *, quieter: bool = True) -> Mask:
 
 
 _WINDOWS = (3200, 760)
-"""Frames: 32 s and 7.6 s, which with the longest lag fit into a power of two."""
+"""Frames: 32 s and 7.6 s. With the longest lag, they fit into a power of two."""
 _WORTH_FRAMES = 10
 
 
 def _windows(frames: int, size: int) -> list[tuple[int, int]]:
-    """First and last plus one of windows that overlap by a quarter."""
+    """Ranges of windows that overlap by a quarter."""
     step = size * 3 // 4
     return [(start, min(start + size, frames)) for start in range(0, max(1, frames - size // 4), step)]
 
 
 @dataclass(frozen=True, slots=True)
 class CopyShare:
-    """How much of what one channel says is on the other, too, at one level."""
+    """How much of the speech on one channel is also on the other, at one level."""
 
     spoken: int = 0
-    """Frames in which the one speaks."""
+    """Frames in which the source speaks."""
     same: int = 0
-    """Frames of these that the other has, too."""
+    """How many of these frames are also on the target."""
 
     def __add__(self, more: "CopyShare") -> "CopyShare":
         return CopyShare(self.spoken + more.spoken, self.same + more.same)
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing much is missing."""
+        """Whether almost everything is on the target."""
         return self.spoken >= _WORTH_FRAMES and self.same >= 0.85 * self.spoken
 
 
@@ -186,7 +186,7 @@ def share(source: Signal, target: Signal) -> CopyShare:
 
 
 def _without_short(mask: Mask, frames: int) -> Mask:
-    """The mask without stretches of fewer frames than that."""
+    """The mask without stretches that are shorter than `frames`."""
     kept = mask.copy()
     for first, last in stretches(mask):
         if last - first < frames:
@@ -195,7 +195,7 @@ def _without_short(mask: Mask, frames: int) -> Mask:
 
 
 def _explained(copy: Signal, target: Signal, mask: Mask) -> Mask:
-    """Of the mask, the stretches in which the expected copy is what is there."""
+    """The stretches of the mask in which the signal is the expected copy."""
     kept = np.zeros_like(mask)
     for first, last in stretches(mask):
         expected, there = copy[first * FRAME : last * FRAME], target[first * FRAME : last * FRAME]
@@ -206,6 +206,6 @@ def _explained(copy: Signal, target: Signal, mask: Mask) -> Mask:
 
 
 def stretches(mask: Mask) -> list[tuple[int, int]]:
-    """First and last plus one of every run of true."""
+    """The ranges of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]

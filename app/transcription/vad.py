@@ -1,4 +1,4 @@
-"""Where somebody speaks. In blocks: a channel of hours takes no more memory than a short one."""
+"""Detects speech. It works in blocks, so that hours of audio take no more memory than minutes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,13 +6,13 @@ import numpy.typing as npt
 from app.transcription.base import SAMPLE_RATE, Samples
 
 LONGEST_SECONDS = 28
-"""Of one piece; the window of the models is 30."""
+"""The longest piece, in seconds. The window of the models is 30."""
 _BLOCK = 300 * SAMPLE_RATE
 
-# Measured on telephone speech (docs/speech.md). The VAD is not optional: on silence, noise and ringback the models make
-# up text, with high confidence.
+# Measured on telephone speech (docs/speech.md). The VAD is required: on silence, noise and ringback the models invent
+# text, with high confidence.
 _OPTIONS = {
-    "threshold": 0.3,  # at 0.5 speech that lost what is below 300 Hz, as on many trunks, goes unheard
+    "threshold": 0.3,  # at 0.5, speech without frequencies below 300 Hz, as on many trunks, is missed
     "min_speech_duration_ms": 100,
     "min_silence_duration_ms": 400,
     "speech_pad_ms": 200,
@@ -26,7 +26,7 @@ def as_float(samples: Samples) -> npt.NDArray[np.float32]:
 
 
 def detect_speech(channel: Samples) -> list[tuple[int, int]]:
-    """The pieces in which somebody speaks, in order: first sample and last plus one."""
+    """The pieces with speech, in order, as ranges of samples."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps  # importing it takes 0.4 s
 
     options = VadOptions(**_OPTIONS)

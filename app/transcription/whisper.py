@@ -16,7 +16,7 @@ from app.transcription.turns import PAUSE_SECONDS
 from app.transcription.vad import LONGEST_SECONDS, as_float, detect_speech
 
 _DETECTED_IN_SECONDS = 120
-"""The language is detected in so much speech."""
+"""The language is detected in this many seconds of speech."""
 
 
 if TYPE_CHECKING:  # importing it takes 0.4 s, and only a transcripts worker needs it
@@ -35,7 +35,8 @@ class WhisperOptions(Options):
 
 
 class WhisperRecognizer:
-    """One model, loaded when it is first needed. `concurrency` recordings at once, each on `threads` threads."""
+    """One model, loaded when it is first needed. It recognizes up to `concurrency` recordings at once, with `threads`
+    threads each."""
 
     def __init__(
         self, model: str, models_dir: Path, *, device: str = "cpu", threads: int = 1, concurrency: int = 1
@@ -51,7 +52,7 @@ class WhisperRecognizer:
         self._model: WhisperModel | None = None
 
     async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        """In a thread: the recognizer lets go of Python's lock, so that leases are renewed meanwhile."""
+        """Runs in a thread. The recognizer releases Python's lock, so leases are renewed meanwhile."""
         loop = asyncio.get_running_loop()
         async with self._loading:
             if self._model is None:
@@ -91,7 +92,8 @@ def _recognize(model: "WhisperModel", audio: Audio, language: str | None) -> Rec
 def _choose_language(
     model: "WhisperModel", audio: Audio, utterances: tuple[list[tuple[int, int]], ...], asked: str | None
 ) -> str:
-    """What was asked for where the model can, else one detection on all sides' speech: never one per segment."""
+    """The requested language if the model knows it. Otherwise it is detected once, from the speech of all sides, and
+    never per segment."""
     if not model.model.is_multilingual:
         return "en"
     if asked is not None and asked in model.supported_languages:
@@ -135,10 +137,10 @@ def _words(
 
 
 def _utterances(channel: Samples) -> list[tuple[int, int]]:
-    """Where somebody speaks without a long pause, as sample numbers.
+    """Ranges of samples in which somebody speaks without a long pause.
 
-    Each is recognized alone. faster-whisper's own VAD filter glues all speech of half a minute together, and then now
-    and then swallows a short "okay", or the rest of what follows, and puts words at the wrong side of a pause.
+    Each is recognized alone. faster-whisper's own VAD filter joins all speech of half a minute. Then it sometimes drops
+    a short "okay" or the rest, and puts words on the wrong side of a pause.
     """
     joined: list[tuple[int, int]] = []
     for first, last in detect_speech(channel):
@@ -152,5 +154,5 @@ def _utterances(channel: Samples) -> list[tuple[int, int]]:
 
 
 def _made_up(segment: "Segment") -> bool:
-    """No speech heard, and unsure of the words: Whisper made them up out of a noise that the VAD let through."""
+    """Whether Whisper invented the words: it detected no speech, and is unsure of the words."""
     return bool(segment.no_speech_prob > 0.6 and segment.avg_logprob < -1.0)

@@ -1,1 +1,1 @@
-"""Decoding of recordings, whatever wrote them. Runs in a process of its own: see `__main__`."""
+"""Decodes recordings of any format. Runs in its own process: see `__main__`."""

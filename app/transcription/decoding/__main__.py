@@ -1,8 +1,8 @@
-"""`python -m app.transcription.decoding PARENT FD PATH CONTENT_TYPE NAME`: decodes one recording, within bounds.
+"""`python -m app.transcription.decoding PARENT FD PATH CONTENT_TYPE NAME`: decodes one recording, within limits.
 
-A process of its own, because a file that was made to hurt, or a fault of FFmpeg's, must not take the worker with it.
-The samples go to the file descriptor, 16-bit and interleaved. What they are goes to standard output as JSON. It ends
-with its parent, whose process id is the first argument.
+It is a process of its own, because a malicious file or a fault of FFmpeg must not end the worker. The samples go to the
+file descriptor, 16-bit and interleaved. Their description goes to standard output as JSON. The process ends with its
+parent, whose process id is the first argument.
 """
 
 import json
@@ -21,7 +21,7 @@ from app.transcription.decoding.recording import read
 
 MEMORY_BYTES = 3 * 512 * 1024**2
 ADDRESS_BYTES = 8 * 1024**3
-"""With the files that are mapped: the recording, and what was decoded of it."""
+"""Includes the files that are mapped: the recording and the decoded samples."""
 FILE_BYTES = 3 * 1024**3
 CPU_SECONDS = 600
 _LOOK_SECONDS = 0.5
@@ -36,12 +36,12 @@ def _limit() -> None:
         (resource.RLIMIT_CORE, 0),
     ]
     for kind, most in bounds:
-        with suppress(ValueError, OSError):  # not every system has them all
+        with suppress(ValueError, OSError):  # not every system has all of them
             resource.setrlimit(kind, (most, most))
 
 
 def _end_with(parent: int) -> None:
-    """A worker that is killed, or stops while this runs, cannot end it. Another worker begins anew."""
+    """End with the parent. A worker that is killed cannot end this process, and another worker starts a new one."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)

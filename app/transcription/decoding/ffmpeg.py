@@ -1,4 +1,4 @@
-"""Decoding packet by packet: what cannot be read costs itself, and nothing that comes after it."""
+"""Decodes packet by packet. A packet that cannot be read costs only itself."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     _Packet = av.Packet[AudioStream]
 
 _MOST_FAILURES = 200
-"""So many errors of the demuxer without a packet in between end the file."""
+"""After so many demuxer errors without a packet in between, the file ends."""
 _LONGEST_GAP_SECONDS = 60
 _LONGEST_PAUSE_SECONDS = 1800
-"""Of formats that leave out silence. A timestamp further ahead is damaged."""
+"""The longest pause of a format that leaves out silence. A timestamp further ahead is damaged."""
 _ERRORS = (FFmpegError, ValueError, OSError, MemoryError, OverflowError, UnicodeError, KeyError)
 _COUNTED = ("aac", "ac3", "amr", "amrnb", "amrwb", "eac3", "g722", "g729", "gsm", "loas", "mp3", "mpc")
-"""Formats without timestamps: time is counted by packets, and what was lost must be estimated by its bytes."""
+"""Formats without timestamps. Time is counted in packets, and losses are estimated from bytes."""
 _GAPLESS = ("aiff", "au", "caf", "flac", "ogg", "wav", "w64")
 """Formats in which a jump of the timestamps means that something was lost."""
 _FRAME_SECONDS = 0.02
-"""What a packet is taken to hold if neither it nor a packet before says so."""
+"""The assumed length of a packet, if neither it nor an earlier packet says so."""
 
 
 def decode(data: memoryview, part: Part, tracks: list[Track]) -> float:
-    """Append the part's audio streams to the tracks, in their order.
+    """Append the part's audio streams to the tracks, in order.
 
-    Returns the seconds that its header promises, or 0 if it promises none.
-    Raises `Unreadable` if there is nothing to read, or no bound to it.
+    Returns the seconds that the header promises, or 0. Raises `UnreadableAudio` if nothing can be read, or without any
+    limit.
     """
     gain = _gain(data, part)
     with _open(data, part) as container:
@@ -68,7 +68,8 @@ def _open(data: memoryview, part: Part) -> InputContainer:
 
 
 def _gain(data: memoryview, part: Part) -> float:
-    """What makes full scale 1. Floats are read once before: some recorders write them as integers up to 32768."""
+    """The factor that makes full scale 1. Float samples are read once before, because some recorders write them as
+    integers up to 32768."""
     if part.format != "wav":
         return 1.0
     counts = np.zeros(len(_POWERS) + 1, np.int64)
@@ -81,7 +82,7 @@ def _gain(data: memoryview, part: Part) -> float:
                 samples = np.abs(frame.to_ndarray().astype(np.float64, copy=False))
                 samples = samples[np.isfinite(samples) & (samples > 1e-6)]
                 counts += np.bincount(np.searchsorted(_POWERS, samples.ravel()), minlength=len(counts))
-    # Above full scale, but not by a few peaks: one sample of a hundred is far above what a clipped file has.
+    # Above full scale in more than a few peaks: one sample of a hundred is far more than a clipped file has.
     loud = counts[::-1].cumsum()[::-1] > 0.01 * counts.sum()
     highest = int(np.flatnonzero(loud).max(initial=0))
     if highest < 3:
@@ -94,14 +95,14 @@ _POWERS = 2.0 ** np.arange(0, 64)
 
 
 def _promised(container: InputContainer, stream: AudioStream) -> float:
-    """Other formats estimate their length from the rate of bits, which is no promise."""
+    """Other formats estimate their length from the bit rate, which promises nothing."""
     if container.format.name.partition(",")[0] not in ("mov", "flac", "matroska") or not stream.duration:
         return 0.0
     return float(stream.duration * stream.time_base) if stream.time_base else 0.0
 
 
 class _Decoding:
-    """One run through a part."""
+    """One pass through a part."""
 
     def __init__(self, container: InputContainer, streams: list[AudioStream], tracks: list[Track], gain: float) -> None:
         self._container = container
@@ -117,11 +118,11 @@ class _Decoding:
         self._bytes = {stream.index: 0 for stream in streams}
         self._end = 0
         self._skipped = 0
-        """Bytes between packets since the last frame: headers, or what the demuxer could not make sense of."""
+        """Bytes between packets since the last frame: headers, or what the demuxer could not read."""
         self._format = container.format.name.partition(",")[0]
 
     def run(self) -> None:
-        for track in self._tracks.values():  # a stream that ended early in the part before
+        for track in self._tracks.values():  # a stream that ended early in the previous part
             if self._base > track.seconds:
                 track.skip(self._base - track.seconds)
         for packet in self._packets():
@@ -131,7 +132,7 @@ class _Decoding:
                 for frame in stream.codec_context.decode(None):
                     self._write(stream, frame)
             except _ERRORS:
-                pass  # the decoder holds nothing more
+                pass  # the decoder is empty
             self._tracks[stream.index].finish()
 
     def _packets(self) -> Iterator["_Packet"]:
@@ -171,7 +172,7 @@ class _Decoding:
             self._bytes[stream.index] += packet.size
 
     def _length(self, packet: "_Packet") -> float:
-        """Seconds of a packet that could not be decoded."""
+        """The length of a packet that could not be decoded, in seconds."""
         index, time_base = packet.stream.index, packet.time_base
         own = float(packet.duration * time_base) if packet.duration and time_base else 0.0
         seconds = own if 0 < own < 10 else self._usual[index] or _FRAME_SECONDS
@@ -181,7 +182,7 @@ class _Decoding:
         return seconds
 
     def _skipped_for(self, index: int) -> float:
-        """Seconds of audio that the skipped bytes may have been."""
+        """How many seconds of audio the skipped bytes may have been."""
         decoded = self._tracks[index].decoded - self._before[index]
         return self._skipped * decoded / self._bytes[index] if self._bytes[index] else 0.0
 

@@ -1,4 +1,4 @@
-"""What a file is: by its bytes, and where these do not tell, by the type and the name that its sender gave it."""
+"""The format of a file: from its bytes, or where they do not say it, from the type and name that its sender gave it."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,8 @@ FORMATS = (
     "aac,ac3,adts,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,g722,g726,g726le,g729,gsm,ilbc,ircam,"
     "loas,matroska,mov,mp3,mpeg,mpegts,mpc,mulaw,alaw,nistsphere,ogg,s16be,s16le,sox,tta,voc,w64,wav,wv"
 )
-"""What FFmpeg may take a file for. Playlists are not among them: they would open other files and addresses."""
+"""The formats that FFmpeg may detect. Playlists are not among them, because they would open other files and
+addresses."""
 
 _RAW_TYPES = {
     "audio/basic": "mulaw",
@@ -59,12 +60,12 @@ _BEGINS = re.compile(
 )
 _SEARCHED = 64 * 1024
 _MOST_JUNK = 4096
-"""So far in a file may begin, after an answer's headers or other bytes that are none of it."""
+"""How far into the data a file may begin, after headers of a response or other foreign bytes."""
 _MOST_PARTS = 1000
 
 
 def parts_of(data: memoryview, content_type: str, name: str) -> tuple[list[Part], list[str]]:
-    """How the file is to be read, and what of it is worth a note in the call's history. Raises `Unreadable`."""
+    """How to read the file, and notes for the call's history. Raises `UnreadableAudio`."""
     if not len(data):
         raise UnreadableAudio(
             "The recording is empty (0 bytes). The telephony system stored a file without audio: check its recorder"
@@ -91,7 +92,7 @@ def parts_of(data: memoryview, content_type: str, name: str) -> tuple[list[Part]
 
 
 def refuse_text(head: bytes) -> None:
-    """Raises `Unreadable` for a web page or another text. `head`: the file's first bytes."""
+    """Raises `UnreadableAudio` for a web page or another text. `head` is the beginning of the file."""
     text = head.removeprefix(b"\xef\xbb\xbf")
     if text.startswith((b"\xff\xfe<", b"\xfe\xff\x00<")):
         text = text[2:].replace(b"\0", b"")
@@ -114,7 +115,7 @@ def refuse_text(head: bytes) -> None:
 
 
 def _wav_start(head: bytes, magic: re.Match[bytes] | None) -> int | None:
-    """Where a WAV file begins: at once, after a few bytes that are none of it, or after a tag as MP3 files have."""
+    """Where a WAV file begins: at once, after a few foreign bytes, or after a tag as in MP3 files."""
     if magic is None:
         return wav.find(head, _MOST_JUNK)
     if magic[0] != b"ID3" or len(head) < 10:
@@ -128,7 +129,7 @@ def _is_utf8(text: bytes) -> bool:
     try:
         text[: len(text) - 3 if len(text) > 3 else None].decode()
     except UnicodeDecodeError as error:
-        return error.start >= len(text) - 6  # cut in the middle of a letter
+        return error.start >= len(text) - 6  # cut in the middle of a character
     return True
 
 
@@ -137,7 +138,7 @@ def _quoted(text: bytes) -> str:
 
 
 def _raw(size: int, content_type: str, name: str) -> Part | None:
-    """A file without any header, which only its type or its name can explain."""
+    """A file without any header, which only its type or name explains."""
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     given = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
     ending = PurePosixPath(name).suffix.lower()
@@ -156,19 +157,19 @@ def _raw(size: int, content_type: str, name: str) -> Part | None:
 
 
 def _is_gsm(head: bytes) -> bool:
-    """GSM 06.10 has no header, but each of its frames of 33 bytes begins with the bits 1101."""
+    """Whether it is GSM 06.10. It has no header, but each frame of 33 bytes begins with the bits 1101."""
     starts = head[::33]
     return len(starts) >= 10 and all(byte >> 4 == 0xD for byte in starts)
 
 
 def _found(pattern: bytes) -> Callable[[memoryview], list[int]]:
-    """Where else in the file the pattern stands."""
+    """Finds where else the pattern is in the file."""
     compiled = re.compile(pattern, re.DOTALL)
     return lambda data: [match.start() for match in compiled.finditer(data, 1)]
 
 
 def _chains(data: memoryview) -> list[int]:
-    """Ogg: a first page of a stream after pages of another begins a new chain."""
+    """Ogg: the first page of a stream after pages of another begins a new chain."""
     starts, before = [], True
     for match in re.finditer(rb"OggS\0[\0-\x07]", data):
         first = bool(data[match.start() + 5] & 2)
@@ -179,7 +180,7 @@ def _chains(data: memoryview) -> list[int]:
 
 
 def _second_films(data: memoryview) -> list[int]:
-    """MP4: a second `ftyp` among the boxes at the top. Raises `Unreadable` for a file without its index."""
+    """MP4: a second `ftyp` among the top boxes. Raises `UnreadableAudio` for a file without its index."""
     starts: list[int] = []
     at, has_index = 0, False
     while at + 8 <= len(data):
@@ -209,4 +210,4 @@ _JOINED: tuple[tuple[bytes, Callable[[memoryview], list[int]]], ...] = (
     (b"\x1a\x45\xdf\xa3", _found(rb"\x1a\x45\xdf\xa3.{0,48}(?:matroska|webm)")),
     (b".snd", _found(rb"\.snd\0\0..")),
 )
-"""How a file begins, and where further files of its kind begin in it: what was put together by `cat`."""
+"""How a file begins, and how to find further files of its kind in it, as `cat` joins them."""

@@ -1,4 +1,4 @@
-"""A file as a list of parts, each of which one demuxer reads from its start to its end."""
+"""A file as a list of parts. One demuxer reads each part from start to end."""
 
 import io
 from collections.abc import Mapping
@@ -10,36 +10,36 @@ MOST_CHANNELS = 8
 
 
 class UnreadableAudio(Exception):
-    """No audio comes out of the file. The text tells a person why, and what to do."""
+    """The file has no audio that can be read. The text tells a person why, and what to do."""
 
     def __init__(self, reason: str, *, note: str | None = None) -> None:
-        """`note`: for the call's history alone. Whoever polls must not read what an address answers."""
+        """`note` is only for the call's history. Clients must not read what another server answered."""
         super().__init__(reason)
         self.note = note
 
 
 class TooLong(UnreadableAudio):
-    """More than is read, however much of it could be."""
+    """There is more audio than is read."""
 
 
 class NoRoom(Exception):
-    """What was decoded could not be stored. It says nothing of the file: there may be room another time."""
+    """There is no room for the decoded audio. The file may be fine, and there may be room later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes `start` to `end` of the file, read as if `header` stood before them."""
+    """Bytes `start` to `end` of the file, read as if `header` were before them."""
 
     start: int
     end: int
     header: bytes = b""
     format: str | None = None
-    """FFmpeg's name of the format. None: it looks at the bytes."""
+    """FFmpeg's name of the format. None: FFmpeg detects it."""
     options: Mapping[str, str] = field(default_factory=dict)
 
 
 class PartFile(io.RawIOBase):
-    """A part as a seekable file. Nothing is copied but what is read."""
+    """A part as a seekable file. Only what is read is copied."""
 
     def __init__(self, data: memoryview, part: Part) -> None:
         self._header = part.header
@@ -70,7 +70,7 @@ class PartFile(io.RawIOBase):
 
 
 def check_shape(rate: int, channels: int) -> None:
-    """Raises `Unreadable` for a rate or a number of channels that no recorder of telephone calls writes.
+    """Raises `UnreadableAudio` for a rate or a number of channels that no recorder of telephone calls writes.
 
     Such a header would make the samples a thousand times larger than the file.
     """

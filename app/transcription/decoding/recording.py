@@ -1,4 +1,4 @@
-"""A file becomes the voices that are to be transcribed."""
+"""From a file to the voices to transcribe."""
 
 import mmap
 from pathlib import Path
@@ -9,14 +9,14 @@ from app.transcription.decoding.parts import Part, TooLong, UnreadableAudio
 from app.transcription.decoding.tracks import Stored, Track
 
 _STRAY = 0.02
-"""A number of channels that no more than this share of a track has is a damaged header, not a part of the call."""
+"""If only this share of a track has another number of channels, that is a damaged header and not a part of the call."""
 _WORTH_A_NOTE_SECONDS = 0.5
 
 
 def read(path: Path, content_type: str, name: str) -> Choice:
-    """All of the file that can be read. `content_type` and `name`: as its sender gave them, or empty.
+    """Read everything that can be read. `content_type` and `name` are as the sender gave them, or empty.
 
-    Raises `Unreadable`.
+    Raises `UnreadableAudio`.
     """
     with path.open("rb") as file:
         empty = not path.stat().st_size
@@ -39,7 +39,7 @@ def read(path: Path, content_type: str, name: str) -> Choice:
 
 
 def _decode(data: memoryview, parts: list[Part], tracks: list[Track]) -> list[str]:
-    """Fill the tracks. Returns what of it is worth a note."""
+    """Fill the tracks. Returns notes for the call's history."""
     promised, failures = 0.0, []
     for part in parts:
         try:
@@ -57,7 +57,7 @@ def _decode(data: memoryview, parts: list[Part], tracks: list[Track]) -> list[st
 
 
 def _banks(track: Track) -> list[Stored]:
-    """What the track held, the most first, without strays."""
+    """What the track holds, the longest first, without strays."""
     banks = sorted((bank for bank in track.banks.values() if bank.written), key=lambda bank: -bank.written)
     return [bank.samples() for bank in banks if bank.written > _STRAY * banks[0].written]
 

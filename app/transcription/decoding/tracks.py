@@ -1,4 +1,4 @@
-"""Decoded samples on a common time axis, in files without a name, so that hours of audio fit."""
+"""Decoded samples on a common time axis, in unnamed files, so that hours of audio fit."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,29 +20,29 @@ Stored = npt.NDArray[np.int16]
 MOST_TRACKS = 8
 _MOST_CHANNEL_SECONDS = 2 * LONGEST_SECONDS
 GAP_SECONDS = 0.06
-"""A timestamp that is so much ahead of what was decoded leaves silence in between."""
+"""A timestamp this far ahead of the decoded audio leaves silence in between."""
 
 
 @dataclass(slots=True)
 class Bank:
-    """All of a track that had this number of channels. What had another number is silence here."""
+    """The part of a track that has this number of channels. The rest is silence here."""
 
     channels: int
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     length: int = 0
     """Samples of one channel."""
     written: int = 0
-    """Of these, the ones that are no gap."""
+    """How many of them are not a gap."""
 
     def write(self, at: int, samples: Stored) -> None:
         self.length = max(self.length, at + len(samples))
         self.written += len(samples)
-        if samples.any():  # silence is a hole in the file: it takes no room on the disk
+        if samples.any():  # silence is a hole in the file, which takes no room on the disk
             self.file.seek(at * self.channels * 2)
             self.file.write(np.ascontiguousarray(samples, "<i2").tobytes())
 
     def samples(self) -> Stored:
-        """All of it, read from the file as it is used, also when the file is closed."""
+        """All samples, read from the file as they are used, even after the file is closed."""
         if not self.length:
             return np.zeros((0, self.channels), np.int16)
         self.file.truncate(self.length * self.channels * 2)
@@ -51,16 +51,16 @@ class Bank:
 
 
 class Track:
-    """One stream of a file, resampled to 16 kHz channel by channel: nothing is ever mixed."""
+    """One stream of a file, resampled to 16 kHz per channel. Channels are never mixed."""
 
     def __init__(self) -> None:
         self.banks: dict[int, Bank] = {}
         self.position = 0
-        """Samples at 16 kHz that are written."""
+        """How many samples at 16 kHz are written."""
         self.lost = 0.0
-        """Seconds that could not be decoded."""
+        """How many seconds could not be decoded."""
         self.decoded = 0.0
-        """Seconds that could."""
+        """How many seconds were decoded."""
         self._shape = (0, 0)
         self._waiting: list[Block] = []
         self._waiting_samples = 0
@@ -68,12 +68,12 @@ class Track:
 
     @property
     def seconds(self) -> float:
-        """Where the next sample belongs."""
+        """The time of the next sample."""
         rate = self._shape[1]
         return self.position / SAMPLE_RATE + (self._waiting_samples / rate if rate else 0)
 
     def write(self, block: Block, rate: int, at: float | None) -> None:
-        """Append samples that belong to the time `at`, in seconds; None: right after what there is.
+        """Append samples of the time `at`, in seconds. None: right after the last sample.
 
         Raises `TooLong`.
         """
@@ -91,20 +91,20 @@ class Track:
             self._write_waiting()
 
     def skip(self, seconds: float) -> None:
-        """Leave silence."""
+        """Append silence."""
         self.finish()
         check_length(self.position / SAMPLE_RATE + seconds)
         self.position += round(seconds * SAMPLE_RATE)
 
     def finish(self) -> None:
-        """Write what is still held."""
+        """Write what is still buffered."""
         self._write_waiting()
         if self._resamplers:
             self._store([list(_resampled(resampler, None)) for resampler in self._resamplers])
         self._resamplers, self._shape = [], (0, 0)
 
     def close(self) -> None:
-        """Give up the files."""
+        """Close the files."""
         for bank in self.banks.values():
             bank.file.close()
 
@@ -151,9 +151,10 @@ _SCALES = {"u8": 1 / 128, "s16": 1 / 2**15, "s32": 1 / 2**31, "s64": 1 / 2**63, 
 
 
 def block_of(frame: av.AudioFrame, gain: float = 1.0) -> tuple[Block, int]:
-    """The frame's samples as they are, without regard to its layout of loudspeakers, and how many are no numbers.
+    """The samples of the frame, whatever its loudspeaker layout, and how many are not numbers.
 
-    What is no number is 0, what is louder than full scale is full scale. Raises ValueError for an unknown format.
+    What is not a number becomes 0, and what exceeds full scale becomes full scale. Raises ValueError for an unknown
+    format.
     """
     channels, kind = len(frame.layout.channels), frame.format.name.removesuffix("p")
     if kind not in _SCALES:

@@ -1,6 +1,6 @@
-"""WAV as recorders really write it: sizes of 0, too large or too small, files one after the other, odd `fmt ` chunks.
+"""WAV as recorders really write it: with sizes of 0, too large or too small, several files in one, odd `fmt ` chunks.
 
-Only the `fmt ` chunk and the place of the samples are taken from the file. FFmpeg gets a new header of ours.
+Only the `fmt ` chunk and the position of the samples are used. FFmpeg gets a new header.
 """
 
 import re
@@ -15,17 +15,17 @@ _MOST_PARTS = 1000
 
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _OPEN_ENDED = (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-"""Sizes that a recorder writes before it knows: until it finishes the file, and for ever if it dies."""
+"""Sizes that a recorder writes before it knows the size. They remain if it dies."""
 
 
 def find(data: bytes, until: int) -> int | None:
-    """Where a WAV file begins in the first bytes."""
+    """Where a WAV file begins in these bytes."""
     match = _RIFF.search(data[:until])
     return None if match is None else match.start()
 
 
 def parts_of(data: memoryview, start: int) -> tuple[list[Part], list[str]]:
-    """Every WAV file from `start` on, one after the other, and what is worth a note. Raises `Unreadable`."""
+    """Every WAV file from `start` on, and notes. Raises `UnreadableAudio`."""
     parts: list[Part] = []
     notes: list[str] = []
     at: int | None = start
@@ -54,7 +54,7 @@ def _part(data: memoryview, start: int, until: int) -> tuple[Part | None, str | 
         inside = at + 8
         if kind == b"fmt ":
             fmt = bytes(data[inside : min(inside + max(size, 16), until)])
-            if size < 16:  # some other chunk begins in what is too short to be one
+            if size < 16:  # another chunk begins in what is too short for one
                 size = 16
         elif kind == b"ds64" and inside + 16 <= until:
             size_64 = struct.unpack_from("<Q", data, inside + 8)[0]
@@ -88,7 +88,7 @@ def _part(data: memoryview, start: int, until: int) -> tuple[Part | None, str | 
 
 
 def _real_end(data: memoryview, begin: int, promised: int, until: int) -> tuple[int, bool]:
-    """Where the samples end, and whether the header says something else."""
+    """The end of the samples, and whether the header says something else."""
     if begin + promised > until:
         return until, True
     for end in (begin + promised, begin + promised + promised % 2):
@@ -102,11 +102,11 @@ def _real_end(data: memoryview, begin: int, promised: int, until: int) -> tuple[
 
 
 def _header(fmt: bytes, size: int) -> tuple[bytes, int, float]:
-    """A header for so many bytes of samples; the bytes of one block, and of one second. Raises `Unreadable`."""
+    """A header for this many bytes of samples, with the bytes of a block and of a second. Raises `UnreadableAudio`."""
     tag, channels, rate, per_second, block, bits = struct.unpack_from("<HHIIHH", fmt)
     rest = fmt[16:]
     if tag == _EXTENSIBLE and len(fmt) >= 26:
-        # Its mask of loudspeakers is left out: a mask that names too few must not cost a channel.
+        # The mask of loudspeakers is left out, because a mask that names too few would cost a channel.
         tag, rest = struct.unpack_from("<H", fmt, 24)[0], b""
     check_shape(rate, channels)
     if tag in (_PCM, _FLOAT, _ALAW, _MULAW):
@@ -124,7 +124,7 @@ def _header(fmt: bytes, size: int) -> tuple[bytes, int, float]:
         fmt = struct.pack("<HHIIHH", tag, channels, rate, per_second, block, width)
     else:
         block = max(block, 1)
-        # The slowest codec that is still speech has about 600 bytes a second.
+        # The slowest codec that is still speech has about 600 bytes per second.
         per_second = per_second if per_second >= 300 else rate * channels // 8
         fmt = struct.pack("<HHIIHH", tag, channels, rate, per_second, block, bits) + rest
     chunk = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size)
