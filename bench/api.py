@@ -1,12 +1,13 @@
-"""What a request costs: ours and a naive one, each beside bare FastAPI in the same minute: `make bench`.
+"""What a request costs: in this server and in a naive one, each compared with bare FastAPI in the same minute.
 
     floor    a FastAPI route that answers and does nothing (bench/apps/floor.py)
-    A/A      a second copy of it: how far two equal things come out apart, which is the noise
-    naive    the routes as the tutorials have them, on the same tables (bench/apps/naive.py)
+    A/A      a second copy of it: the difference between two equal servers is the noise
+    naive    the routes as tutorials write them, on the same tables (bench/apps/naive.py)
     ours     the shipped server
 
-Short rounds in rotated order, each run next to a fresh run of the floor; medians and extremes of the ratios. CPU is
-that of the server, PostgreSQL and Valkey together. Any answer that is no 2xx fails the run. Needs `wrk`.
+Run it as `make bench`. Rounds are short and in rotated order. Each run of a server is next to a fresh run of the floor,
+and the result is the median of the ratios, with the extremes. CPU is that of the server, PostgreSQL and Valkey
+together. A response that is not 2xx fails the run. Needs `wrk`.
 """
 
 import argparse
@@ -38,7 +39,8 @@ EMAIL, PASSWORD = "bench@example.com", "a benchmark's password"
 NAIVE_EMAIL = "naive@example.com"
 CONNECTIONS, STORMERS = 16, 32
 PEOPLE = {"customer_number": "919999999999", "agent_number": "918888888888"}
-ORDER = json.dumps({**PEOPLE, "callback_url": "https://crm.example.com/hooks/calls"})  # the naive server ignores it
+# the naive server ignores the callback_url
+ORDER = json.dumps({**PEOPLE, "callback_url": "https://crm.example.com/hooks/calls"})
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """Of one run: requests a second, CPU milliseconds a request, and the slowest hundredth in milliseconds."""
+    """One run: requests per second, CPU milliseconds per request, and the slowest hundredth in milliseconds."""
 
     rate: float
     cpu: float
@@ -72,7 +74,7 @@ class ApiBench:
         return self._measure(target, "/api/developer/calls/click2call", body=ORDER)
 
     def poll_in_storm(self, target: Target) -> Figure:
-        """Polls while 32 clients log in as fast as they can."""
+        """Polls, while 32 clients log in as fast as they can."""
         login = json.dumps({"email": target.email, "password": PASSWORD})
         storm = self._wrk(target, "/api/developer/login", body=login, connections=STORMERS, seconds=self._seconds + 1)
         time.sleep(0.5)
@@ -107,11 +109,11 @@ class ApiBench:
         return subprocess.Popen([*command, url], stdout=subprocess.PIPE, text=True)
 
     def _cpu(self, target: Target) -> float:
-        """Seconds that the server, PostgreSQL and Valkey have used. The floor uses only the first."""
+        """Seconds of CPU that the server, PostgreSQL and Valkey have used. The floor uses only its server."""
         postmaster = int((self._installation.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         backends = [pid for pid, parent, _ in processes() if parent == postmaster]
         mine = {target.pid, postmaster, *backends, self._installation.valkey.pid}
-        # What a backend that has ended used is in its parent's account of its children.
+        # The parent accounts for the CPU of a backend that has ended.
         return sum(seconds for pid, _, seconds in processes() if pid in mine)
 
 
@@ -166,7 +168,7 @@ def _storm(bench: ApiBench, targets: dict[str, Target], rounds: int) -> None:
 
 
 def _hand_over(installation: Installation, token: str, calls: int) -> None:
-    """From the POST's answer to the moment the order reached the provider, by the simulator's ledger."""
+    """The time from the response to the POST until the order reached the provider, by the simulator's ledger."""
     installation.start_worker("calls", "calls")
     time.sleep(3)
     taken = []
@@ -189,7 +191,7 @@ def _hand_over(installation: Installation, token: str, calls: int) -> None:
 
 
 async def _prepare(installation: Installation) -> tuple[str, str]:
-    """Two users, a token for both servers, and a call to poll."""
+    """Two users, a token for each server, and a call to poll."""
     db = Database(installation.database_url)
     tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=7200, refresh_seconds=7200)
     async with db.transaction() as session:
@@ -232,7 +234,7 @@ def main() -> None:
             targets["ours"] = Target("ours", installation.port, installation.processes["api"].pid)
             bench = ApiBench(installation, token, call_id, options.seconds)
             for target in targets.values():
-                bench.poll(target)  # warm
+                bench.poll(target)  # warm up
             print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {options.rounds} × {options.seconds:.0f} s")
             _compare(bench.poll, targets, options.rounds, "Poll a transcript")
             _compare(bench.create, targets, options.rounds, "Create a call")
@@ -240,7 +242,7 @@ def main() -> None:
         finally:
             installation.stop()
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        installation = Installation(Path(folder))  # without the calls that nobody was there to dial
+        installation = Installation(Path(folder))  # does not contain the calls that no worker dialled
         try:
             installation.start_servers()
             installation.start_api()

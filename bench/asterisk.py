@@ -1,10 +1,10 @@
-"""Calls on a real Asterisk: how soon a telephone is called, how many at once, how soon a lost listener is replaced.
+"""Calls on a real Asterisk: how soon a telephone rings, how many calls at once, how soon a lost listener is replaced.
 
     first INVITE    from sending the POST to the INVITE's arrival at the agent's telephone
-    at once         so many calls in the same moment, all joined and recorded, every recording compared with both voices
-    takeover        the worker that listens is killed -9; until another is connected and has asked about every call
+    at once         calls at the same moment, all joined and recorded; each recording is compared with both voices
+    takeover        the worker that listens is killed -9, until another is connected and has tracked every call
 
-Asterisk, SIPp, PostgreSQL, Valkey, the API and the workers share this machine. Recordings are not transcribed here:
+Asterisk, SIPp, PostgreSQL, Valkey, the API and the workers share this machine. Recordings are not transcribed here.
 `docs/benchmarks.md` says what that costs.
 """
 
@@ -38,7 +38,7 @@ CONVERSATION = Path(__file__).parents[1] / "app/telephony/conversations/callback
 PASSWORD = "a benchmark's password"
 BUSY, AGENT, CUSTOMER = "486", "100", "220"  # this customer hangs up after 20 s
 ALIKE = 0.8
-"""The least likeness of a recorded side and its voice. Another voice has less than half (`tests/asterisk`)."""
+"""The least likeness of a recorded side and its voice. Another voice has less than half of it (`tests/asterisk`)."""
 
 
 class AsteriskBench:
@@ -96,7 +96,7 @@ class AsteriskBench:
             self._installation.start_worker(name, "calls")
         taken = []
         for _ in range(kills):
-            await asyncio.sleep(5)  # until all have come up again
+            await asyncio.sleep(5)  # until all have started again
             leader = await self.leader()
             (name,) = [
                 name
@@ -117,7 +117,7 @@ class AsteriskBench:
         print(f"median {statistics.median(taken):.1f} s, most {max(taken):.1f} s")
 
     async def leader(self) -> str:
-        """The worker that is connected now, or nothing."""
+        """The worker that is connected now, or an empty string."""
         query = "SELECT replace(worker_id::text, '-', '') FROM listeners WHERE connected_since IS NOT NULL"
         async with self._db.statement() as connection:
             return str((await connection.execute(text(query))).scalar() or "")
@@ -133,7 +133,7 @@ class AsteriskBench:
         return f"91{behaviour}{next(self._numbers):07}"
 
     async def _wait_for_open_tasks(self) -> None:
-        """Every call has ended, and whatever was recorded is stored here."""
+        """Wait until every call has ended, and every recording is stored."""
         query = (
             "SELECT (SELECT count(*) FROM tasks WHERE kind <> 'transcribe') + "
             f"(SELECT count(*) FROM calls WHERE status NOT IN ({', '.join(repr(str(status)) for status in TERMINAL)}))"
@@ -145,7 +145,8 @@ class AsteriskBench:
             await asyncio.sleep(0.2)
 
     async def _recordings(self, calls: list[str]) -> tuple[int, list[tuple[float, float]]]:
-        """How many of these calls were joined, and how like the agent's and the customer's voice each recording is."""
+        """How many of these calls were joined, and how much each recording resembles the agent's and the customer's
+        voice."""
         query = (
             "SELECT c.status, r.storage_key FROM calls c LEFT JOIN recordings r ON r.call_id = c.id "
             "WHERE c.id = ANY(:calls)"
@@ -166,7 +167,7 @@ class AsteriskBench:
         return statuses["completed"], alike
 
     def _cpu(self) -> dict[str, float]:
-        """Seconds that each part has used."""
+        """Seconds of CPU that each part has used."""
         found = processes()
         postmaster = int((self._installation.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
         parts: dict[str, set[int | None]] = {
@@ -207,7 +208,7 @@ async def _run(folder: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Prints Markdown; exits with 1 if a call was not joined, or not recorded with the right voices."""
+    """Prints Markdown. Exits with 1 if a call was not joined, or not recorded with the right voices."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=50, help="for the first INVITE")
     parser.add_argument("--at-once", type=int, nargs="*", default=[10, 25, 50])

@@ -37,7 +37,7 @@ from bench.telephony_backends import BACKENDS, InjectedFault, Observed, Telephon
 
 LEASE_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
-"""Without any progress; then the run ends, and tells what is missing."""
+"""The run ends after this long without progress, and prints what is missing."""
 _MOST_STORIES = 5
 CALLS_WORKERS = ("calls-1", "calls-2")
 CALLBACKS_WORKERS = ("callbacks-1", "callbacks-2")
@@ -53,7 +53,7 @@ SETTINGS = {
 
 @dataclass
 class ChaosResult:
-    """What happened. `violations` is empty when nothing was lost or doubled."""
+    """The result of a run. `violations` is empty if no call was lost or doubled."""
 
     accepted: set[str] = field(default_factory=set)
     refused: int = 0
@@ -68,7 +68,7 @@ class ChaosResult:
     more: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     stories: list[str] = field(default_factory=list)
-    """Of calls that the violations name."""
+    """The histories of the calls in the violations."""
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -125,10 +125,10 @@ class Chaos:
         return self._report
 
     async def _post_all(self, client: httpx.AsyncClient) -> None:
-        """As fast as the breaking goes on, and as long, so that calls are under way all the time."""
+        """Post calls for as long as faults are injected, so that calls are in progress all the time."""
         login = await client.post("/api/developer/login", json={"email": "chaos@example.com", "password": PASSWORD})
         client.headers["Authorization"] = f"Bearer {login.json()['data']['access_token']}"
-        # Each disaster takes about ten seconds, each kill two.
+        # Each fault takes about ten seconds, each kill two.
         pause = (self._kills * 2.0 + len(self._disasters) * 10.0) / self._calls
         while len(self._report.accepted) < self._calls or not self._broken:
             order = {**self._world.new_order(), "callback_url": self._told.url}
@@ -177,14 +177,14 @@ class Chaos:
         self._report.disasters.append(name)
 
     async def _kill_in_a_task(self, name: str) -> bool:
-        """Freeze it where it is; what stays held is what it was in the middle of. One that held nothing goes on.
+        """Freeze the worker, and kill it if it holds a task. Otherwise it goes on.
 
-        A worker that is still starting holds nothing: however slow the machine is, only work is interrupted.
+        A worker that is still starting holds nothing. So only work is interrupted, however slow the machine is.
         """
         process, kind = self._installation.processes[name], name.partition("-")[0]
         process.send_signal(signal.SIGSTOP)
         before = await self._held(kind)
-        # What the other worker holds it finishes meanwhile; a transcript takes longer, but its lease is renewed.
+        # Meanwhile the other worker finishes what it holds. A transcript takes longer, but its lease is renewed.
         await asyncio.sleep(0.6 * LEASE_SECONDS if kind == "transcripts" else 0.8)
         if not before & await self._held(kind):
             process.send_signal(signal.SIGCONT)
@@ -196,7 +196,7 @@ class Chaos:
         return True
 
     async def _kill_a_calls_worker(self) -> None:
-        """Whatever it does at the moment."""
+        """Kill the worker, whatever it is doing."""
         name = random.choice(CALLS_WORKERS)
         process = self._installation.processes[name]
         process.kill()
@@ -204,7 +204,7 @@ class Chaos:
         self._installation.start_worker(name, "calls")
 
     async def _held(self, kind: str) -> set[str]:
-        """Leases of tasks of this kind; of calls also the dials whose request is out."""
+        """Leases of tasks of this kind. For calls, also the dials whose request was sent."""
         query = "SELECT lease_token || ' until ' || lease_until FROM tasks WHERE lease_until > now() AND queue = :kind"
         if kind == "calls":
             query += (
@@ -237,7 +237,7 @@ class Chaos:
         await asyncio.to_thread(self._installation.postgres.start)
 
     async def _wait_for_ends(self) -> None:
-        """Until nothing is owed any more. Long without any progress ends it, too."""
+        """Wait until no task is left, or there is no progress."""
         left, since = -1, time.monotonic()
         while True:
             async with self._db.statement() as connection:
@@ -251,7 +251,7 @@ class Chaos:
             await asyncio.sleep(0.5)
 
     async def _undelivered(self) -> list[str]:
-        """Callbacks that nobody has taken, and why."""
+        """Callbacks that no receiver accepted, and why."""
         query = "SELECT event, call_id, attempts, last_answer FROM deliveries WHERE status <> 'delivered'"
         async with self._db.statement() as connection:
             rows = (await connection.execute(text(query))).all()
@@ -310,7 +310,7 @@ class Chaos:
 async def run_chaos(
     data_dir: Path, *, calls: int, kills: int, world: str = "simulator", faults: str = "all"
 ) -> ChaosResult:
-    """The whole run in this folder; takes minutes. `faults`: of `servers`, of arq's `queue`, or `all`."""
+    """The whole run, in this folder. Takes minutes. `faults`: of the `servers`, of arq's `queue`, or `all`."""
     outside = BACKENDS[world](data_dir)
     told = DeliveryLog()
     await outside.start()
@@ -336,7 +336,7 @@ async def run_chaos(
 
 
 def main() -> None:
-    """Prints the figures; exits with 1 if anything was lost, doubled or endless."""
+    """Prints the figures. Exits with 1 if a call was lost, doubled or endless."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", choices=BACKENDS, default="simulator", help="the telephony system")
     parser.add_argument("--faults", choices=["all", "servers", "queue"], default="all", help="what breaks")

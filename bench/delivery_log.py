@@ -1,7 +1,6 @@
-"""A client of the chaos run that wants to be told: a receiver of callbacks, and what must be true of what it heard.
+"""The client of the chaos run: a receiver of callbacks, and a check of what it received.
 
-It fails now and then: it refuses a message, or takes it and lets nobody know. What it was not told for sure, it must be
-told again.
+Sometimes it refuses a message, or accepts it and drops the response. Then the message must come again.
 """
 
 import json
@@ -19,7 +18,7 @@ from bench.telephony_backends import Observed
 
 
 class DeliveryLog:
-    """While the run lasts."""
+    """Receives callbacks while the run lasts."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, set[bytes]] = defaultdict(set)
@@ -41,7 +40,7 @@ class DeliveryLog:
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/told"
 
     def trust(self, secrets: Sequence[str]) -> None:
-        """What the callbacks are to be signed with."""
+        """The secrets that sign the callbacks."""
         self._secrets = secrets
 
     async def stop(self) -> None:
@@ -52,7 +51,8 @@ class DeliveryLog:
         body = await request.read()
         message_id = request.headers["webhook-id"]
         self._requests += 1
-        # Each message meets one mood: a second refusal would have it come after five minutes, and the run wait for it.
+        # Each message fails once at most. After a second failure it would come five minutes later, and the run would
+        # wait.
         mood = 1.0 if message_id in self._met else random.random()
         self._met.add(message_id)
         if mood < 0.05:
@@ -71,7 +71,7 @@ class DeliveryLog:
         return web.Response()
 
     def violations(self, calls: Iterable[Observed]) -> list[str]:
-        """What was not told, or told wrongly."""
+        """Callbacks that are missing or wrong."""
         found = [f"{self._unsigned} callbacks were not signed"] if self._unsigned else []
         found += [f"{name} came with different bodies" for name, bodies in self._bodies.items() if len(bodies) > 1]
         for call in calls:

@@ -1,4 +1,4 @@
-"""A whole installation for benches and tests: its own PostgreSQL, Valkey, API and workers in a folder of its own."""
+"""A whole installation for benchmarks and tests: its own PostgreSQL, Valkey, API and workers in one folder."""
 
 import os
 import secrets
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 def processes() -> list[tuple[int, int, float]]:
-    """Process, parent, CPU seconds (its own and its ended children's)."""
+    """Process id, parent and CPU seconds (including those of ended children)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -45,7 +45,7 @@ _OPENER = build_opener(ProxyHandler({}))
 
 @dataclass
 class Installation:
-    """Processes are named by the caller; their output is in `data_dir`/NAME.log."""
+    """The caller names the processes. Their output goes to `data_dir`/NAME.log."""
 
     data_dir: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Installation:
         }
 
     def start(self, name: str, *module: str) -> "subprocess.Popen[bytes]":
-        """Run `python -m …` under this name, after whatever ran under it has ended."""
+        """Run `python -m …` under this name, after the previous process of the name has ended."""
         with (self.data_dir / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *module],
@@ -88,7 +88,7 @@ class Installation:
         return process
 
     def run(self, *arguments: str) -> str:
-        """What `ringback` prints for these. Raises `RuntimeError` with it if it fails."""
+        """The output of `ringback` with these arguments. Raises `RuntimeError` with it if the command fails."""
         done = subprocess.run(
             [sys.executable, "-m", "app.cli", *arguments],
             env=self.environment,
@@ -120,7 +120,7 @@ class Installation:
                 time.sleep(0.1)
 
     def start_valkey(self) -> None:
-        """After it was killed; returns when it has read its data, too."""
+        """Start Valkey after it was killed. Returns when it has loaded its data."""
         self.valkey.start()
         with redis.Redis.from_url(self.redis_url) as client:
             while True:

@@ -1,11 +1,11 @@
-"""Faults of arq and its queue while everything else is in order, and how soon calls are dialled meanwhile.
+"""Faults of arq and its queue, while everything else works, and how soon calls are dialled meanwhile.
 
-    deaf       Valkey refuses what arq's loop over its queue begins with, and takes everything else
-    poisoned   what is no job is written into the queue all the time, and other things under arq's own keys
-    stale      the queue begins with hundreds of jobs that are marked as in progress, and never end
+    deaf       Valkey refuses the first command of arq's loop over its queue, and accepts everything else
+    poisoned   foreign entries are written into the queue all the time, and foreign values under arq's own keys
+    stale      the queue begins with hundreds of jobs that are marked as in progress and never end
     gone       Valkey is killed, and stays away
 
-Each lasts some seconds in which calls are posted, and a calls worker is killed -9 at its beginning.
+Each lasts some seconds in which calls are posted. A calls worker is killed -9 at the beginning.
 """
 
 import asyncio
@@ -26,7 +26,8 @@ from bench.installation import Installation
 from bench.telephony_backends import InjectedFault
 
 LONGEST_SECONDS = 20.0
-"""A call that waits longer than this for its dial is a violation: a lease of a killed worker, and a slow machine."""
+"""A call that waits longer for its dial is a violation. This allows for the lease of a killed worker on a slow
+machine."""
 
 _LASTS_SECONDS = 8.0
 _QUEUES = [arq_queue(queue) for queue in Queue]
@@ -37,7 +38,7 @@ _DIALLED = text(
 
 
 class QueueFaults:
-    """Breaks arq in four ways, and keeps what that did to calls."""
+    """Breaks arq in four ways, and measures what that does to calls."""
 
     def __init__(self, installation: Installation, db: Database, kill_worker: Callable[[], Awaitable[None]]) -> None:
         self._installation = installation
@@ -76,7 +77,7 @@ class QueueFaults:
             {"t": "x"},
         ]
         for queue in _QUEUES:
-            with suppress(RedisError):  # of a queue that is a text at the moment
+            with suppress(RedisError):  # the queue is a string at the moment
                 await redis.zadd(queue, {b"\xff\xfe%d" % number: 1, b"missing:%d" % number: 1})
                 for kind, changed in enumerate(bad):
                     job_id = f"bad:{number}:{kind}"
@@ -114,7 +115,7 @@ class QueueFaults:
 
     @asynccontextmanager
     async def _measured(self, name: str) -> AsyncIterator[None]:
-        """How long the calls that are posted in the block wait until the right to dial them is spent."""
+        """How long the calls that are posted in the block wait for their dial attempt."""
         since = await self._now()
         await self._kill_worker()
         yield

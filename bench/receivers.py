@@ -1,5 +1,5 @@
-"""How soon a callback arrives beside thousands that wait for a receiver that is silent: the end of `make bench`, or
-`python -m bench.receivers` alone."""
+"""How soon a callback arrives while thousands wait for a silent receiver. The end of `make bench`, or `python -m
+bench.receivers` alone."""
 
 import argparse
 import asyncio
@@ -49,7 +49,7 @@ class _Bench:
         return web.Response()
 
     async def one(self, url: str) -> float:
-        """Seconds from a call's end, as it is committed, to its arrival at the receiver."""
+        """Seconds from the commit of a call's end to the callback's arrival."""
         async with self._db.transaction() as session:
             claims = await accounts.open_login(session, self._user, seconds=3600)
         order = NewCall(PhoneNumber("919999999999"), PhoneNumber("918888888888"), callback_url=url)
@@ -74,7 +74,7 @@ class _Bench:
         print(f"| {name} | {statistics.median(taken):.0f} | {taken[-1]:.0f} | {core:.0%} |", flush=True)
 
     async def fill(self, url: str, waiting: int) -> None:
-        """So many callbacks, of which the worker then finds that nobody answers."""
+        """Add callbacks whose receiver does not respond, and wait until the worker has noticed."""
         of_it = {"user": self._user.id, "url": url, "waiting": waiting}
         async with self._db.transaction() as session:
             await session.execute(text("DELETE FROM tasks"))
@@ -121,7 +121,7 @@ async def measure(installation: Installation, *, waiting: int, times: int) -> No
 
 
 def run(waiting: int, times: int = 40) -> None:
-    """In an installation of its own."""
+    """Run in an installation of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
         installation = Installation(Path(folder), {"RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8"})

@@ -45,7 +45,7 @@ INSERT INTO transcripts (id, call_id, user_id, status, summary, outcome, history
 
 
 async def _fill(url: str, calls: int) -> None:
-    """Over a connection of its own: the server's end a statement after 30 s."""
+    """Uses its own connection, because the server's statements end after 30 s."""
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         for statement in _FILL.strip().removesuffix(";").split(";"):
@@ -68,7 +68,7 @@ async def _log_in(db: Database, tokens: Tokens, user: str) -> str:
 
 
 async def _plan(db: Database, user: str) -> str:
-    """Of the page's statement, as the server sends it."""
+    """The plan of the page's statement, as the server sends it."""
     filters = Filters(
         statuses=vendor.statuses_shown_as(_WANTED["status"]),
         customer_number=NumberFilter(_WANTED["customer_number"]),
@@ -85,7 +85,7 @@ async def _plan(db: Database, user: str) -> str:
 
 
 async def measure(installation: Installation, *, calls: int, requests: int = 200) -> None:
-    """Fills the installation's tables, and prints Markdown."""
+    """Fill the installation's tables, and print Markdown."""
     db = Database(installation.database_url, pool_size=2)
     tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=3600, refresh_seconds=3600)
     await _fill(installation.database_url, calls)
@@ -119,7 +119,7 @@ async def measure(installation: Installation, *, calls: int, requests: int = 200
 
 
 def run(calls: int) -> None:
-    """In an installation of its own."""
+    """Run in an installation of its own."""
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
         installation = Installation(Path(folder))
         try:

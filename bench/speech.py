@@ -1,9 +1,9 @@
-"""What the choice of channels is worth: `make bench-speech`, or `python -m bench.speech`. About ten minutes.
+"""What the choice of channels achieves: `make bench-speech`, or `python -m bench.speech`. Takes about ten minutes.
 
 The simulator's conversations and the tests' reference call are mixed as bad recorders mix them, written with µ-law, and
 recognized twice: with both channels as they are, and after `app.transcription.channels` has decided. A turn of the
 reference is found on a channel if most of its words are there at its time. Lost: found nowhere. Duplicated: found on
-two channels. Wrong: found with the other person alone, where the transcript names persons.
+two channels. Wrong: found only with the other person, where the transcript names persons.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _MOST = 0.6
 
 
 def crosstalk(decibels: float, milliseconds: float) -> Mixing:
-    """Each person on the other's channel."""
+    """Each person is also on the other's channel."""
 
     def mix(sides: Sides, rate: int) -> Sides:
         late = np.roll(sides, round(milliseconds / 1000 * rate), axis=0)
@@ -48,7 +48,7 @@ def crosstalk(decibels: float, milliseconds: float) -> Mixing:
 
 
 def echo(decibels: float, milliseconds: float) -> Mixing:
-    """The agent on the customer's channel, in a room: thirty milliseconds of reflections."""
+    """The agent is also on the customer's channel, with the reflections of a room (thirty milliseconds)."""
 
     def mix(sides: Sides, rate: int) -> Sides:
         decay = np.random.default_rng(1).normal(size=round(0.03 * rate)) * np.exp(
@@ -85,7 +85,7 @@ MIXINGS: dict[str, Mixing] = {
 
 @dataclass
 class Counts:
-    """Of the turns of the reference."""
+    """Counts of the reference's turns."""
 
     turns: int = 0
     lost: int = 0
@@ -115,7 +115,7 @@ def _is_near(turn: dict[str, Any], start: float, end: float) -> bool:
 
 
 def _of_the_other(turn: dict[str, Any], reference: list[dict[str, Any]]) -> str:
-    """What the other person says meanwhile: their own "okay" is no copy of this one."""
+    """What the other person says at that time. Their own "okay" is not a copy of this one."""
     return " ".join(
         other["content"]
         for other in reference
@@ -138,7 +138,7 @@ def _words(text: str) -> list[str]:
 
 
 async def measure(recognizer: Recognizer, mixing: Mixing, recordings: list[Path]) -> tuple[Counts, Counts]:
-    """Without, and with the choice of channels."""
+    """Counts without and with the choice of channels."""
     before, after = Counts(), Counts()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mixed.wav"

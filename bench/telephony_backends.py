@@ -1,4 +1,4 @@
-"""The telephony systems that `bench.chaos` runs against: what they need, how they break, and what they saw."""
+"""The telephony systems that `bench.chaos` runs against: their settings, their faults, and what they recorded."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What became of one call, as the database has it at the end."""
+    """The state of one call at the end, from the database."""
 
     call_id: str
     customer: str
@@ -32,37 +32,38 @@ class Observed:
     failure: str | None
     """Why there is no transcript."""
     detail: str | None
-    """What else is known of its end."""
+    """More about its end."""
 
 
 InjectedFault = tuple[str, Callable[[], Awaitable[None]]]
 
 
 class TelephonyBackend(Protocol):
-    """One telephony system, from outside."""
+    """A telephony system, seen from outside."""
 
     settings: dict[str, str]
     disasters: list[InjectedFault]
     unwritten: set[str]
-    """Calls of whose talk there was nothing on the system's disk when the system was killed. Nobody can have it."""
+    """Calls whose talk was not written to disk yet when the system was killed. Their recording is lost."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def new_order(self) -> dict[str, str]: ...
     async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
-        """How often each call's agent was rung, by the system's own books. Calls of nobody's are there, too."""
+        """How often each call's agent was rung, as the system recorded it. Includes calls that are not in the
+        database."""
 
     async def violations(self, calls: Iterable[Observed]) -> list[str]:
         """What else is wrong."""
 
     def figures(self) -> list[str]:
-        """Lines for the report."""
+        """Lines for the result."""
 
 
 class SimulatorBackend:
-    """The simulator: its ledger is files that the engine never reads back into its tables."""
+    """The simulator. The engine never reads the files of its ledger back into its tables."""
 
-    # Every ending there is; silence is answered too, and costs no recognition.
+    # Every possible end. Silence is answered, too, and costs no recognition.
     _CUSTOMERS = (
         *["919999999999"] * 6,
         *["15005550005"] * 6,
@@ -77,7 +78,7 @@ class SimulatorBackend:
         self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
-            # A provider takes a moment to answer: time enough to be killed before an order arrives, or after.
+            # A provider takes a moment to answer, so a worker can be killed before and after an order arrives.
             "RINGBACK_SIMULATOR_LATENCY_SECONDS": "0.3",
         }
 
@@ -104,12 +105,12 @@ class SimulatorBackend:
 
 
 class AsteriskBackend:
-    """A real Asterisk and SIPp telephones, with a proxy before ARI that is slow, refuses, and loses answers."""
+    """A real Asterisk with SIPp telephones. A proxy before ARI is slow, refuses requests, and loses answers."""
 
     _AGENTS = (*["100"] * 12, "101", "486", "300", "302")
     _CUSTOMERS = (*["203"] * 4, *["202"] * 4, "486", "603", "404", "503", "300", "301", "302", "303")
     _FAULTY = 0.04
-    """The share of requests that something happens to."""
+    """The share of requests with a fault."""
 
     def __init__(self, folder: Path) -> None:
         conversation = _ROOT / "app/telephony/conversations/callback.wav"
@@ -163,7 +164,7 @@ class AsteriskBackend:
         }
 
     def _number(self, behaviour: str) -> str:
-        """Nobody else's, so that its INVITEs are those of one leg of one call."""
+        """A new number, so that its INVITEs belong to one leg of one call."""
         number = f"91{behaviour}{len(self._used):07}"
         self._used.add(number)
         return number
@@ -209,7 +210,7 @@ class AsteriskBackend:
         self.server.thaw()
 
     async def _kill(self) -> None:
-        """In the first second of a talk, if there is one."""
+        """Kill Asterisk in the first second of a talk, if there is one."""
         deadline = time.monotonic() + 30
         while not await asyncio.to_thread(self._somebody_just_answered) and time.monotonic() < deadline:
             pass
@@ -223,7 +224,7 @@ class AsteriskBackend:
         return bool(talking & self._empty_recordings())
 
     def _empty_recordings(self) -> set[str]:
-        """Of these calls Asterisk has something in memory at most: it writes a second at a time."""
+        """Calls of which Asterisk has at most something in memory, because it writes one second at a time."""
         empty = set()
         for path in self.server.recordings():
             with suppress(FileNotFoundError):  # deleted just now

@@ -55,7 +55,7 @@ def say(speaker: PiperVoice, text: str, pitch: float) -> Samples:
 
 
 def telephone(samples: Samples, rate: float) -> Samples:
-    """300 to 3400 Hz at 8 kHz, with soft edges: cut and resampled in the frequency domain."""
+    """300 to 3400 Hz at 8 kHz, with soft edges, cut and resampled in the frequency domain."""
     spectrum = np.fft.rfft(samples)
     frequencies = np.arange(len(spectrum)) * rate / len(samples)
     spectrum *= np.interp(frequencies, (200, 300, 3400, 3600), (0, 1, 1, 0))

@@ -1,4 +1,5 @@
-"""The floor: what FastAPI on uvicorn costs by itself. It takes the same requests, answers as much, and does nothing."""
+"""The floor: what FastAPI on uvicorn costs alone. It takes the same requests, answers the same amount, and does
+nothing."""
 
 from typing import Any
 

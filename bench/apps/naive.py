@@ -1,5 +1,5 @@
-"""The same two routes as the tutorials have them: ORM sessions by dependency, a query for each question, the enqueue
-waited for, the library's default password hash in the thread pool. On the same tables: both do the same work."""
+"""The same two routes as tutorials write them: ORM sessions by dependency, one query per question, a blocking enqueue,
+and the library's default password hash in the thread pool. It uses the same tables, so both do the same work."""
 
 import os
 from collections.abc import AsyncIterator
