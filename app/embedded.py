@@ -110,15 +110,15 @@ class Postgres:
         if self._user is not None and owner == 0:
             shutil.chown(short, self._user)
         elif self._user is None and owner != os.geteuid():
-            raise EmbeddedError(f"{short} belongs to somebody else. Choose a shorter RINGBACK_DATA_DIR")
+            raise EmbeddedError(f"{short} belongs to another user. Choose a shorter RINGBACK_DATA_DIR")
         return short
 
     def _run(self, command: str, *arguments: str) -> None:
         done = self._execute(command, *arguments)
         if done.returncode != 0:
             log = self._log.read_text(errors="replace").splitlines()[-5:] if self._log.exists() else []
-            told = "\n  ".join([*done.stderr.strip().splitlines()[-5:], *log])
-            raise EmbeddedError(f"PostgreSQL: {command} failed in {self._folder}:\n  {told}")
+            details = "\n  ".join([*done.stderr.strip().splitlines()[-5:], *log])
+            raise EmbeddedError(f"PostgreSQL: {command} failed in {self._folder}:\n  {details}")
 
     def _execute(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         # Output goes to files: the daemon inherits them, and reading a pipe would never end.

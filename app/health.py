@@ -52,7 +52,7 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
     return [
         *[f"no live {queue} worker: start `ringback worker {queue}`" for queue in Queue if queue not in queues],
         *[_late(queue, backlogs[queue]) for queue in Queue if queue in queues and _is_late(queue, backlogs[queue])],
-        *[f"{provider}: {problem or 'connecting'}. `ringback telephony check` tells more" for problem in lost],
+        *[f"{provider}: {problem or 'connecting'}. `ringback telephony check` says more" for problem in lost],
     ]
 
 

@@ -86,6 +86,8 @@ class _RenamedVariables(PydanticBaseSettingsSource):
         for old, option in self._options.renamed.items():
             new = self._options.variable(option)
             if old in os.environ and new not in os.environ:
-                logging.getLogger("ringback").warning("%s is called %s now. Rename it: the old name goes", old, new)
+                logging.getLogger("ringback").warning(
+                    "%s is called %s now. Rename it: the old name stops working in the next version", old, new
+                )
                 values[option] = os.environ[old]
         return values

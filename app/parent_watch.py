@@ -12,7 +12,7 @@ VARIABLE = "RINGBACK_PARENT_PIPE_FD"
 _GRACE_SECONDS = 8.0
 
 
-def hold() -> None:
+def start() -> None:
     """In the child, once at its start: watch the pipe that `VARIABLE` names, if any."""
     descriptor = os.environ.pop(VARIABLE, None)
     if descriptor is not None:

@@ -86,8 +86,8 @@ class Settings(Options):
     )
     answer_timeout_seconds: Seconds = Field(
         300,
-        description="A leg not answered (or not reported on) for this long since it was dialled has timed out: "
-        "`temporaryfailed`, until a late report says better",
+        description="A leg that is neither answered nor reported for this long after its dial times out: "
+        "`temporaryfailed`, until a late report corrects it",
     )
     max_call_seconds: Seconds = Field(3600, description="A call still up after this is hung up")
     dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
@@ -108,7 +108,9 @@ class Settings(Options):
         "comma-separated: `10.0.0.0/8`. For development: `127.0.0.0/8,::1/128`",
     )
     retention_days: int | None = Field(
-        None, ge=1, description="Delete recordings, transcripts and callbacks so long after their call; absent: never"
+        None,
+        ge=1,
+        description="Delete recordings, transcripts and callbacks this many days after their call; absent: never",
     )
     recording_link_seconds: int = Field(3600, ge=60, description="Life of a link to a recording")
     call_log_username: str | None = Field(
@@ -119,7 +121,7 @@ class Settings(Options):
     # The engine
     call_concurrency: int = Field(100, ge=1, description="Tasks one calls worker runs at once")
     transcript_concurrency: int = Field(1, ge=1, description="Recordings one transcripts worker recognizes at once")
-    lease_seconds: Seconds = Field(30, description="A task whose worker is silent this long goes to another")
+    lease_seconds: Seconds = Field(30, description="A task whose worker is silent for this long goes to another worker")
     sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
     shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
 

@@ -26,7 +26,7 @@ def run() -> None:
         sys.stdout.flush()
         os._exit(code)
 
-    parent_watch.hold()
+    parent_watch.start()
     queues = [queue.value for queue in Queue]
     if len(sys.argv) != 2 or sys.argv[1] not in queues:
         sys.exit(f"usage: python -m worker {'|'.join(queues)}")

@@ -59,7 +59,7 @@ async def _try(context: Context, message: Message) -> tuple[_Outcome | None, flo
     if not wait:
         return await _send(context, message, receiver), 0.0
     if message.is_over and context.receivers.unresponsive_seconds(receiver) > LONGEST_SECONDS:
-        return _Outcome("Its receiver gave no answer to any callback in all that time", tried=False), 0.0
+        return _Outcome("Its receiver did not respond to any callback in all that time", tried=False), 0.0
     return None, wait
 
 

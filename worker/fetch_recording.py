@@ -72,7 +72,7 @@ async def _is_postponed(context: Context, task: ClaimedTask, host: str) -> bool:
         return False
     silent = hosts.unresponsive_seconds(host) > 0
     if task.age_seconds > (LONGEST_SECONDS if silent else _LONGEST_IN_LINE_SECONDS):
-        said = "gives no answer to anybody" if silent else "was too busy all the time"
+        said = "does not respond" if silent else "was busy all the time"
         await give_up(context, task, f"There is no usable recording: {host} {said}")
         return True
     async with context.db.transaction() as session:

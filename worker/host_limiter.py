@@ -3,7 +3,7 @@ hosts.
 
 A host gets a fixed number of requests at once, but never more than are still free. So the more hosts are slow, the less
 each gets, and some requests always stay free. A host that gave no response gets one request at a time, and all such
-hosts together at most half. A request without capacity is told when to come back. These times are spaced, so that a
+hosts together at most half. A request without capacity gets the time to come back. These times are spaced, so that a
 long line costs little.
 """
 

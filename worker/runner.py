@@ -54,7 +54,7 @@ async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> No
 _READABLE_ERRORS = (ProviderError, StorageError, OutboundError, TranscriptionError)
 """Errors whose texts clients may read. The texts of other errors go to the log only."""
 
-_UNEXPECTED = "Something went wrong on the server, again and again. Its log has more under the call's id"
+_UNEXPECTED = "Something went wrong on the server, several times. Its log has more under the call's id"
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,8 @@ def _date(text: str, info: ValidationInfo) -> str:
 
 
 _DURATION = "Seconds, hours:minutes:seconds, or with units: `1m 23s`"
-_DATE = "When the call was, by which reports tell one call from another"
-_LEG = "The leg that the report speaks of, agent or customer; absent: of the whole call"
+_DATE = "When the call was. Reports with the same date are about the same call"
+_LEG = "The leg that the report is about, agent or customer; absent: the whole call"
 
 Text = Annotated[Annotated[StorableText, Field(max_length=500)] | None, BeforeValidator(_text)]
 Duration = Annotated[

@@ -76,7 +76,7 @@ class CurrentClick2CallData(BaseModel):
     transcript: bool
     transcript_language: str | None
     warning: str | None = Field(
-        description="Of channels that were all taken", examples=["Client channel pool exhausted; call accepted"]
+        description="Says that no channel was free", examples=["Client channel pool exhausted; call accepted"]
     )
 
 

@@ -12,8 +12,8 @@ TAGS = [
         "description": "The newest dialect, under `/api`, over the same accounts, calls and transcripts. An invalid "
         "request answers 422.",
     },
-    {"name": "recordings", "description": "Downloads, by the signed links that the others hand out."},
-    {"name": "health", "description": "For whoever runs the server."},
+    {"name": "recordings", "description": "Downloads, by the signed links in transcripts, lists and callbacks."},
+    {"name": "health", "description": "For operators of the server."},
 ]
 
 _FASTAPIS_OWN = "#/components/schemas/HTTPValidationError"

@@ -156,7 +156,7 @@ async def list_numbers(request: Request, claims: LoggedIn) -> Response:
 
 @router.get(
     "/mobile-numbers/channel-allocation",
-    summary="See how your channels are divided",
+    summary="See the channels of each number",
     response_model=Envelope[Allocation],
     responses=errors(400, 401),
 )
@@ -168,7 +168,7 @@ async def get_allocation(request: Request, claims: LoggedIn) -> Response:
 
 @router.put(
     "/mobile-numbers/channel-allocation",
-    summary="Divide your channels anew",
+    summary="Set the channels of all your numbers",
     response_model=Envelope[Allocation],
     responses=errors(400, 401, 404, 413, 422),
     openapi_extra=json_body(AllocationRequest),
@@ -223,7 +223,7 @@ async def get_utilization(
 
 @router.post(
     "/calls/inbound-callback-url",
-    summary="Say where inbound calls are told of",
+    summary="Set the inbound callback of a number",
     response_model=Envelope[InboundData],
     responses=errors(400, 401, 403, 404, 409, 413, 422),
     openapi_extra=json_body(InboundRequest),
@@ -248,7 +248,7 @@ async def set_inbound(request: Request, claims: LoggedIn) -> Response:
 
 @router.get(
     "/calls/inbound-callback-url",
-    summary="See where inbound calls are told of",
+    summary="List the inbound callbacks of your numbers",
     response_model=Envelope[InboundConfigurations],
     responses=errors(400, 401, 422),
 )

@@ -137,7 +137,10 @@ Agent = Annotated[
 CallbackUrl = Annotated[
     str,
     AfterValidator(_check_url),
-    Field(description="Told of the call's end and of its transcript", examples=["https://crm.example.com/hooks/calls"]),
+    Field(
+        description="Receives callbacks at the call's end and for its transcript",
+        examples=["https://crm.example.com/hooks/calls"],
+    ),
 ]
 Did = Annotated[PhoneNumber, PlainValidator(_read_number), WithJsonSchema(_DID_SCHEMA)]
 WrittenDid = Annotated[WrittenNumber, PlainValidator(_read_written), WithJsonSchema(_DID_SCHEMA)]

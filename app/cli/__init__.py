@@ -50,7 +50,7 @@ def up(
 @failures_explained
 def serve() -> None:
     """Run the API."""
-    parent_watch.hold()
+    parent_watch.start()
     import uvicorn
 
     from app import logs

@@ -108,7 +108,7 @@ def _change(number: str, change: "Callable[[AsyncSession, Did], Awaitable[str]]"
             did = await dids.find(session, number=read, to_change=True)
             if did is None:
                 fail(f"There is no number {number}. `ringback dids list` shows them")
-            told = await change(session, did)
-        console.print(told, soft_wrap=True)
+            done = await change(session, did)
+        console.print(done, soft_wrap=True)
 
     with_database(work)

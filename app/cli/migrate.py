@@ -29,16 +29,16 @@ def migrate_to_head() -> None:
     providers.refuse_removed_variables()
     settings = get_settings()
     config = alembic_config(settings.database_url, settings.home_country)
-    deadline, told = time.monotonic() + _PATIENCE_SECONDS, False
+    deadline, said_so = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         try:
             command.upgrade(config, "head")
         except Exception as error:
             if not is_unreachable(error) or time.monotonic() > deadline:
                 raise
-            if not told:
+            if not said_so:
                 complain(f"Waiting up to {_PATIENCE_SECONDS:.0f} s for PostgreSQL ({cause_of(error)}) …")
-                told = True
+                said_so = True
             time.sleep(1)
         else:
             console.print("The database is up to date")

@@ -149,10 +149,10 @@ def erase(
 def set_(
     email: Email,
     pool_channels: Annotated[
-        int | None, typer.Option(min=0, max=1_000_000, help="Channels to divide among their numbers")
+        int | None, typer.Option(min=0, max=1_000_000, help="Channels to allocate to their numbers")
     ] = None,
     compat_callbacks: Annotated[
-        OnOff | None, typer.Option(help="Callbacks with the keys and events that older handlers read")
+        OnOff | None, typer.Option(help="Callbacks with the keys and events that older clients read")
     ] = None,
 ) -> None:
     """Change a user's options."""
@@ -176,7 +176,9 @@ def set_(
 @failures_explained
 def webhook_secret(
     email: Email,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one; the old one signs beside it")] = False,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Create a new secret; the old one also signs for a while")
+    ] = False,
     overlap_hours: Annotated[int, typer.Option(min=0, max=24 * 30, help="For how long it does")] = 24,
 ) -> None:
     """Show the secrets that sign a user's callbacks."""
@@ -205,8 +207,8 @@ def logout(email: Email) -> None:
 def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]") -> None:
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            told = await change(session, await get_user(session, email))
-        console.print(told, soft_wrap=True)
+            done = await change(session, await get_user(session, email))
+        console.print(done, soft_wrap=True)
 
     with_database(work)
 

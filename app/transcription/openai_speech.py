@@ -89,9 +89,9 @@ class OpenAIRecognizer:
         try:
             async with self._session.post(self._url, data=form) as response:
                 if response.status != 200:
-                    told = (await response.text())[:200]
+                    detail = (await response.text())[:200]
                     raise TranscriptionError(
-                        f"The speech endpoint answered {response.status}: {told}. Check RINGBACK_SPEECH_URL, its key "
+                        f"The speech endpoint answered {response.status}: {detail}. Check RINGBACK_SPEECH_URL, its key "
                         "and its model",
                         retryable=response.status in (408, 429) or response.status >= 500,
                     )

@@ -65,7 +65,7 @@ class ChatSummarizer:
                     answer = await self._ask(turns)
                     return Digest(answer.summary, answer.outcome.value)
                 except (aiohttp.ClientError, OSError, ValidationError, LookupError, TypeError, ValueError) as error:
-                    log.warning("summary_endpoint_failed", error=type(error).__name__, told=str(error)[:200])
+                    log.warning("summary_endpoint_failed", error=type(error).__name__, detail=str(error)[:200])
         return await self._rules.digest(turns, language=language, duration=duration)
 
     async def aclose(self) -> None:

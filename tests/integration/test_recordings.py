@@ -207,7 +207,7 @@ async def test_an_unexpected_failure_tells_clients_nothing_of_the_inside(make_ru
     await runner.run("fetch_recording")
     await runner.run_until_given_up("transcribe")
     assert (await runner.transcript()).failure == (
-        "Something went wrong on the server, again and again. Its log has more under the call's id"
+        "Something went wrong on the server, several times. Its log has more under the call's id"
     )
 
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 
-CHILD = "from app import parent_watch; parent_watch.hold(); print('up', flush=True); import time; time.sleep(600)"
+from app import parent_watch
+
+CHILD = "from app import parent_watch; parent_watch.start(); print('up', flush=True); import time; time.sleep(600)"
 
 
 def test_a_child_ends_when_the_parent_pipe_closes() -> None:
@@ -14,7 +16,7 @@ def test_a_child_ends_when_the_parent_pipe_closes() -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD],
         pass_fds=[theirs],
-        env={**os.environ, "RINGBACK_LIFELINE_FD": str(theirs)},
+        env={**os.environ, parent_watch.VARIABLE: str(theirs)},
         stdout=subprocess.PIPE,
     )
     os.close(theirs)

@@ -131,7 +131,7 @@ class Asterisk(TelephonyProvider):
             if answer.status == 404:
                 raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=True)
             if answer.status != 409:
-                return Unknown(f"Asterisk answered the dial with {answer.said}")
+                return Unknown(f"Asterisk answered the dial with {answer.description}")
             await asyncio.sleep(_ENTERING_SECONDS)  # 409: the channel is still entering our application
         raise _NotDialed(f"Dialling the {leg}'s leg took too long", retry=True)
 
@@ -184,7 +184,7 @@ class Asterisk(TelephonyProvider):
         if answer.status in (401, 403):
             raise _NotDialed("Asterisk refuses RINGBACK_ASTERISK_USERNAME and _PASSWORD", retry=False)
         raise _NotDialed(
-            f"Asterisk makes no channel for {self._options.dial}: {answer.said}. `ringback telephony check`",
+            f"Asterisk makes no channel for {self._options.dial}: {answer.description}. `ringback telephony check`",
             retry=False,
         )
 
@@ -207,7 +207,7 @@ class Asterisk(TelephonyProvider):
             if answer.ok:
                 return
             if answer.status not in (409, 422):  # 409, 422: not in our application yet
-                raise _NotDialed(f"The agent's leg was gone: {answer.said}", retry=False)
+                raise _NotDialed(f"The agent's leg was gone: {answer.description}", retry=False)
             await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _start_recording(self, call_id: str, channel: str) -> None:
@@ -234,7 +234,7 @@ class Asterisk(TelephonyProvider):
     async def _sure(self, method: str, path: str, **query: str) -> None:
         while not (answer := await self._answer(method, path, **query)).ok:
             if answer.status != 409:  # 409: the channel shows as entered, but is not quite in our application yet
-                raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.said}", retry=False)
+                raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.description}", retry=False)
             await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> AriResponse:
@@ -249,7 +249,7 @@ class Asterisk(TelephonyProvider):
                     raise
             else:
                 # Asterisk answers a create with 500 if the endpoint is unknown, and would do so again.
-                if answer.status < 500 or answer.said.endswith("Allocation failed"):
+                if answer.status < 500 or answer.description.endswith("Allocation failed"):
                     return answer
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
@@ -264,7 +264,7 @@ class Asterisk(TelephonyProvider):
         """The channel or None, and the time at Asterisk."""
         answer = await self._ari.request("GET", f"/channels/{channel}")
         if not answer.ok and answer.status != 404:
-            raise ProviderError(f"Asterisk said {answer.said}")
+            raise ProviderError(f"Asterisk answered {answer.description}")
         return answer.body if answer.ok else None, answer.date
 
     @asynccontextmanager
@@ -275,7 +275,7 @@ class Asterisk(TelephonyProvider):
             translator = EventTranslator()
             channels = await self._ari.request("GET", "/channels")
             if not channels.ok:
-                raise ProviderError(f"Asterisk said {channels.said}")
+                raise ProviderError(f"Asterisk answered {channels.description}")
             for channel in channels.body:
                 translator.remember(channel)
             yield _reports(events, translator)
@@ -307,14 +307,14 @@ class Asterisk(TelephonyProvider):
         if stored.status == 404:
             raise RecordingUnavailable("Asterisk has none of this call")
         if not stored.ok:
-            raise ProviderError(f"Asterisk said {stored.said}")
+            raise ProviderError(f"Asterisk answered {stored.description}")
         return Recording("audio/wav", self._wav(ref.call_id, talk))
 
     async def _wav(self, call_id: str, talk: Talk | None) -> AsyncIterator[bytes]:
         for _ in range(_EMPTY_LOOKS):
             async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
                 if answer.status != 200 or answer.content_length is None:
-                    raise ProviderError(f"Asterisk does not hand the recording over: {answer.status}")
+                    raise ProviderError(f"Asterisk does not send the recording: {answer.status}")
                 if frames := answer.content_length // _FRAME:
                     skip = _frames_before_the_talk(frames, talk)
                     yield _wav_header(frames - skip)
@@ -334,7 +334,7 @@ class Asterisk(TelephonyProvider):
         """Delete it. 404 is not an error, because then it is gone."""
         answer = await self._ari.request("DELETE", path, **query)
         if not answer.ok and answer.status != 404:
-            raise ProviderError(f"Asterisk said {answer.said} to DELETE {path}")
+            raise ProviderError(f"Asterisk answered {answer.description} to DELETE {path}")
 
     def check(self) -> AsyncIterator[Finding]:
         return check(self._options, self._ari, self._application, self._home_country)

@@ -38,7 +38,7 @@ class Application:
             raise ProviderError(f"the Stasis application {self.name} is held by {other}. {FIX}")
         answer = await ari.request("POST", "/asterisk/variable", variable=self._variable, value=self.installation)
         if not answer.ok:
-            raise ProviderError(f"Asterisk does not set the variable {self._variable}: {answer.said}")
+            raise ProviderError(f"Asterisk does not set the variable {self._variable}: {answer.description}")
 
     @property
     def _variable(self) -> str:

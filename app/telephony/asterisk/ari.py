@@ -41,7 +41,7 @@ class AriResponse:
         return self.status < 300
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The answer for a person: `404 Channel not found`."""
         words = self.body.get("message") or self.body.get("error") if isinstance(self.body, dict) else self.body
         return f"{self.status} {words or ''}".strip()

@@ -91,14 +91,16 @@ async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Findin
         )
         return
     if not info.ok and info.status not in (401, 403):
-        yield Finding("ARI", ok=False, seen=info.said, fix="If Asterisk is only just starting, try again in a moment")
+        yield Finding(
+            "ARI", ok=False, seen=info.description, fix="If Asterisk is only just starting, try again in a moment"
+        )
         return
     yield Finding("ARI", ok=True, seen=str(options.url))
     if not info.ok:
         yield Finding(
             "credentials",
             ok=False,
-            seen=info.said,
+            seen=info.description,
             fix=f"In ari.conf: [{options.username}] with type = user, read_only = no and the password of "
             "RINGBACK_ASTERISK_PASSWORD; then: module reload res_ari.so",
         )
@@ -141,7 +143,7 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
         yield Finding(
             "trunk",
             ok=False,
-            seen=f"{technology}/{name}: {answer.said}",
+            seen=f"{technology}/{name}: {answer.description}",
             fix="RINGBACK_ASTERISK_DIAL must name an endpoint of pjsip.conf; `pjsip show endpoints` lists them",
         )
         return
@@ -191,7 +193,7 @@ async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
                 return Finding(
                     "recording",
                     ok=False,
-                    seen=f"no channel to try it on: {made.said}",
+                    seen=f"no channel to try it on: {made.description}",
                     fix="In modules.conf: load = chan_rtp.so, which only this test needs",
                 )
             try:
