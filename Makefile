@@ -34,7 +34,7 @@ format: .venv/dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 docs: .venv/dev ## Build the documentation into site/
-	$(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html"
 
 dist: .venv/dev ## Build the wheel into dist/
 	$(BIN)/hatchling build --target wheel
