@@ -6,7 +6,7 @@ WORKDIR /src
 RUN python -m venv /opt/ringback
 COPY requirements/server.txt requirements/server.txt
 RUN /opt/ringback/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/server.txt
-COPY pyproject.toml ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY worker worker
 COPY migrations migrations
@@ -15,6 +15,14 @@ RUN /opt/ringback/bin/pip install --no-cache-dir --disable-pip-version-check --n
  && /opt/ringback/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${PYTHON_IMAGE}
+# A test holds the version to pyproject.toml's. REVISION: --build-arg REVISION=$(git rev-parse HEAD)
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="Ringback" \
+      org.opencontainers.image.description="A self-hosted server for the developer click-to-call API" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --home-dir /data ringback && install -d -o ringback -g ringback /data
 COPY --from=build /opt/ringback /opt/ringback
 ENV PATH=/opt/ringback/bin:$PATH \

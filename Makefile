@@ -5,53 +5,62 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null 
   python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 
-.PHONY: up test test-asterisk asterisk-up check format chaos bench bench-asterisk bench-speech lock clean
+.PHONY: help up test test-asterisk asterisk-up check format docs dist chaos bench bench-asterisk bench-speech lock clean
 
-up: .venv/embedded
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: .venv/embedded ## Run Ringback on this machine
 	@exec $(BIN)/ringback up
 
-test: .venv/dev
+test: .venv/dev ## Run the tests (ARGS="-k name" runs some)
 	$(BIN)/pytest $(ARGS)
 
 # On a real Asterisk with SIPp telephones, which this fetches (75 MB, once) without installing anything
-test-asterisk: .venv/dev
+test-asterisk: .venv/dev ## Run the tests on a real Asterisk, which is fetched once (75 MB)
 	$(BIN)/pytest tests/asterisk $(ARGS)
 
 # The same Asterisk and telephones, to try calls with
-asterisk-up: .venv/dev
+asterisk-up: .venv/dev ## Run that Asterisk with telephones, to try calls
 	@exec $(BIN)/python -m lab
 
-check: .venv/dev
+check: .venv/dev ## Check format, lint rules and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: .venv/dev
+format: .venv/dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: .venv/dev ## Build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html"
+
+dist: .venv/dev ## Build the wheel into dist/
+	$(BIN)/hatchling build --target wheel
+
 # Several minutes: workers killed and frozen, Valkey flushed and killed, PostgreSQL stopped. ARGS="--calls 500"
-chaos: .venv/dev
+chaos: .venv/dev ## Place 500 calls while servers and workers are killed
 	$(BIN)/python -m bench.chaos $(ARGS)
 
 # About ten minutes: the figures of docs/benchmarks.md
-bench: .venv/dev
+bench: .venv/dev ## Measure the API (10 minutes; needs wrk)
 	$(BIN)/python -m bench.api $(ARGS)
 
 # Four minutes: calls on a real Asterisk
-bench-asterisk: .venv/dev
+bench-asterisk: .venv/dev ## Measure calls on a real Asterisk (4 minutes)
 	$(BIN)/python -m bench.asterisk $(ARGS)
 
 # About ten minutes: crosstalk, echo and one signal on two channels, with and without the choice of channels
-bench-speech: .venv/dev
+bench-speech: .venv/dev ## Measure transcripts of crosstalk and echo (10 minutes)
 	$(BIN)/python -m bench.speech $(ARGS)
 
 # After a change of dependencies in pyproject.toml
-lock: .venv/dev
+lock: .venv/dev ## Lock the requirements after a change in pyproject.toml
 	$(BIN)/python tools/lock.py
 
-clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## Remove the environment, caches and build results
+	rm -rf .venv dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # An environment that has the locked requirements of this name. A changed lock file installs again.
 .venv/%: requirements/%.txt pyproject.toml

@@ -14,6 +14,7 @@ from app.api import call_log, current, developer, health, mobile_numbers, record
 from app.api.deps import Resources
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
+from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.db import Database
 from app.security import Tokens
@@ -59,10 +60,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="The developer click-to-call API on your own machine",
         lifespan=lifespan,
         openapi_tags=TAGS,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
         redirect_slashes=False,
     )
     for part in (developer, current, mobile_numbers, call_log, recordings, health):
         app.include_router(part.router)
+    install_reference(app)
     app.add_middleware(RequestLog)
     # Outermost, so that a page can read errors too.
     if origins := split_list(settings.cors_origins):

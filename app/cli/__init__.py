@@ -3,13 +3,14 @@
 import os
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from app import parent_watch
 from app.cli import api_keys, calls, deliveries, dids, models, telephony, users
-from app.cli.common import complain, failures_explained
+from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
     help="Ringback: the developer click-to-call API on your own machine.",
@@ -25,6 +26,21 @@ app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(models.app, name="models")
 app.add_typer(telephony.app, name="telephony")
 app.command("call")(calls.place)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"ringback {version('ringback')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit")
+    ] = False,
+) -> None:
+    """Options that come before the command."""
 
 
 class WorkerKind(StrEnum):

@@ -4,6 +4,7 @@ import asyncio
 import io
 import secrets
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def test_help_waits_for_nothing_heavy(ringback: Ringback) -> None:
     program = "import sys, app.cli; print({'sqlalchemy', 'pydantic', 'redis', 'faster_whisper'} & set(sys.modules))"
     assert ringback.python("-c", program).check() == "set()\n"
     assert "migrate" in ringback("--help").check()
+    assert ringback("--version").check() == f"ringback {version('ringback')}\n"
     assert ringback("calls", "frobnicate").code == 2
     assert ringback("worker", "everything").code == 2
 
