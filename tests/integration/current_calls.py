@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import select, update
 
@@ -35,6 +36,12 @@ async def set_pool(db: Database, user: User, channels: int) -> None:
 def order(did: Did | None, **more: Any) -> dict[str, Any]:
     body = {"customer_number": "919999999999", "agent_number": "918888888888", **more}
     return body if did is None else {"did": did.number, **body}
+
+
+async def dial(db: Database, call_id: str) -> None:
+    """Claim the call's dial attempt, as a worker does."""
+    async with db.transaction() as session:
+        assert await calls.start_dialing(session, call_id, uuid4(), answer_timeout_seconds=60)
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:

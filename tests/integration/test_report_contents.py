@@ -16,7 +16,7 @@ from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import bearer
 from tests.envelopes import data_of, error_of
 from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, report, row, transcript
-from tests.integration.current_calls import CREATE, CREATED, add_did, happen, order, store, talk
+from tests.integration.current_calls import CREATE, CREATED, add_did, dial, happen, order, store, talk
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ async def test_a_report_ends_a_talk_that_is_up_as_answered(
 ) -> None:
     call_id = data_of(await client.post(CREATE, json=order(did), headers=headers), CREATED)["call_id"]
     ringing = await row(db, call_id)
-    await happen(db, call_id, CallEvent("d", CallStatus.DIALING, ringing.created_at))
+    await dial(db, call_id)
     await happen(db, call_id, CallEvent("answered", CallStatus.IN_PROGRESS, ringing.created_at))
     assert (await report(client, customer_crm_id=call_id, status="NoAnswered"))["status"] == "Answered"
     assert "although both were talking" in await notes(db, call_id)
