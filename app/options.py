@@ -68,7 +68,12 @@ class Options(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _RenamedVariables(settings_cls, cls)
+        return init_settings, env_settings, _RenamedVariables(settings_cls, cls), *cls._more_sources(settings_cls)
+
+    @classmethod
+    def _more_sources(cls, settings_cls: type[BaseSettings]) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where options are read from if no variable sets them."""
+        return ()
 
 
 class _RenamedVariables(PydanticBaseSettingsSource):

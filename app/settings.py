@@ -192,19 +192,9 @@ class Settings(Options):
         return "is not set. Set it, or start an instance of your own with `make up`"
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def _more_sources(cls, settings_cls: type[BaseSettings]) -> tuple[PydanticBaseSettingsSource, ...]:
         instance = data_dir_from_environment() / INSTANCE_FILE
-        inherited = super().settings_customise_sources(
-            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
-        )
-        return *inherited, JsonConfigSettingsSource(settings_cls, json_file=instance)
+        return (JsonConfigSettingsSource(settings_cls, json_file=instance),)
 
 
 def split_list(text: str) -> list[str]:
