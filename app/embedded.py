@@ -155,7 +155,7 @@ class Valkey:
             address = self._address()
             if not self.is_running:
                 if not _is_free(address["port"]):
-                    address = self._address(anew=True)
+                    address = self._address(new=True)
                 self._spawn(address)
         except OSError as error:
             raise EmbeddedError(_cannot_write(self._folder, error)) from error
@@ -217,9 +217,9 @@ class Valkey:
                 raise EmbeddedError(f"Valkey (process {pid}) does not end. End it by hand: kill -9 {pid}")
             time.sleep(0.02)
 
-    def _address(self, *, anew: bool = False) -> dict[str, int | str]:
+    def _address(self, *, new: bool = False) -> dict[str, int | str]:
         file = self._folder / "address.json"
-        if file.exists() and not anew:
+        if file.exists() and not new:
             address: dict[str, int | str] = json.loads(file.read_text())
             return address
         address = {"port": _free_port(), "password": secrets.token_hex(24)}

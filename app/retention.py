@@ -127,14 +127,14 @@ async def _give_up_fetching(session: AsyncSession, user: User) -> None:
 async def _refuse_if_busy(session: AsyncSession, user: User) -> None:
     """Raises `Conflict` for a live call, and for a call whose tasks are running or must still run."""
     may_go = or_(Task.kind == TaskKind.DELIVER, and_(Task.kind == TaskKind.TRANSCRIBE, _is_free()))
-    owed = exists().where(Task.call_id == Call.id, ~may_go)
+    busy_task = exists().where(Task.call_id == Call.id, ~may_go)
     of_user = select(Call.id).where(Call.user_id == user.id).order_by(Call.id).limit(5)
     if live := list(await session.scalars(of_user.where(Call.ended_at.is_(None)))):
         raise Conflict(
             f"{user.email} is inactive now, but not erased: not over yet: {', '.join(live)}. "
             "End them with `ringback calls cancel ID`, or wait, and erase again"
         )
-    if busy := list(await session.scalars(of_user.where(owed))):
+    if busy := list(await session.scalars(of_user.where(busy_task))):
         raise Conflict(
             f"{user.email} is inactive now, but not erased: still being cleared up: {', '.join(busy)}. "
             "Wait a few seconds, and erase again"

@@ -143,15 +143,17 @@ async def reopen(session: AsyncSession, call_id: str) -> None:
     """Open a failed transcript again. The client will be notified of its end again. A disabled one is notified again,
     too, if the recording has only now become known."""
     await tasks.lock_call(session, call_id)
-    anew = {"round": TranscriptRow.round + 1, "updated_at": func.now()}
+    next_round = {"round": TranscriptRow.round + 1, "updated_at": func.now()}
     again = update(TranscriptRow).where(TranscriptRow.call_id == call_id)
     await session.execute(
         again.where(TranscriptRow.status == TranscriptStatus.FAILED).values(
-            status=TranscriptStatus.PENDING, failure=None, **anew
+            status=TranscriptStatus.PENDING, failure=None, **next_round
         )
     )
     no_recording = ~exists().where(RecordingRow.call_id == TranscriptRow.call_id)
-    await session.execute(again.where(TranscriptRow.status == TranscriptStatus.DISABLED, no_recording).values(**anew))
+    await session.execute(
+        again.where(TranscriptRow.status == TranscriptStatus.DISABLED, no_recording).values(**next_round)
+    )
 
 
 async def retry(db: Database, user_id: str, call_id: str) -> CallView:

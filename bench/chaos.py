@@ -4,7 +4,7 @@ Calls are posted to a whole installation with two workers of each kind, while
 
     workers are killed -9 in the middle of their tasks       one is frozen past its lease, and thawed
     Valkey is flushed, and killed                             PostgreSQL is stopped at once, as by a power cut
-    arq is deaf, its queue poisoned or full of stale keys, Valkey gone (`bench.queue_faults`)
+    arq cannot read its queue; the queue is poisoned or full of stale keys; Valkey is gone (`bench.queue_faults`)
 
 The judge reads what the telephony system recorded (`bench.telephony_backends`): the simulator's ledger, or the INVITEs
 that reached the telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must
@@ -59,7 +59,7 @@ class ChaosResult:
     refused: int = 0
     kills: int = 0
     planned: int = 0
-    disasters: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     transcripts: Counter[str] = field(default_factory=Counter)
     ordered: int = 0
@@ -75,7 +75,7 @@ class ChaosResult:
         lines = [
             f"calls accepted             {len(self.accepted)}; {self.refused} posts refused while servers were down",
             f"workers killed -9          {self.kills}, each in the middle of a task",
-            f"disasters                  {'; '.join(self.disasters)}",
+            f"faults                  {'; '.join(self.faults)}",
             f"calls ended                {dict(self.statuses.most_common())}",
             f"transcripts ended          {dict(self.transcripts.most_common())}",
             f"orders at the provider     {self.ordered}",
@@ -94,8 +94,8 @@ class Chaos:
     def __init__(
         self,
         installation: Installation,
-        world: TelephonyBackend,
-        told: DeliveryLog,
+        backend: TelephonyBackend,
+        deliveries: DeliveryLog,
         db: Database,
         calls: int,
         kills: int,
@@ -103,12 +103,12 @@ class Chaos:
     ) -> None:
         self._installation = installation
         self._queue = QueueFaults(installation, db, self._kill_a_calls_worker)
-        self._disasters = [
-            *(self._of_servers(world) if faults in ("all", "servers") else ()),
-            *(self._queue.disasters if faults in ("all", "queue") else ()),
+        self._faults = [
+            *(self._of_servers(backend) if faults in ("all", "servers") else ()),
+            *(self._queue.faults if faults in ("all", "queue") else ()),
         ]
-        self._told = told
-        self._world = world
+        self._deliveries = deliveries
+        self._world = backend
         self._db = db
         self._calls = calls
         self._kills = kills
@@ -129,9 +129,9 @@ class Chaos:
         login = await client.post("/api/developer/login", json={"email": "chaos@example.com", "password": PASSWORD})
         client.headers["Authorization"] = f"Bearer {login.json()['data']['access_token']}"
         # Each fault takes about ten seconds, each kill two.
-        pause = (self._kills * 2.0 + len(self._disasters) * 10.0) / self._calls
+        pause = (self._kills * 2.0 + len(self._faults) * 10.0) / self._calls
         while len(self._report.accepted) < self._calls or not self._broken:
-            order = {**self._world.new_order(), "callback_url": self._told.url}
+            order = {**self._world.new_order(), "callback_url": self._deliveries.url}
             try:
                 answer = await client.post("/api/developer/calls/click2call", json=order)
             except httpx.TransportError:
@@ -144,37 +144,37 @@ class Chaos:
                     self._report.refused += 1
             await asyncio.sleep(random.expovariate(1 / pause))
 
-    def _of_servers(self, world: TelephonyBackend) -> list[InjectedFault]:
+    def _of_servers(self, backend: TelephonyBackend) -> list[InjectedFault]:
         return [
             ("a worker frozen past its lease and thawed", self._freeze_and_thaw),
             ("Valkey flushed", self._flush_valkey),
             ("Valkey killed", self._kill_valkey),
             ("PostgreSQL stopped at once", self._stop_postgres),
-            *world.disasters,
+            *backend.faults,
         ]
 
     async def _break_everything(self) -> None:
         await asyncio.sleep(2)
-        disasters = list(self._disasters)
-        random.shuffle(disasters)
-        self._report.planned = planned = len(disasters)
+        faults = list(self._faults)
+        random.shuffle(faults)
+        self._report.planned = planned = len(faults)
         every = max(1, self._kills // (planned + 1))
         tried, killed = 0, time.monotonic()
         while self._report.kills < self._kills and time.monotonic() - killed < PATIENCE_SECONDS:
             tried += 1
             if await self._kill_in_a_task(random.choice(CALLS_WORKERS + (OTHER_WORKERS if tried % 3 == 0 else ()))):
                 killed = time.monotonic()
-                if disasters and self._report.kills >= every * (planned + 1 - len(disasters)):
-                    await self._have(disasters.pop(0))
+                if faults and self._report.kills >= every * (planned + 1 - len(faults)):
+                    await self._inject(faults.pop(0))
             await asyncio.sleep(random.uniform(0.3, 1.5))
-        for disaster in disasters:
-            await self._have(disaster)
+        for fault in faults:
+            await self._inject(fault)
         self._broken = True
 
-    async def _have(self, disaster: InjectedFault) -> None:
-        name, happens = disaster
+    async def _inject(self, fault: InjectedFault) -> None:
+        name, happens = fault
         await happens()
-        self._report.disasters.append(name)
+        self._report.faults.append(name)
 
     async def _kill_in_a_task(self, name: str) -> bool:
         """Freeze the worker, and kill it if it holds a task. Otherwise it goes on.
@@ -295,10 +295,10 @@ class Chaos:
                         f"{call.failure}"
                     )
         report.violations += await self._world.violations(calls)
-        report.violations += self._told.violations(calls)
+        report.violations += self._deliveries.violations(calls)
         report.violations += await self._undelivered()
         report.violations += self._queue.violations
-        report.more = [*self._queue.figures, *self._world.figures(), *self._told.figures()]
+        report.more = [*self._queue.figures, *self._world.figures(), *self._deliveries.figures()]
         wrong = "\n".join(report.violations)
         for call_id in [call.call_id for call in calls if call.call_id in wrong][:_MOST_STORIES]:
             try:
@@ -308,13 +308,13 @@ class Chaos:
 
 
 async def run_chaos(
-    data_dir: Path, *, calls: int, kills: int, world: str = "simulator", faults: str = "all"
+    data_dir: Path, *, calls: int, kills: int, backend: str = "simulator", faults: str = "all"
 ) -> ChaosResult:
     """The whole run, in this folder. Takes minutes. `faults`: of the `servers`, of arq's `queue`, or `all`."""
-    outside = BACKENDS[world](data_dir)
-    told = DeliveryLog()
+    outside = BACKENDS[backend](data_dir)
+    deliveries = DeliveryLog()
     await outside.start()
-    await told.start()
+    await deliveries.start()
     installation = Installation(data_dir, SETTINGS | outside.settings)
     try:
         await asyncio.to_thread(installation.start_servers)
@@ -324,15 +324,15 @@ async def run_chaos(
         db = Database(installation.database_url, pool_size=3)
         async with db.transaction() as session:
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
-            told.trust(await callbacks.list_valid_secrets(session, user.id))
+            deliveries.trust(await callbacks.list_valid_secrets(session, user.id))
         await asyncio.to_thread(installation.wait_until_ready)
-        report = await Chaos(installation, outside, told, db, calls, kills, faults).run()
+        report = await Chaos(installation, outside, deliveries, db, calls, kills, faults).run()
         await db.dispose()
         return report
     finally:
         await asyncio.to_thread(installation.stop)
         await outside.stop()
-        await told.stop()
+        await deliveries.stop()
 
 
 def main() -> None:
@@ -349,11 +349,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ringback-chaos-", ignore_cleanup_errors=True) as folder:
         report = asyncio.run(
             run_chaos(
-                Path(folder), calls=options.calls, kills=options.kills, world=options.against, faults=options.faults
+                Path(folder), calls=options.calls, kills=options.kills, backend=options.against, faults=options.faults
             )
         )
         print(report)
-        enough = report.kills >= options.kills and len(report.disasters) == report.planned
+        enough = report.kills >= options.kills and len(report.faults) == report.planned
         if report.violations or not enough:
             sys.exit("FAILED" if report.violations else "FAILED: too little was broken to prove anything")
 

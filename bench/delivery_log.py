@@ -32,12 +32,12 @@ class DeliveryLog:
 
     async def start(self) -> None:
         app = web.Application()
-        app.router.add_post("/told", self._hear)
+        app.router.add_post("/hook", self._receive)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         listening = socket.create_server(("127.0.0.1", 0), backlog=1000)
         await web.SockSite(self._runner, listening).start()
-        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/told"
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/hook"
 
     def trust(self, secrets: Sequence[str]) -> None:
         """The secrets that sign the callbacks."""
@@ -47,15 +47,15 @@ class DeliveryLog:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _hear(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         message_id = request.headers["webhook-id"]
         self._requests += 1
         # Each message fails once at most. After a second failure it would come five minutes later, and the run would
         # wait.
-        mood = 1.0 if message_id in self._met else random.random()
+        chance = 1.0 if message_id in self._met else random.random()
         self._met.add(message_id)
-        if mood < 0.05:
+        if chance < 0.05:
             return web.Response(status=503)
         try:
             Webhook(self._secrets[0]).verify(body, dict(request.headers))
@@ -65,7 +65,7 @@ class DeliveryLog:
             said = json.loads(body)
             self._order[said["data"]["call_id"]].append(said["event"])
         self._bodies[message_id].add(body)
-        if mood < 0.1:
+        if chance < 0.1:
             assert request.transport is not None
             request.transport.close()
         return web.Response()
@@ -77,9 +77,11 @@ class DeliveryLog:
         for call in calls:
             expected = [vendor.EVENT[CallStatus(call.status)], f"transcript.{call.transcript}"]
             if self._order[call.call_id] != expected:
-                found.append(f"{call.call_id} was told as {self._order[call.call_id]}, not as {expected}")
+                found.append(f"{call.call_id} was reported as {self._order[call.call_id]}, not as {expected}")
         return found
 
     def figures(self) -> list[str]:
         again = self._requests - len(self._bodies)
-        return [f"callbacks                  {len(self._bodies)} events told in order; {again} requests more than that"]
+        return [
+            f"callbacks                  {len(self._bodies)} events received in order; {again} requests more than that"
+        ]

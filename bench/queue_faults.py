@@ -1,6 +1,6 @@
 """Faults of arq and its queue, while everything else works, and how soon calls are dialled meanwhile.
 
-    deaf       Valkey refuses the first command of arq's loop over its queue, and accepts everything else
+    refused    Valkey refuses the first command of arq's loop over its queue, and accepts everything else
     poisoned   foreign entries are written into the queue all the time, and foreign values under arq's own keys
     stale      the queue begins with hundreds of jobs that are marked as in progress and never end
     gone       Valkey is killed, and stays away
@@ -46,15 +46,15 @@ class QueueFaults:
         self._kill_worker = kill_worker
         self.figures: list[str] = []
         self.violations: list[str] = []
-        self.disasters: list[InjectedFault] = [
-            ("arq deaf", self._deaf),
+        self.faults: list[InjectedFault] = [
+            ("arq refused", self._refuse),
             ("arq's queue poisoned", self._poisoned),
             ("arq's queue full of stale keys", self._stale),
             ("Valkey gone", self._gone),
         ]
 
-    async def _deaf(self) -> None:
-        async with self._measured("arq deaf"), self._client() as redis:
+    async def _refuse(self) -> None:
+        async with self._measured("arq refused"), self._client() as redis:
             await redis.acl_setuser("default", enabled=True, commands=["-zrangebyscore"])
             await asyncio.sleep(_LASTS_SECONDS)
             await redis.acl_setuser("default", enabled=True, commands=["+zrangebyscore"])

@@ -42,7 +42,7 @@ class TelephonyBackend(Protocol):
     """A telephony system, seen from outside."""
 
     settings: dict[str, str]
-    disasters: list[InjectedFault]
+    faults: list[InjectedFault]
     unwritten: set[str]
     """Calls whose talk was not written to disk yet when the system was killed. Their recording is lost."""
 
@@ -74,7 +74,7 @@ class SimulatorBackend:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.disasters: list[InjectedFault] = []
+        self.faults: list[InjectedFault] = []
         self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
@@ -117,7 +117,7 @@ class AsteriskBackend:
         self.phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=conversation)
         self.server = AsteriskServer(folder / "asterisk", phones_port=self.phones.port)
         self.proxy = FaultyProxy(self.server.url)
-        self.disasters: list[InjectedFault] = [
+        self.faults: list[InjectedFault] = [
             ("the event stream cut", self.proxy.cut_sockets),
             ("Asterisk frozen for 6 s", self._freeze),
             ("the event stream cut", self.proxy.cut_sockets),

@@ -40,7 +40,7 @@ class Servers:
 
 
 def pytest_configure() -> None:
-    # No test may see the settings of whoever runs them.
+    # Tests must not see the settings of the person who runs them.
     for name in list(os.environ):
         if name.startswith("RINGBACK_"):
             del os.environ[name]

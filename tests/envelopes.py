@@ -1,4 +1,4 @@
-"""What answers of either dialect look like, checked where they are read."""
+"""Checks the envelopes that both dialects answer with."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""What every telephony adapter must do, as one suite. An adapter's test subclasses it and supplies its `Stage`.
+"""What every telephony adapter must do. An adapter's test subclasses the suite and supplies its `Stage`.
 
-The suite does what the worker does: places, listens or asks, connects when an agent waits, hangs up, fetches.
+The suite does what a worker does: places, listens or fetches, connects a waiting agent, hangs up, downloads.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from app.telephony.base import (
 
 @dataclass(frozen=True)
 class ExpectedEnding:
-    """Numbers, and how a call between them must end."""
+    """Two numbers, and how a call between them must end."""
 
     customer: str
     agent: str
@@ -50,12 +50,12 @@ class Stage:
     away: Callable[[], TelephonyProvider]
     """The same adapter, with a provider that cannot be reached."""
     customer: str
-    """Answers, and hangs up by itself after some seconds."""
+    """Answers, and hangs up after some seconds."""
     patient_customer: str
     """Answers, and stays."""
     agent: str
     endings: tuple[ExpectedEnding, ...]
-    """Among them one agent who never answers."""
+    """Includes one agent who never answers."""
 
 
 def new_order(customer: str, agent: str) -> CallOrder:
@@ -65,7 +65,7 @@ def new_order(customer: str, agent: str) -> CallOrder:
 
 
 class Following:
-    """One call, driven as the worker drives it."""
+    """One call, driven as a worker drives it."""
 
     def __init__(self, provider: TelephonyProvider, order: CallOrder) -> None:
         self.provider = provider
@@ -76,7 +76,7 @@ class Following:
         self.hang_up_in_the_end = True
 
     async def until(self, wanted: Callable[[CallEvent], bool]) -> CallEvent:
-        """Let the call go on until there is such an event. Fails after 30 s."""
+        """Let the call go on until such an event comes. Fails after 30 s."""
         async with asyncio.timeout(30):
             while True:
                 for event in self.events:
@@ -182,7 +182,7 @@ class ProviderContract:
         (agent,) = [
             ending.agent for ending in stage.endings if (ending.leg, ending.status) == (Leg.AGENT, CallStatus.NO_ANSWER)
         ]
-        # It rings for so long that the hanging up comes first, however slow the machine is.
+        # The telephone rings so long that the hangup comes first, even on a slow machine.
         order = replace(new_order(stage.patient_customer, agent), agent_ring_seconds=60)
         async with Following(stage.provider, order).placed() as call:
             await stage.provider.hangup(call.ref)

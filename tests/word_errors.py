@@ -1,10 +1,10 @@
-"""How wrong a transcript is."""
+"""Measures how wrong a transcript is."""
 
 import re
 
 
 def normalized(text: str) -> list[str]:
-    """Words as a listener counts them: no case, no punctuation, numbers one way."""
+    """Words without case and punctuation, with numbers written one way."""
     text = text.lower().replace("%", " percent")
     spelled = {"eight": "8", "five": "5", "four": "4", "thirty": "30"}
     text = re.sub(r"(\d)[.:](\d)", r"\1 point \2", text)
@@ -12,7 +12,7 @@ def normalized(text: str) -> list[str]:
 
 
 def word_errors(expected: list[str], recognized: list[str]) -> float:
-    """Word error rate: the least substitutions, deletions and insertions, for each expected word."""
+    """Word error rate: the fewest substitutions, deletions and insertions, per expected word."""
     row = list(range(len(recognized) + 1))
     for i, word in enumerate(expected, 1):
         before, row[0] = row[0], i

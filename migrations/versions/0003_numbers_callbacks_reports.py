@@ -154,7 +154,7 @@ def upgrade() -> None:
         op.f("fk_transcripts_user_id_users"), "transcripts", "users", ["user_id"], ["id"], ondelete="CASCADE"
     )
     op.create_index("ix_transcripts_user_status", "transcripts", ["user_id", "status"], postgresql_include=["call_id"])
-    # Whoever was there before gets what a new user gets: 32 random bytes.
+    # Existing users get what a new user gets: 32 random bytes.
     op.execute(
         "INSERT INTO webhook_secrets (user_id, secret) SELECT id, 'whsec_' || encode("
         "uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'base64') FROM users"

@@ -14,4 +14,4 @@ async def test_nothing_is_lost_or_dialled_twice(tmp_path: Path) -> None:
     assert not report.violations
     assert len(report.accepted) >= 40
     assert report.kills == 4
-    assert len(report.disasters) == report.planned
+    assert len(report.faults) == report.planned

@@ -41,7 +41,7 @@ def test_users_from_creation_to_deactivation(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "expected"),
     [
         (["users", "verify", "nobody@example.com"], "There is no user"),
         (["users", "create", "no-address", "--password", "x"], "name@example.com"),
@@ -51,10 +51,10 @@ def test_users_from_creation_to_deactivation(instance: Instance) -> None:
         (["models", "verify", "large-v3"], "ringback models fetch large-v3"),
     ],
 )
-def test_what_goes_wrong_is_explained(instance: Instance, command: list[str], told: str) -> None:
+def test_what_goes_wrong_is_explained(instance: Instance, command: list[str], expected: str) -> None:
     failed = instance.ringback(*command)
     assert failed.returncode == 1
-    assert told in failed.stderr
+    assert expected in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

@@ -71,12 +71,12 @@ def test_one_account_through_both(saw: dict[str, Any]) -> None:
 
 
 def test_the_callbacks(saw: dict[str, Any]) -> None:
-    told: dict[str, list[str]] = {}
+    received_events: dict[str, list[str]] = {}
     for message in saw["received"]:
-        told.setdefault(message["call"], []).append(message["event"])
+        received_events.setdefault(message["call"], []).append(message["event"])
         assert message["valid"] is True
         assert message["forged"] is False
-    assert told == {
+    assert received_events == {
         saw["created"]["call_id"]: ["call.answered", "transcript.ready"],
         saw["busy"]["call_id"]: ["call.not_answered", "transcript.failed"],
     }

@@ -129,12 +129,12 @@ async def test_what_happens_while_nobody_listens_is_read_back(
     """The customer leaves while the stream is away for long."""
     call_id = await installation.place(lab.number("202"), lab.number("100"))
     await installation.reached(call_id, "answered")
-    deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
-    proxy.faults.append(deaf)
+    no_events = Fault(proxy.request("GET", "/ari/events"), status=503)
+    proxy.faults.append(no_events)
     await proxy.cut_sockets()
     call = await installation.ended(call_id)
-    proxy.faults.remove(deaf)
-    assert deaf.hits
+    proxy.faults.remove(no_events)
+    assert no_events.hits
     assert (call.status, call.ended_by) == ("completed", "customer")
     assert (await installation.transcript(call_id)).status == "ready"
     await ends_well(lab, installation, call_id)
@@ -146,11 +146,11 @@ async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
     """The customer answers while the stream is away, which is noticed later; the agent leaves after 8 s in all."""
     call_id = await installation.place(lab.number("303"), lab.number("108"))
     await installation.reached(call_id, "customer:dialed")
-    deaf = Fault(proxy.request("GET", "/ari/events"), status=503)
-    proxy.faults.append(deaf)
+    no_events = Fault(proxy.request("GET", "/ari/events"), status=503)
+    proxy.faults.append(no_events)
     await proxy.cut_sockets()
     await installation.reached(call_id, "answered")
-    proxy.faults.remove(deaf)
+    proxy.faults.remove(no_events)
     call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", "agent")
     samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)

@@ -1,4 +1,4 @@
-"""What tests of call reports share: how to report, and what came of it."""
+"""Helpers for tests of call reports."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,6 +1,6 @@
-"""A worker's tasks, run one by one by hand, with a provider that behaves as badly as real ones do.
+"""Runs a worker's tasks one by one, with a provider that fails as real ones do.
 
-`Scripted` is a hand-written fake: the simulator never refuses an order, never loses an answer and is never away.
+`ScriptedProvider` is a hand-written fake, because the simulator never refuses an order, loses an answer or is away.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from worker.runner import HANDLERS, run_task
 
 @dataclass
 class ScriptedProvider(TelephonyProvider):
-    """Answers what it was told to, and counts the orders."""
+    """Answers as the test says, and records the orders."""
 
     name = "scripted"
     capabilities = Capabilities(hangup=True, dual_channel=True, poll_seconds=0.01)
@@ -87,7 +87,7 @@ class ScriptedProvider(TelephonyProvider):
 
 
 class StubRecognizer:
-    """A recognizer that has heard this already, or fails in this way."""
+    """A recognizer with a fixed result, or a fixed error."""
 
     name = "a test's"
 
@@ -109,7 +109,7 @@ SAID = Recognition(((Word(" Hello?", 0, 1),), (Word(" Call me back tomorrow.", 2
 
 
 class CallRunner:
-    """A worker's context, and the hands to run its tasks one by one."""
+    """A worker's context and one call, whose tasks a test runs one by one."""
 
     def __init__(self, context: Context, call_id: str) -> None:
         self.context = context
@@ -120,7 +120,7 @@ class CallRunner:
         return self.context.provider
 
     async def run(self, kind: str) -> None:
-        """The call's task of this kind, made due; as a worker would."""
+        """Make the call's task of this kind due, and run it as a worker does."""
         async with self.context.db.transaction() as session:
             past = func.now() - timedelta(seconds=1)
             task_id = await session.scalar(
@@ -137,7 +137,7 @@ class CallRunner:
             await self.run(kind)
 
     async def open_tasks(self) -> list[str]:
-        """The kinds of task that are still owed, but for the clearing up, which follows every end."""
+        """The kinds of the call's open tasks, without `hangup`, which follows every end."""
         async with self.context.db.transaction() as session:
             return list(
                 await session.scalars(
@@ -169,7 +169,7 @@ class CallRunner:
 
 
 async def is_waiting_for_a_lock(context: Context) -> None:
-    """Wait until somebody waits for a lock on a call."""
+    """Wait until some transaction waits for a lock on a call."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FROM calls%'"
     while True:
         async with context.db.statement() as connection:
@@ -192,7 +192,7 @@ def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) 
 
 
 async def completed(runner: CallRunner) -> CallRunner:
-    """Dialled, talked, ended with a recording."""
+    """A call that was dialled, talked, and ended with a recording."""
     runner.provider.snapshot = ended()
     await runner.run("dial")
     await runner.run("track")

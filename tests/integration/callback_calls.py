@@ -1,4 +1,4 @@
-"""What tests of callbacks share: calls that are told of, and a worker that delivers."""
+"""Helpers for tests of callbacks: calls with a callback URL, and a worker that delivers."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def save_recording(context: Context, call_id: str) -> None:
 
 
 async def send_due(context: Context, *call_ids: str, at_once: int = 50) -> int:
-    """Let time pass until the next attempt, and let a worker make it. Returns how many tasks there were."""
+    """Let time pass until the next attempt, and run it. Returns how many tasks there were."""
     async with context.db.transaction() as session:
         past = func.now() - timedelta(seconds=1)
         of_these = Delivery.call_id.in_(call_ids)
@@ -62,10 +62,10 @@ async def send_due(context: Context, *call_ids: str, at_once: int = 50) -> int:
                 .returning(Task.id)
             )
         )
-    hands = asyncio.Semaphore(at_once)
+    limit = asyncio.Semaphore(at_once)
 
     async def one(task_id: int) -> None:
-        async with hands:
+        async with limit:
             await run_task(context, task_id)
 
     await asyncio.gather(*(one(task_id) for task_id in due))

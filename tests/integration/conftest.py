@@ -1,4 +1,4 @@
-"""A house to run a worker's tasks in."""
+"""Fixtures for tests of the API, the domain and the workers' tasks."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ WORKERS_DATABASE = 7
 
 @pytest.fixture
 async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path) -> AsyncIterator[Context]:
-    """A worker's, which may reach this machine."""
+    """A worker's context. It may send requests to this machine."""
     opened = Context(
         settings=migrated,
         db=db,
@@ -79,7 +79,7 @@ def make_runner(context: Context, user: User) -> MakeCallRunner:
 
 @pytest.fixture(scope="session")
 async def isolated_settings(migrated: Settings) -> Settings:
-    """No other test's tasks are run by these workers, and none of these by others."""
+    """A database and a Valkey for whole workers, so that they run no tasks of other tests."""
     admin = Database(migrated.database_url, pool_size=1)
     async with admin.statement() as connection:
         await connection.execute(text("CREATE DATABASE of_workers"))
@@ -112,8 +112,8 @@ async def isolated(isolated_settings: Settings, context: Context) -> AsyncIterat
 
 
 async def close_what_a_stop_left_open() -> None:
-    """A worker that stops waits for Valkey some seconds at most, and then its process ends. Here the process lives on,
-    so the connections to the workers' own database that it did not wait for are closed one by one."""
+    """Close the connections that a stopped worker left open. A worker waits some seconds for Valkey, and then its
+    process ends. In a test the process goes on."""
     for connection in [found for found in gc.get_objects() if isinstance(found, Connection)]:
         if connection.is_connected and connection.db == WORKERS_DATABASE:
             await connection.disconnect()

@@ -1,4 +1,4 @@
-"""What tests of the newest dialect share: how to order a call, and how it goes on."""
+"""Helpers for tests of the newest dialect: ordering a call, and moving it on."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a test needs that runs a whole worker: a database and a Valkey that no other test's tasks are in."""
+"""A whole worker in a test, with a database and a Valkey that hold no tasks of other tests."""
 
 import asyncio
 from collections import Counter
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 60  # far above what anything takes
 
 @dataclass
 class SlowProvider(ScriptedProvider):
-    """Takes a moment to answer, and counts how many orders are under way at once."""
+    """Takes a moment to answer, and counts how many orders run at once."""
 
     snapshot: base.Snapshot | Exception | None = field(default_factory=lambda: ended(recording=False))
     at_once: int = 0
@@ -42,7 +42,7 @@ class SlowProvider(ScriptedProvider):
 
 @dataclass
 class IsolatedWorker:
-    """What a worker of a test has for itself."""
+    """A database, a Valkey, a user and a provider for whole workers."""
 
     settings: Settings
     context: Context
@@ -51,7 +51,7 @@ class IsolatedWorker:
     provider: SlowProvider = field(default_factory=SlowProvider)
 
     def opened(self, **settings: object) -> Context:
-        """A worker's context, with clients of its own."""
+        """A worker's context, with its own clients."""
         changed = self.settings.model_copy(update=settings)
         hints = Hints(arq_pool(changed.redis_url))
         return replace(
@@ -70,7 +70,7 @@ class IsolatedWorker:
         return {(await new_calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
 
     async def ended(self, ids: set[str]) -> None:
-        """Wait until all these calls have come to their end, each dialled once."""
+        """Wait until all these calls have ended, each dialled once."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             open_calls = select(func.count()).where(Call.id.in_(ids), Call.status != "completed")
             while True:
@@ -83,7 +83,7 @@ class IsolatedWorker:
 
     @asynccontextmanager
     async def working(self, queue: Queue = Queue.CALLS, /, **settings: object) -> AsyncIterator[None]:
-        """A worker works while the block lasts, and then stops as on SIGTERM."""
+        """Run a worker while the block runs, then stop it as SIGTERM does."""
         stop = asyncio.Event()
         worker = asyncio.create_task(work(self.opened(**settings), queue, stop))
         try:

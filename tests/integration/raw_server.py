@@ -1,4 +1,4 @@
-"""An HTTP server that answers with the bytes it is given, and keeps the bytes that it was asked with."""
+"""An HTTP server that sends given bytes, and records the bytes of each request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +46,8 @@ class RawServer:
 
 
 def response(status: int, body: bytes = b"", **headers: str) -> bytes:
-    """Header names with _ for -. Without a Content_Length the body's own is sent; an empty one is left out."""
+    """Build a response. Header names have _ for -. Without a Content_Length the real length is sent, and an empty one
+    is left out."""
     sent = {"Content_Length": str(len(body)), **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in sent.items() if value]
     return "\r\n".join([f"HTTP/1.1 {status} Whatever", *lines, "Connection: close", "", ""]).encode() + body
@@ -54,7 +55,7 @@ def response(status: int, body: bytes = b"", **headers: str) -> bytes:
 
 @asynccontextmanager
 async def serving(server: RawServer) -> AsyncIterator[RawServer]:
-    """While the block lasts."""
+    """Serves while the block runs."""
     async with await asyncio.start_server(server.handle, "127.0.0.1", 0) as listening:
         server.port = listening.sockets[0].getsockname()[1]
         yield server

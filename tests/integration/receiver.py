@@ -1,4 +1,4 @@
-"""A receiver of callbacks: a real HTTP server on this machine, which behaves as it is told to."""
+"""A receiver of callbacks: a real HTTP server on this machine, whose behaviour a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +26,7 @@ class Receiver:
     port: int = 0
     received: list[ReceivedCallback] = field(default_factory=list)
     answer: Callable[[web.Request, int], Awaitable[web.StreamResponse]] | None = None
-    """What to answer to the n-th request; None: 200."""
+    """The response to the n-th request. None: 200."""
     files: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class Receiver:
 
 @asynccontextmanager
 async def listening(receiver: Receiver) -> AsyncIterator[Receiver]:
-    """While the block lasts. A second time it has the same port."""
+    """Serves while the block runs. When it is used again, it has the same port."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

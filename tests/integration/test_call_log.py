@@ -25,14 +25,14 @@ from worker.runner import HANDLERS
 
 @pytest.fixture
 async def call_id(client: httpx.AsyncClient, db: Database, user: User) -> str:
-    """A call of the user's, whose callbacks nobody hears."""
+    """A call of the user, whose callbacks nobody receives."""
     did = await add_did(db, user)
     body = order(did, transcript=True, callback_url="http://127.0.0.1:1/")
     answer = await client.post(CREATE, json=body, headers=await bearer(client, user))
     return str(data_of(answer, CREATED)["call_id"])
 
 
-# Who may
+# Who may report
 
 
 async def test_without_credentials(client: httpx.AsyncClient) -> None:
@@ -73,7 +73,7 @@ async def test_guessing_the_providers_password_is_slowed_down(client: httpx.Asyn
     answer = await client.post(LOG, json={}, auth=("guess", "another"))
     assert int(answer.headers["retry-after"]) > 0
     error_of(answer, 429)
-    error_of(await client.post(LOG, json={}, headers=PROVIDER), 422)  # another name is not refused for it
+    error_of(await client.post(LOG, json={}, headers=PROVIDER), 422)  # another name is not refused because of it
 
 
 async def test_a_user_reports_their_own_calls_only(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
@@ -89,7 +89,7 @@ async def test_a_user_reports_their_own_calls_only(client: httpx.AsyncClient, db
     error_of(await client.post(LOG, json=body, headers={"X-API-Key": key}), 401)
 
 
-# What it may look like
+# What a report may look like
 
 
 @pytest.mark.parametrize("kind", ["json", "urlencoded", "multipart"])
@@ -151,7 +151,7 @@ async def test_what_cannot_be_read(client: httpx.AsyncClient, content: bytes, ki
     error_of(await client.post(LOG, content=content, headers={**PROVIDER, "Content-Type": kind}), status)
 
 
-# What comes of it
+# What a report changes
 
 
 async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
@@ -162,7 +162,7 @@ async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, cal
     assert await report(client, status="Busy", customer_crm_id=call_id, hangup_cause="cancel")
     call = await row(db, call_id)
     assert (call.reported_seconds, call.hangup_cause) == (7, "CANCEL"), "a repeat still updates the row"
-    async with db.transaction() as session:  # and our own provider comes too late
+    async with db.transaction() as session:  # our own provider comes too late
         answered = CallEvent("answered", CallStatus.IN_PROGRESS, datetime.now(UTC))
         await calls.apply_events(session, call_id, [answered], max_call_seconds=60)
     assert (await row(db, call_id)).status == "busy"
@@ -213,10 +213,10 @@ async def test_a_late_report_that_brings_no_recording_fails_no_transcript_twice(
     assert (made.status, made.failure) == ("failed", "The call was not answered: the line was busy")
 
 
-async def test_that_there_is_no_transcript_is_told_again_only_with_news(
+async def test_a_disabled_transcript_is_reported_again_only_with_news(
     client: httpx.AsyncClient, db: Database, user: User, migrated: Settings
 ) -> None:
-    """It is told with the recording; a correction of how the call ended brings none."""
+    """It comes with the recording. A correction of how the call ended brings no recording."""
     body = order(await add_did(db, user), transcript=False, callback_url="http://127.0.0.1:1/")
     created = await client.post(CREATE, json=body, headers=await bearer(client, user))
     call_id = str(data_of(created, CREATED)["call_id"])
@@ -248,7 +248,7 @@ async def test_a_recording_is_fetched_from_its_url(
     assert data["recording"] == url, "who reports gets no link to what is stored here"
 
 
-async def test_a_recording_that_was_told_of_before_the_end_is_fetched_all_the_same(
+async def test_a_recording_that_is_reported_before_the_end_is_fetched(
     client: httpx.AsyncClient, db: Database, call_id: str
 ) -> None:
     await report(client, status="ringing", customer_crm_id=call_id, recording="http://127.0.0.1:1/a.wav")
@@ -272,7 +272,7 @@ async def test_a_recording_that_never_comes_ends_the_transcript(
     made = await transcript(db, call_id)
     assert made.status == "failed"
     assert "404" in (made.failure or "")
-    # It is there after all, and reported again.
+    # The recording is there after all, and is reported again.
     async with listening(Receiver(files={"/late.wav": b"RIFF"})) as server:
         url = f"http://127.0.0.1:{server.port}/late.wav"
         await report(client, status="Answered", customer_crm_id=call_id, recording=url)

@@ -1,4 +1,4 @@
-"""What callbacks tell, and when."""
+"""What callbacks contain, and when they are sent."""
 
 import json
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from tests.integration.receiver import Receiver, listening
 from worker.context import Context
 
 
-async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, user: User) -> None:
+async def test_callbacks_from_the_end_to_the_transcript(context: Context, user: User) -> None:
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url)
         assert await deliveries(context, call_id) == []
@@ -68,7 +68,7 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "expected"),
     [
         (CallStatus.BUSY, "call.not_answered"),
         (CallStatus.NO_ANSWER, "call.not_answered"),
@@ -79,13 +79,13 @@ async def test_a_call_is_told_from_its_end_to_its_transcript(context: Context, u
         (CallStatus.ENDED, "call.completed"),
     ],
 )
-async def test_every_end_is_told(context: Context, user: User, status: CallStatus, told: str) -> None:
+async def test_every_end_has_its_callback(context: Context, user: User, status: CallStatus, expected: str) -> None:
     async with listening(Receiver()) as receiver:
         one = await new_call(context, user, receiver.url)
         other = await new_call(context, user, receiver.url, transcript=False)
         await end(context, one, status)
         await send_all(context, one)
-        assert events(receiver) == [told, "transcript.failed"]
+        assert events(receiver) == [expected, "transcript.failed"]
         failed = json.loads(receiver.received[1].body)
         assert failed["status_code"] == 500
         assert failed["error"] == failed["data"]["error"]
@@ -93,12 +93,12 @@ async def test_every_end_is_told(context: Context, user: User, status: CallStatu
         receiver.received.clear()
         await end(context, other, status)
         await send_all(context, other)
-        assert events(receiver) == [told, "transcript.disabled"]
+        assert events(receiver) == [expected, "transcript.disabled"]
 
 
 @pytest.mark.parametrize("stored", [True, False])
-async def test_that_no_transcript_comes_is_told_with_the_recording(context: Context, user: User, stored: bool) -> None:
-    """Nothing else would bring its link to a client that wants no transcript."""
+async def test_a_disabled_transcript_is_reported_with_the_recording(context: Context, user: User, stored: bool) -> None:
+    """Nothing else would bring the link to a client that ordered no transcript."""
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url, transcript=False)
         await end(context, call_id, CallStatus.COMPLETED, recording=True)
@@ -124,7 +124,7 @@ async def test_no_url_no_callbacks(context: Context, user: User) -> None:
     assert await deliveries(context, call_id) == []
 
 
-async def test_a_change_that_is_rolled_back_is_not_told(context: Context, user: User) -> None:
+async def test_a_change_that_is_rolled_back_sends_nothing(context: Context, user: User) -> None:
     call_id = await new_call(context, user, "http://127.0.0.1:1/")
     with pytest.raises(RuntimeError):
         async with context.db.transaction() as session:
@@ -154,7 +154,7 @@ async def test_the_compatible_form(context: Context, user: User) -> None:
     ]
 
 
-async def test_a_retried_transcript_is_told_again(context: Context, user: User) -> None:
+async def test_a_retried_transcript_is_reported_again(context: Context, user: User) -> None:
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url)
         await end(context, call_id, CallStatus.COMPLETED, recording=True)
@@ -171,9 +171,7 @@ async def test_a_retried_transcript_is_told_again(context: Context, user: User) 
     assert len({callback.id for callback in receiver.received}) == 4
 
 
-async def test_that_no_transcript_comes_is_told_again_with_a_recording_that_came_late(
-    context: Context, user: User
-) -> None:
+async def test_a_disabled_transcript_is_reported_again_with_a_late_recording(context: Context, user: User) -> None:
     async with listening(Receiver()) as receiver:
         call_id = await new_call(context, user, receiver.url, transcript=False)
         await end(context, call_id, CallStatus.TIMED_OUT)

@@ -1,4 +1,4 @@
-"""The verification code of docs/callbacks.md, as pasted. That for Node is run by `acceptance/test_clients.py`."""
+"""The verification code of docs/callbacks.md, as pasted. `acceptance/test_clients.py` runs the code for Node."""
 
 import asyncio
 import os

@@ -64,7 +64,7 @@ def test_help_waits_for_nothing_heavy(ringback: Ringback) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         (NOWHERE, "PostgreSQL cannot be reached"),
         ("postgresql://nobody@127.0.0.1/nothing", "must be like postgresql+asyncpg://"),
@@ -72,8 +72,8 @@ def test_help_waits_for_nothing_heavy(ringback: Ringback) -> None:
         ("nonsense", "must be like postgresql+asyncpg://"),
     ],
 )
-def test_a_database_that_cannot_be(ringback: Ringback, url: str, told: str) -> None:
-    assert told in ringback("users", "list", RINGBACK_DATABASE_URL=url).refused()
+def test_a_database_that_cannot_be(ringback: Ringback, url: str, expected: str) -> None:
+    assert expected in ringback("users", "list", RINGBACK_DATABASE_URL=url).refused()
 
 
 def test_a_database_that_is_not_ours(ringback: Ringback, migrated: Settings) -> None:
@@ -257,7 +257,7 @@ def test_settings_of_asterisk_that_are_missing_are_named(ringback: Ringback) -> 
         assert f"RINGBACK_ASTERISK_{name}" in done.stderr
 
 
-def test_an_asterisk_that_is_not_there_is_told_with_the_way_to_mend_it(ringback: Ringback) -> None:
+def test_a_missing_asterisk_is_reported_with_the_fix(ringback: Ringback) -> None:
     done = ringback(
         "telephony",
         "check",

@@ -37,8 +37,8 @@ def test_dids(ringback: Ringback, user: User) -> None:
 
 
 async def test_users_set(ringback: Ringback, db: Database, user: User) -> None:
-    told = ringback("users", "set", user.email, "--pool-channels", "7", "--compat-callbacks", "on").check()
-    assert "7 channels" in told
+    output = ringback("users", "set", user.email, "--pool-channels", "7", "--compat-callbacks", "on").check()
+    assert "7 channels" in output
     async with db.transaction() as session:
         mine = await session.get_one(User, user.id)
         assert (mine.pool_channels, mine.compat_callbacks) == (7, True)

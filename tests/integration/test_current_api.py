@@ -1,4 +1,4 @@
-"""The newest dialect, key for key, on the shipped application: calls."""
+"""Calls of the newest dialect, key by key, on the shipped application."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The process that decodes a recording: what comes back from it, and how it ends."""
+"""The process that decodes a recording: its results, and how it ends."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What comes out of files as recorders really write them. No recognition."""
+"""What is read from files as recorders really write them. No recognition."""
 
 import random
 import struct
@@ -76,7 +76,7 @@ def wav(
     size: int | None = None,
     extra: bytes = b"",
 ) -> bytes:
-    """`size`: what its header says of its samples, if it lies. `extra`: follows the samples."""
+    """`size` is what the header says about the samples, if it is wrong. `extra` follows the samples."""
     body = samples.astype("<f4").tobytes() if tag == 3 else (samples * 32767).astype("<i2").tobytes()
     block = channels * bits // 8
     fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * block % 2**32, block % 2**16, bits)
@@ -95,9 +95,9 @@ def samples_of(choice: Choice) -> Sides:
 
 
 def likeness(choice: Choice, sides: Sides = SIDES, rate: int = RATE) -> list[float]:
-    """Of each channel to what it should be, by its loudness over time: 1 is the same.
+    """How much each channel resembles what it should be, by its loudness over time. 1 is the same.
 
-    A codec's delay does not count, nor how loud the click of a damaged frame is.
+    A codec's delay does not count, nor the click of a damaged frame.
     """
     found = []
     for got, wanted in zip(samples_of(choice).T, sides.T, strict=True):
@@ -111,7 +111,7 @@ def likeness(choice: Choice, sides: Sides = SIDES, rate: int = RATE) -> list[flo
 
 
 def loudness(channel: Sides, rate: int) -> Sides:
-    """Of every 50 ms."""
+    """The loudness of every 50 ms."""
     step = rate // 20
     means: Sides = np.abs(channel[: len(channel) // step * step]).reshape(-1, step).mean(axis=1)
     return means
@@ -161,7 +161,7 @@ def test_linear_stereo_without_a_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("said", ["audio/gsm", ""])
 def test_gsm(tmp_path: Path, said: str) -> None:
-    """Frames of silence, as they are on every line; also without any word of what they are."""
+    """Frames of silence, as every line has them, also without a type or name that says what they are."""
     frame = (
         bytes.fromhex("d820a2e1") + bytes.fromhex("5000490024492449245000492492492450004924924924500049249249") + b"\0"
     )
@@ -189,7 +189,7 @@ def test_a_wav_is_read_to_its_real_end_whatever_its_header_says(tmp_path: Path, 
 
 
 def test_a_mask_of_loudspeakers_costs_no_channel(tmp_path: Path) -> None:
-    """An extensible header whose mask names only one of two channels, or none of them left or right."""
+    """An extensible header whose mask names only one of two channels, or neither left nor right."""
     plain = wav()
     for mask in (1, 4, 0, 0x600):
         fmt = struct.pack("<HHIIHHHHIH", 0xFFFE, 2, RATE, RATE * 4, 4, 16, 22, 16, mask, 1)
@@ -218,8 +218,8 @@ def test_what_is_damaged_in_the_middle_costs_itself(tmp_path: Path, form: str) -
     data[middle : middle + 400] = bytes((i * 197 + 41) % 256 for i in range(400))
     choice = of(tmp_path / "a", bytes(data))
     assert choice.length / SAMPLE_RATE == pytest.approx(SECONDS, abs=0.3)
-    # What comes after stays in time. Of Matroska FFmpeg drops the rest of the cluster, up to five seconds. Of AAC it
-    # drops a frame whose header is damaged without a word, so that the rest is one frame of 0.1 s early.
+    # What comes after stays in time. In Matroska, FFmpeg drops the rest of the cluster, up to five seconds. In AAC, it
+    # silently drops a frame with a damaged header, so the rest is one frame (0.1 s) early.
     assert min(likeness(choice)) > (0.7 if form in ("mka", "aac") else 0.85)
     assert "could not be read" in choice.notes[0]
 
@@ -238,7 +238,7 @@ def test_a_cut_end(tmp_path: Path, form: str) -> None:
     ("first", "second"), [("wav", "wav"), ("mp3", "mp3"), ("ogg", "opus"), ("flac", "flac"), ("mka", "mka")]
 )
 def test_files_one_after_the_other(tmp_path: Path, first: str, second: str) -> None:
-    """The second at another rate."""
+    """The second file has another rate."""
     one = encode(tmp_path / "a", SIDES, form=first).read_bytes()
     two = encode(tmp_path / "b", np.repeat(SIDES, 2, axis=0), form=second, rate=2 * RATE).read_bytes()
     choice = of(tmp_path / "a", one + two)
@@ -259,7 +259,7 @@ def test_a_recorder_that_died_and_began_again(tmp_path: Path) -> None:
 
 
 def test_another_number_of_channels_in_the_middle(tmp_path: Path) -> None:
-    """What is in one channel has no roles; what is in two has."""
+    """A stretch of one channel has no roles, and a stretch of two has roles."""
     half = len(SIDES) // 2
     choice = of(tmp_path / "a", wav(MONO[:half, None], channels=1) + wav(SIDES[half:]))
     assert choice.roles == ("agent", "customer", "unknown")
@@ -309,7 +309,7 @@ def test_an_mp4_without_its_index_says_so(tmp_path: Path) -> None:
 
 
 def test_a_flac_of_a_few_bytes_that_lasts_for_ever_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its length is only known when it is decoded. A bound of a minute stands for that of six hours."""
+    """The length is known only after decoding. A limit of a minute stands for the real one of six hours."""
     monkeypatch.setattr(parts, "LONGEST_SECONDS", 60)
     soundfile.write(tmp_path / "a.flac", np.full(4000 * 90, 9000, np.int16), 4000)
     assert (tmp_path / "a.flac").stat().st_size < 10_000

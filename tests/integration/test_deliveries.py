@@ -37,7 +37,7 @@ from worker.runner import HANDLERS
 
 
 async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Context, user: User) -> None:
-    """Down, then up but failing now and then: after it has taken a message, or before."""
+    """The receiver is down, and then fails sometimes, before or after it has accepted a message."""
     receiver = Receiver()
     async with listening(receiver):
         pass  # it has a port now, and is down
@@ -47,13 +47,13 @@ async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Conte
     await send_due(context, *ids)
     assert not receiver.received
 
-    async def moody(request: web.Request, n: int) -> web.StreamResponse:
+    async def fails_sometimes(request: web.Request, n: int) -> web.StreamResponse:
         if n % 10 == 0:
             assert request.transport is not None
-            request.transport.close()  # it has the message, and we do not learn of it
+            request.transport.close()  # it has the message, and the worker does not learn of it
         return web.Response(status=503 if n % 7 == 0 else 200)
 
-    receiver.answer = moody
+    receiver.answer = fails_sometimes
     async with listening(receiver):
         await send_all(context, *ids)
 
@@ -63,8 +63,8 @@ async def test_hundreds_of_events_outlive_a_receiver_that_is_down(context: Conte
     for callback in receiver.received:
         Webhook(secret).verify(callback.body, callback.headers)
         if callback.body not in bodies[callback.id]:
-            told = json.loads(callback.body)
-            order[told["data"]["call_id"]].append(told["event"])
+            message = json.loads(callback.body)
+            order[message["data"]["call_id"]].append(message["event"])
         bodies[callback.id].add(callback.body)
     assert len(receiver.received) > 200, "some came twice"
     assert len(bodies) == 200
@@ -97,27 +97,27 @@ async def test_a_slow_receiver_delays_no_other(context: Context, user: User) -> 
 
 
 async def test_many_dead_receivers_delay_no_other(context: Context, user: User) -> None:
-    """Together they have more callbacks than a worker has hands."""
+    """Together they have more callbacks than a worker sends at once."""
     free = asyncio.Event()
 
     async def never(request: web.Request, n: int) -> web.StreamResponse:
         await free.wait()
         return web.Response()
 
-    hands, each = 40, 4
+    limit, each = 40, 4
     settings = context.settings.model_copy(update={"callback_timeout_seconds": 600})
-    patient = replace(context, settings=settings, receivers=HostLimiter(hands, each=each))
+    patient = replace(context, settings=settings, receivers=HostLimiter(limit, each=each))
     async with AsyncExitStack() as stack:
-        dead = [await stack.enter_async_context(listening(Receiver(answer=never))) for _ in range(hands // each + 2)]
+        dead = [await stack.enter_async_context(listening(Receiver(answer=never))) for _ in range(limit // each + 2)]
         quick = await stack.enter_async_context(listening(Receiver()))
         stack.callback(free.set)
         held = [await new_call(context, user, receiver.url) for receiver in dead for _ in range(each)]
         other = await new_call(context, user, quick.url)
-        assert len(held) > hands
+        assert len(held) > limit
         for call_id in (*held, other):
             await end(context, call_id, CallStatus.BUSY)
-        sending = asyncio.create_task(send_due(patient, *held, other, at_once=hands))
-        async with asyncio.timeout(120):  # not how long it takes, but that it is not as long as the dead are waited for
+        sending = asyncio.create_task(send_due(patient, *held, other, at_once=limit))
+        async with asyncio.timeout(120):  # checks only that it is faster than waiting for the dead receivers
             while not quick.received:
                 await asyncio.sleep(0.01)
         assert not sending.done()
@@ -205,8 +205,8 @@ async def test_this_machine_is_not_reached_unless_allowed(context: Context, user
         assert receiver.received == []
     await guarded.outbound.aclose()
     first, _ = await deliveries(context, call_id)
-    told = first.last_answer or ""
-    assert "RINGBACK_OUTBOUND_NETWORKS" in told or "not a canonical IPv4 address" in told
+    message = first.last_answer or ""
+    assert "RINGBACK_OUTBOUND_NETWORKS" in message or "not a canonical IPv4 address" in message
 
 
 async def test_two_secrets_sign_while_one_is_replaced(context: Context, user: User) -> None:
@@ -284,7 +284,7 @@ async def test_who_waits_for_a_silent_receiver_is_given_up_when_the_schedule_is_
         await callbacks.replay(session, await session.get_one(Delivery, first.id))
     async with receivers.request("127.0.0.1:1"):
         await send_due(own, call_id)
-    assert (await deliveries(context, call_id))[0].status == "pending", "its schedule began anew"
+    assert (await deliveries(context, call_id))[0].status == "pending", "a new schedule began"
 
 
 async def test_a_url_that_nobody_can_request_is_given_up(context: Context, user: User) -> None:
@@ -295,7 +295,7 @@ async def test_a_url_that_nobody_can_request_is_given_up(context: Context, user:
 
 
 async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(context: Context, user: User) -> None:
-    """Each locks the call before its tasks."""
+    """Both lock the call before its tasks."""
     call_id = await new_call(context, user, "http://127.0.0.1:1/")
     await end(context, call_id, CallStatus.COMPLETED, recording=True)
     async with context.db.transaction() as session:
@@ -313,7 +313,7 @@ async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(con
 
 
 async def test_a_replay_of_what_waits_for_its_next_attempt_is_sent_at_once(context: Context, user: User) -> None:
-    """Whatever hint there is of the later time."""
+    """Even if a hint for the later time is in the queue."""
     call_id = await new_call(context, user, "http://127.0.0.1:1/")
     await end(context, call_id, CallStatus.BUSY)
     await send_due(context, call_id)

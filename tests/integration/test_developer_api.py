@@ -1,4 +1,4 @@
-"""The developer dialect, key for key and word for word, on the shipped application."""
+"""The developer dialect, key by key and word by word, on the shipped application."""
 
 import asyncio
 import re
@@ -229,7 +229,7 @@ async def test_create_commits_the_call_with_its_event_transcript_and_task(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         (b"", "not valid JSON"),
         (b"{", "not valid JSON"),
@@ -246,9 +246,11 @@ async def test_create_commits_the_call_with_its_event_transcript_and_task(
         (b'{"customer_number": null, "agent_number": ["918888888888"]}', "customer_number"),
     ],
 )
-async def test_create_refuses_what_is_no_order(client: httpx.AsyncClient, user: User, body: bytes, told: str) -> None:
+async def test_create_refuses_what_is_no_order(
+    client: httpx.AsyncClient, user: User, body: bytes, expected: str
+) -> None:
     headers = {**await bearer(client, user), "Content-Type": "application/json"}
-    assert told in error_of(await client.post(CREATE, content=body, headers=headers), 400)
+    assert expected in error_of(await client.post(CREATE, content=body, headers=headers), 400)
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data"])

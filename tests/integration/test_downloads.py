@@ -1,4 +1,4 @@
-"""Downloads as the senders of links mean them: redirects, signed addresses, compressed and broken answers."""
+"""Downloads: redirects, signed URLs, compressed and broken responses."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ async def fetch(outbound: Outbound, url: str, max_bytes: int = 10**9) -> bytes:
 
 
 def moves(server: RawServer, places: dict[str, str], status: int = 302) -> None:
-    """What is named here redirects to what it names; everything else is the file."""
+    """Paths in `places` redirect to their targets. Every other path is the file."""
 
     def answer(asked: ReceivedRequest) -> bytes:
         to = places.get(asked.target)
@@ -132,7 +132,7 @@ async def test_a_password_stays_with_the_server_it_was_given_for(outbound: Outbo
 async def test_a_cookie_lives_as_long_as_its_download_and_goes_to_its_own_host(
     outbound: Outbound, server: RawServer
 ) -> None:
-    """Some stores set one and redirect to the same place."""
+    """Some stores set one and redirect to the same URL."""
 
     def answer(asked: ReceivedRequest) -> bytes:
         if asked.headers.get("cookie") != "pass=7":
@@ -148,7 +148,7 @@ async def test_a_cookie_lives_as_long_as_its_download_and_goes_to_its_own_host(
     assert [asked.headers.get("cookie") for asked in server.asked] == [None, "pass=7", None] * 2
 
 
-# Addresses
+# URLs
 
 
 async def test_an_address_reaches_its_server_as_it_was_given(outbound: Outbound, server: RawServer) -> None:
@@ -190,7 +190,7 @@ def test_an_address_that_nobody_can_request(given: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-# Answers
+# Responses
 
 
 def deflated(raw: bytes) -> bytes:
@@ -211,7 +211,7 @@ def deflated(raw: bytes) -> bytes:
         ("deflate", zlib.compress(FILE)),
         ("deflate", deflated(FILE)),
         ("deflate, gzip", gzip.compress(zlib.compress(FILE))),
-        ("gzip", FILE),  # what they say is not so
+        ("gzip", FILE),  # the header is wrong
         ("deflate", FILE),
         ("utf-8", FILE),
         ("aws-chunked", FILE),

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey from their wheels: kept data, crashes, neighbours, and folders that cannot be."""
+"""PostgreSQL and Valkey from their wheels: kept data, crashes, several on one machine, and unusable folders."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +73,7 @@ async def test_postgres_makes_commits_durable(postgres: Postgres) -> None:
     assert await ask(url, "SHOW listen_addresses") == "", "nobody reaches it over a network"
 
 
-def test_valkey_keeps_its_url_and_what_it_was_told(valkey: Valkey) -> None:
+def test_valkey_keeps_its_url_and_its_data(valkey: Valkey) -> None:
     url = valkey.start()
     with redis.Redis.from_url(url, decode_responses=True) as client:
         client.set("kept", "yes")

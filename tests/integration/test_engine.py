@@ -1,4 +1,4 @@
-"""Tasks, the right to dial, and the one door through which a call changes: on a real PostgreSQL."""
+"""Tasks, dial attempts and a call's moves, on a real PostgreSQL."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ async def claim(db: Database, task_id: int) -> ClaimedTask:
 
 
 async def expire_lease(db: Database, task_id: int) -> None:
-    """What time does to a worker that is dead or frozen."""
+    """As for a worker that is dead or frozen."""
     async with db.transaction() as session:
         past = func.now() - timedelta(seconds=1)
         await session.execute(update(Task).where(Task.id == task_id).values(lease_until=past))
@@ -64,7 +64,8 @@ async def call_id(db: Database, hints: Hints, user: User) -> str:
 
 
 async def test_whoever_finishes_a_task_locks_its_call_first(context: Context, user: User) -> None:
-    """As whoever changes a call does before it touches the call's tasks: else each would wait for the other."""
+    """A transaction that changes a call also locks it before it touches the call's tasks. Otherwise both would wait for
+    each other."""
     db = context.db
     call_id = await new_call(db, context.hints, user)
     task = await claim(db, await task_of(db, call_id))
@@ -164,7 +165,7 @@ async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints,
     await claim_overdue(db)
 
 
-# The right to dial
+# Dial attempts
 
 
 async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialAttempt | None:
@@ -179,7 +180,7 @@ async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migra
     assert len(rights) == 1
     assert (rights[0].order.customer_number, rights[0].order.agent_number) == (CUSTOMER, AGENT)
     assert (await get(db, call_id)).status == "dialing"
-    assert await task_of(db, call_id, TaskKind.TRACK), "whoever dies now, the call is watched"
+    assert await task_of(db, call_id, TaskKind.TRACK), "the call is tracked, even if this worker dies"
 
 
 async def test_only_the_holder_of_the_right_saves_the_reference(
@@ -250,10 +251,10 @@ async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_beg
     assert await talk() is None
     await apply(db, hints, call_id, seen)
     assert await talk() == Talk((seen.at - dialed.at).total_seconds(), (ended.at - seen.at).total_seconds())
-    assert (await get(db, call_id)).answered_at == noticed.at, "as the client was told"
+    assert (await get(db, call_id)).answered_at == noticed.at, "as the client has received it"
 
 
-async def test_an_answer_that_was_noticed_late_is_told_after_all(
+async def test_an_answer_that_was_noticed_late_gets_its_true_time(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
     await spend(db, hints, migrated, call_id)

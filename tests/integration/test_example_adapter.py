@@ -1,6 +1,6 @@
 """The example of docs/adapters.md, taken from the page, under the contract of all adapters.
 
-Its provider is a hand-written fake: Acme does not exist.
+Its provider is a hand-written fake, because Acme does not exist.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ BUSY, NEVER = "914860000001", "913000000001"
 
 
 class FakeAcme:
-    """Calls go by the clock: half a second of ringing each, then whatever the number says."""
+    """Calls follow the clock: half a second of ringing for each leg, then what the number says."""
 
     def __init__(self) -> None:
         self.calls: dict[str, dict[str, Any]] = {}
@@ -98,7 +98,7 @@ async def acme_url() -> AsyncIterator[str]:
 
 @pytest.fixture(scope="module")
 def acme(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The page's module."""
+    """The module on the page."""
     code = PAGE.read_text().split("```python\n", 1)[1].split("\n```", 1)[0]
     path = tmp_path_factory.mktemp("example") / "acme.py"
     path.write_text(code)

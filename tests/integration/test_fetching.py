@@ -1,4 +1,4 @@
-"""When the recording of a report is tried again, and that whatever happens to its link has an end and a reason."""
+"""When a reported recording is fetched again, and that every fetch ends with a reason."""
 
 import gzip
 import hashlib
@@ -46,7 +46,7 @@ def reported(make_runner: MakeCallRunner) -> Callable[[str], object]:
 
 
 async def due_in(runner: CallRunner) -> float | None:
-    """Seconds until the next try; None if there is none."""
+    """Seconds until the next attempt. None: there is none."""
     seconds = func.extract("epoch", Task.due_at - func.now())
     query = select(seconds).where(Task.call_id == runner.call_id, Task.kind == "fetch_recording")
     async with runner.context.db.transaction() as session:
@@ -62,7 +62,7 @@ async def age_task(runner: CallRunner, seconds: float) -> None:
 
 
 async def try_all(runner: CallRunner) -> list[float]:
-    """Try until it is given up, with the time of the schedule in between. Returns the pauses."""
+    """Run all attempts, with the pauses of the schedule. Returns the pauses."""
     pauses: list[float] = []
     await runner.run("fetch_recording")
     while (pause := await due_in(runner)) is not None:
@@ -106,7 +106,7 @@ async def test_what_is_there_in_five_minutes_is_had(reported: MakeCallRunner, se
 @pytest.mark.parametrize(
     ("answer", "why", "tries"),
     [
-        # As any other failure, a redirect was tried for an hour: longer than anybody polls.
+        # Like other failures, a redirect was tried for an hour, which is longer than clients poll.
         (lambda asked: response(302, Location=asked.target), "the server redirected more than 5 times", 6),
         (lambda asked: response(301, Location="ftp://a.example/"), "neither http nor https", 6),
         (lambda asked: response(302, Location="http://10.0.0.1/a.wav"), "10.0.0.1 is not a public address", 6),
@@ -148,7 +148,7 @@ async def test_retry_after_makes_a_pause_longer_but_not_endless(reported: MakeCa
 
 
 async def test_a_slow_server_cannot_stretch_the_schedule(reported: MakeCallRunner, server: RawServer) -> None:
-    """Each try may take half an hour, so their number alone says little."""
+    """An attempt may take half an hour, so the number of attempts does not limit the time."""
     runner = await reported(server.url + "/a.wav")
     await runner.run("fetch_recording")
     await age_task(runner, LONGEST_SECONDS + 1)
@@ -158,7 +158,7 @@ async def test_a_slow_server_cannot_stretch_the_schedule(reported: MakeCallRunne
 
 @pytest.mark.parametrize(("silent", "ends_after"), [(True, LONGEST_SECONDS), (False, 24 * 3600)])
 async def test_who_waits_for_a_turn_comes_to_an_end(reported: MakeCallRunner, silent: bool, ends_after: float) -> None:
-    """No try is counted then, and a host may be silent for ever."""
+    """Waiting is not an attempt, and a host may be silent for ever."""
     runner = await reported("http://127.0.0.1:1/a.wav")
     hosts = HostLimiter(10, each=1)
     runner.context = replace(runner.context, recording_hosts=hosts)
@@ -191,7 +191,7 @@ async def test_workers_that_die_on_a_recording_again_and_again(reported: MakeCal
 
 
 async def test_a_link_that_redirects_to_a_compressed_file(reported: MakeCallRunner, server: RawServer) -> None:
-    """What it is called at either end says what it is."""
+    """A file ending at either end of the redirect gives the type."""
     signed = "/objects/1%2F2?X-Amz-Signature=a%2Bb+c"
 
     def answer(asked: ReceivedRequest) -> bytes:

@@ -1,4 +1,4 @@
-"""What every request meets, whichever its route: health for load balancers, CORS, ids, clients that leave."""
+"""What every request meets: health checks, CORS, request ids, clients that leave."""
 
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ ORIGIN = "https://crm.example.com"
 
 @pytest.fixture(scope="module")
 async def app_with_cors(migrated: Settings) -> AsyncIterator[FastAPI]:
-    """And with a route that breaks."""
+    """Also has a route that fails."""
     application = create_app(migrated.model_copy(update={"cors_origins": f"{ORIGIN}, https://b.example"}))
 
     @application.get("/broken")

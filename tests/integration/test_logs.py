@@ -1,4 +1,4 @@
-"""Nothing secret reaches the log of a process that fails, in either format, whichever way the failure is logged."""
+"""Secrets never reach the log of a process that fails, in either format, however the failure is logged."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from tests.conftest import Servers
 
 ROOT = Path(__file__).parents[2]
 
-# A process of its own, because logging is configured for the whole of one.
+# A process of its own, because logging is configured for a whole process.
 FAILING = """
 import asyncio, gc, logging, sys
 import structlog

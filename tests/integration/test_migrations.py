@@ -1,4 +1,4 @@
-"""Models and migrations agree, every migration can be taken back, and what is stored survives them."""
+"""Models and migrations agree, every migration can be reverted, and stored data survives them."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The newest dialect: rented numbers, their channels, inbound calls; on the shipped application."""
+"""Rented numbers, their channels and inbound calls of the newest dialect, on the shipped application."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -176,7 +176,7 @@ async def test_inbound_configuration(client: httpx.AsyncClient, db: Database, us
 async def test_a_number_that_changes_hands_takes_nothing_along(
     client: httpx.AsyncClient, db: Database, user: User, headers: Any
 ) -> None:
-    """Whatever its old owner sets while it does."""
+    """Whatever its old owner changes meanwhile."""
     mine, other = await add_did(db, user, channels=5), await new_user(db)
     await set_pool(db, user, 5)
     async with db.transaction() as session:
@@ -186,7 +186,7 @@ async def test_a_number_that_changes_hands_takes_nothing_along(
         setting = asyncio.create_task(client.post("/api/calls/inbound-callback-url", json=body, headers=headers))
         share = {"allocations": [{"did": mine.number, "allocated_channels": 5}]}
         dividing = asyncio.create_task(client.patch(ALLOCATION, json=share, headers=headers))
-        await asyncio.sleep(0.2)  # long enough for both to come to the lock, usually
+        await asyncio.sleep(0.2)  # mostly long enough for both to reach the lock
         await dids.assign(session, moved, await session.get_one(User, other.id))
     error_of(await setting, 403)
     error_of(await dividing, 404)
@@ -207,7 +207,7 @@ async def test_a_pool_is_not_made_smaller_than_what_is_divided(db: Database, use
 async def test_a_number_that_has_no_share_stands_in_nobodys_way(
     client: httpx.AsyncClient, db: Database, user: User, headers: Any
 ) -> None:
-    """Its live calls are over its limit as they are."""
+    """Its live calls already exceed its limit."""
     await set_pool(db, user, 5)
     busy, other = await add_did(db, user), await add_did(db, user)
     await client.post(CREATE, json=order(busy), headers=headers)

@@ -1,4 +1,4 @@
-"""One telephone is one number at every door: both dialects, filters, DIDs, the command line. And extensions."""
+"""One telephone is one number everywhere: both dialects, filters, DIDs, the command line. And extensions."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,8 +112,8 @@ async def test_an_extension_is_an_agent_and_never_a_customer(
     assert [call["agent_number"] for call in listed.json()["data"]["calls"]] == ["101"]
     shown = await client.get(f"/api/calls/{call_id}/transcript", headers=headers)
     assert shown.json()["data"]["agent_number"] == "xxx"
-    told = error_of(await client.post(CREATE, json={**body, "customer_number": "101"}, headers=headers), 422)
-    assert told.startswith("customer_number: ")
+    error = error_of(await client.post(CREATE, json={**body, "customer_number": "101"}, headers=headers), 422)
+    assert error.startswith("customer_number: ")
 
 
 @pytest.mark.parametrize("template", [None, "PJSIP/{number}"])
@@ -128,9 +128,9 @@ async def test_an_extension_needs_a_way_to_dial_it(
         numbers = {"customer_number": "919999999999", "agent_number": "101"}
         answer = await client.post(SEED, json=numbers, headers=await bearer(client, user))
         if template is None:
-            told = error_of(answer, 400)
-            assert told.startswith("agent_number: 101 is an extension")
-            assert "RINGBACK_ASTERISK_EXTENSION_DIAL" in told
+            error = error_of(answer, 400)
+            assert error.startswith("agent_number: 101 is an extension")
+            assert "RINGBACK_ASTERISK_EXTENSION_DIAL" in error
         else:
             data_of(answer, CREATED)
 

@@ -1,4 +1,4 @@
-"""PostgreSQL or Valkey go away under the API: requests are answered, and nothing that was answered is lost."""
+"""PostgreSQL or Valkey stop under the API. Requests are still answered, and no accepted call is lost."""
 
 import asyncio
 import secrets
@@ -24,7 +24,7 @@ NUMBERS = {"customer_number": "919999999999", "agent_number": "918888888888"}
 
 
 class OwnServers:
-    """An application on servers of its own, which a test may stop."""
+    """An application with its own servers, which a test may stop."""
 
     def __init__(self, data_dir: Path) -> None:
         self.postgres, self.valkey = Postgres(data_dir), Valkey(data_dir)
@@ -103,7 +103,7 @@ async def test_valkey_is_killed(own: OwnServers, client: httpx.AsyncClient) -> N
 
 
 async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(own: OwnServers) -> None:
-    """A client that leaves, in the middle of a statement that the driver runs."""
+    """A client leaves in the middle of a statement that the driver runs."""
     slow = Compiled(text("SELECT CAST(:said AS text) AS said FROM pg_sleep(300)"))
     quick = Compiled(text("SELECT CAST(:said AS text) AS said"))
     db = Database(own.settings.database_url, pool_size=1)

@@ -1,4 +1,4 @@
-"""Whether the installation says that it is ready only if its workers work."""
+"""The installation says that it is ready only if its workers work."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from tests.integration.isolated_worker import IsolatedWorker
 async def add_tasks(
     isolated: IsolatedWorker, queue: Queue, count: int, *, overdue: float, leased: float | None = None
 ) -> None:
-    """Tasks that were due so long ago, with a lease that ends in so many seconds."""
+    """Tasks that are overdue by some seconds, with a lease that ends in some seconds."""
     kind = {Queue.CALLS: "hangup", Queue.CALLBACKS: "deliver", Queue.TRANSCRIPTS: "transcribe"}[queue]
     ids = await isolated.place(count)
     async with isolated.context.db.transaction() as session:
@@ -30,12 +30,12 @@ async def add_tasks(
     [
         (Queue.CALLS, {"overdue": 5}, None, None),
         (Queue.CALLS, {"overdue": 40}, None, "the calls workers do not work: 3 of their tasks are overdue"),
-        (Queue.CALLS, {"overdue": 40}, 20, "the oldest for 40 s"),  # some are worked on: calls must not wait, though
-        (Queue.CALLS, {"overdue": 9999, "leased": 20}, None, None),  # these are all being worked on
+        (Queue.CALLS, {"overdue": 40}, 20, "the oldest for 40 s"),  # some are being worked on, but calls must not wait
+        (Queue.CALLS, {"overdue": 9999, "leased": 20}, None, None),  # all of these are being worked on
         (Queue.CALLS, {"overdue": 9999, "leased": -3}, None, None),  # their worker died a moment ago
-        (Queue.CALLS, {"overdue": 9999, "leased": -99}, None, "the oldest for 99 s"),  # and nobody took them since
+        (Queue.CALLS, {"overdue": 9999, "leased": -99}, None, "the oldest for 99 s"),  # and nobody claimed them since
         (Queue.CALLS, {"overdue": -60}, None, None),
-        (Queue.TRANSCRIPTS, {"overdue": 9999}, 20, None),  # a long queue, of which one recording is worked on
+        (Queue.TRANSCRIPTS, {"overdue": 9999}, 20, None),  # a long queue, of which one recording is being worked on
         (Queue.TRANSCRIPTS, {"overdue": 9999}, None, "restart them or add one: `ringback worker transcripts`"),
         (Queue.TRANSCRIPTS, {"overdue": 9999}, -5, "the transcripts workers do not work"),
         (Queue.CALLBACKS, {"overdue": 70}, None, "the callbacks workers do not work"),

@@ -1,4 +1,4 @@
-"""A recording is fetched once, stored once and transcribed, whoever else writes for its call meanwhile."""
+"""A recording is fetched once, stored once and transcribed, whatever else changes its call meanwhile."""
 
 import asyncio
 import os
@@ -88,7 +88,7 @@ async def test_a_place_that_is_reported_while_another_is_tried(make_runner: Make
 
 
 async def test_a_place_that_is_reported_when_all_attempts_at_another_are_spent(make_runner: MakeCallRunner) -> None:
-    """Also while the last of them goes on: the new place has all attempts before it."""
+    """Also during the last attempt: the new URL gets all attempts."""
     runner = await make_runner(ScriptedProvider(recording=ProviderError("away")))
     await completed(runner)
     for _ in HANDLERS[TaskKind.FETCH_RECORDING].delays:
@@ -147,7 +147,7 @@ async def test_a_slow_host_has_its_share_of_hands_and_who_waits_for_it_counts_no
         fetching = asyncio.create_task(first.run("fetch_recording"))
         while not hosts.wait(url.split("/")[2]):
             await asyncio.sleep(0.01)
-        for _ in range(30):  # more than it may be tried
+        for _ in range(30):  # more than the number of attempts
             await second.run("fetch_recording")
         free.set()
         await fetching
@@ -159,7 +159,7 @@ async def test_a_slow_host_has_its_share_of_hands_and_who_waits_for_it_counts_no
 async def test_nothing_is_stored_for_a_call_that_was_erased_meanwhile(
     make_runner: MakeCallRunner, tmp_path: Path
 ) -> None:
-    """By a worker that was frozen while another one finished its task, and the user was erased."""
+    """By a worker that was frozen while another worker finished its task, and the user was erased."""
 
     class Frozen(FolderStorage):
         async def put(self, key: str, chunks: AsyncIterator[bytes], *, max_bytes: int):  # type: ignore[no-untyped-def]
@@ -212,7 +212,7 @@ async def test_an_unexpected_failure_tells_clients_nothing_of_the_inside(make_ru
 
 
 async def test_a_transcript_whose_recording_is_gone_comes_to_an_end(make_runner: MakeCallRunner) -> None:
-    """Retention took it, and somebody asked for the transcript in between."""
+    """Retention deleted it, and meanwhile somebody asked for the transcript."""
     runner = await completed(await make_runner(ScriptedProvider(recording=WAV)))
     await runner.run("fetch_recording")
     async with runner.context.db.transaction() as session:

@@ -1,4 +1,4 @@
-"""Reports as other systems send them: odd fields, contradictions, several legs. What is good in them is kept."""
+"""Reports as other systems send them: odd fields, contradictions, several legs. What is usable is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ async def test_a_report_ends_a_talk_that_is_up_as_answered(
         ("chanunavail", "failed", "call.failed"),
     ],
 )
-async def test_words_are_shown_and_told_as_documented(
+async def test_words_are_shown_and_sent_as_documented(
     client: httpx.AsyncClient, db: Database, user: User, headers: Any, call_id: str, word: str, shown: str, event: str
 ) -> None:
     assert (await report(client, customer_crm_id=call_id, status=word))["status"] == shown
@@ -215,7 +215,7 @@ async def test_words_are_shown_and_told_as_documented(
 
 
 async def test_the_agents_leg_is_not_the_call(client: httpx.AsyncClient, db: Database, call_id: str) -> None:
-    """An exchange that reports each leg names the agent as the one who was called, or says which leg it means."""
+    """An exchange that reports each leg names the agent as the person who was called, or says which leg it means."""
     answered = {"customer_crm_id": call_id, "status": "completed", "answer_duration": 30}
     await report(client, **answered, customer_number="08888888888")
     await report(client, **answered, leg="A")
@@ -236,7 +236,7 @@ async def test_an_agent_who_does_not_answer_ends_the_call(
 async def test_a_call_that_was_not_answered_has_no_transcript(
     client: httpx.AsyncClient, db: Database, headers: Any, call_id: str, migrated: Any, word: str
 ) -> None:
-    """Systems attach a recording, of ringing or of nothing. It is stored, and never transcribed."""
+    """Systems attach a recording of ringing or of nothing. It is stored, and never transcribed."""
     url = "http://127.0.0.1:1/ringing.wav"
     await report(client, customer_crm_id=call_id, status=word, recording=url)
     await store(db, migrated, call_id)
@@ -253,7 +253,7 @@ async def test_a_user_can_be_erased_right_after_a_reported_call(
     client: httpx.AsyncClient, db: Database, user: User, did: Did, tmp_path: Path
 ) -> None:
     await report(client, status="NoAnswered", did=did.number)
-    # A link that leads nowhere, which would be tried for an hour.
+    # A URL without a recording, which would be tried for an hour.
     await report(client, status="Answered", did=did.number, recording="http://127.0.0.1:1/a.wav")
     assert await retention.erase_user(db, FolderStorage(tmp_path), user) == 2
 

@@ -1,4 +1,4 @@
-"""Calls that only reports tell of, such as those that come in on a rented number."""
+"""Calls that only reports describe, such as those that come in on a rented number."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: 
         other = await report(client, **{**fields, "call_date": "2026-03-05 11:00:00"})
         assert other["call_id"] != data["call_id"]
         call_id = data["call_id"]
-        assert await list_delivery_events(db, call_id) == [], "told only once its recording is stored"
+        assert await list_delivery_events(db, call_id) == [], "sent only once its recording is stored"
         await run(context, call_id, "fetch_recording")
     assert await list_delivery_events(db, call_id) == ["call.answered"]
     shown = (await client.get("/api/calls/recent?call_type=inbound", headers=headers)).json()["data"]
@@ -59,7 +59,7 @@ async def test_an_inbound_call(context: Context, client: httpx.AsyncClient, db: 
 async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, user: User) -> None:
     did = await add_did(db, user)
 
-    async def told_of(**fields: Any) -> str:
+    async def report_id(**fields: Any) -> str:
         return str((await report(client, did=did.number, call_type="inbound", **fields))["call_id"])
 
     async def age(call_id: str, **by: float) -> None:
@@ -67,28 +67,28 @@ async def test_reports_without_a_date(client: httpx.AsyncClient, db: Database, u
             ended = {"ended_at": Call.ended_at - timedelta(**by)}
             await session.execute(update(Call).where(Call.id == call_id).values(**ended))
 
-    first = await told_of(status="ringing")
-    assert await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/a.wav") == first, "it was live"
-    assert await told_of(status="Answered", duration=60) == first, "a repeat"
-    assert await told_of(status="completed") == first, "the end of a call that was answered"
-    second = await told_of(status="Answered", duration=60, recording="http://127.0.0.1:1/b.wav")
+    first = await report_id(status="ringing")
+    assert await report_id(status="Answered", duration=60, recording="http://127.0.0.1:1/a.wav") == first, "it was live"
+    assert await report_id(status="Answered", duration=60) == first, "a repeat"
+    assert await report_id(status="completed") == first, "the end of a call that was answered"
+    second = await report_id(status="Answered", duration=60, recording="http://127.0.0.1:1/b.wav")
     assert second != first, "another recording is of another call"
     await age(second, minutes=11)
-    third = await told_of(status="NoAnswered")
+    third = await report_id(status="NoAnswered")
     assert third not in (first, second), "a customer who calls again later is not a repeat"
-    answered = await told_of(status="Answered", duration=60)
+    answered = await report_id(status="Answered", duration=60)
     assert answered not in (first, second, third), "nor is one whose call is taken now"
     await age(answered, minutes=11)
     async with db.transaction() as session:
         await session.execute(delete(Call).where(Call.id == answered))
-    repeats = await asyncio.gather(*(told_of(status="NoAnswered") for _ in range(10)))
+    repeats = await asyncio.gather(*(report_id(status="NoAnswered") for _ in range(10)))
     assert set(repeats) == {third}
     other = await report(client, customer_number="918888888888", did=did.number, status="NoAnswered")
     assert other["call_id"] != third
     async with db.transaction() as session:
         await session.execute(update(Call).where(Call.id == third).values(status="timed_out"))
     await age(third, minutes=30)
-    assert await told_of(status="NoAnswered") == third, "a late report of a call that timed out"
+    assert await report_id(status="NoAnswered") == third, "a late report of a call that timed out"
 
 
 async def test_a_day_alone_tells_no_calls_apart(client: httpx.AsyncClient, db: Database, user: User) -> None:
@@ -102,7 +102,7 @@ async def test_a_day_alone_tells_no_calls_apart(client: httpx.AsyncClient, db: D
 
 
 async def test_how_long_a_call_was_is_not_made_up(client: httpx.AsyncClient, db: Database, user: User) -> None:
-    """When a report arrives says nothing of that."""
+    """The time of a report says nothing about it."""
     did = await add_did(db, user)
     fields = {"did": did.number, "call_type": "inbound", "status": "Answered"}
     for more in ({}, {"answer_duration": 42}, {"duration": 61, "answer_duration": 42}):

@@ -108,13 +108,13 @@ async def test_one_recording_that_cannot_be_deleted_keeps_no_other(
 async def test_what_is_still_to_be_done_is_waited_for(context: Context, user: User, tmp_path: Path) -> None:
     """A callback that is still to be delivered, or a transcript that is being made again."""
     own = replace(context, storage=FolderStorage(tmp_path / "own"))
-    told, retried = await finished(own, user), await finished(own, user)
-    for call_id, kind in ((told, TaskKind.DELIVER), (retried, TaskKind.TRANSCRIBE)):
+    delivering, retried = await finished(own, user), await finished(own, user)
+    for call_id, kind in ((delivering, TaskKind.DELIVER), (retried, TaskKind.TRANSCRIBE)):
         await age(own, call_id, 31)
         async with own.db.transaction() as session:
             await tasks.add(session, kind, call_id)
     await retention.delete_old(own.db, own.storage, days=30)
-    assert {path.stem for path in files(tmp_path / "own")} == {told, retried}
+    assert {path.stem for path in files(tmp_path / "own")} == {delivering, retried}
 
 
 async def test_a_calls_worker_does_it_and_only_one(context: Context, user: User, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_a_user_is_erased_with_nothing_left(context: Context, user: User, 
 async def test_what_comes_in_while_a_user_is_erased_is_not_left_behind(
     context: Context, user: User, tmp_path: Path
 ) -> None:
-    """Such as a late report with a recording: either it is erased too, or the erasing waits for it and says so."""
+    """Such as a late report with a recording. Either it is erased too, or the erasing waits for it and says so."""
     own = replace(context, storage=FolderStorage(tmp_path / "own"))
     call_id = await finished(own, user)
     async with own.db.transaction() as session:
@@ -179,7 +179,7 @@ async def test_what_comes_in_while_a_user_is_erased_is_not_left_behind(
 
 
 async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, tmp_path: Path) -> None:
-    """A report comes with its call's lock and wants the user; erasing has the user, and must have had the call."""
+    """A report has its call's lock and wants the user. Erasing has the user, and must have locked the call first."""
     own = replace(context, storage=FolderStorage(tmp_path / "own"))
     for n in range(10):
         user = await new_user(own.db)
@@ -190,8 +190,8 @@ async def test_reports_and_erasing_do_not_wait_for_each_other(context: Context, 
         async def report(number: str = number) -> None:
             with suppress(ValidationFailed):
                 async with own.db.transaction() as session:
-                    told = CallLogReport(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
-                    await reports.apply_report(session, None, told, own.settings)
+                    delivering = CallLogReport(CUSTOMER, "NoAnswered", did=PhoneNumber(number))
+                    await reports.apply_report(session, None, delivering, own.settings)
 
         async def erase(user: User = user) -> None:
             with suppress(Conflict):

@@ -1,4 +1,4 @@
-"""Real recognition with the bundled model, offline."""
+"""Real recognition with the bundled model, without a network."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,7 @@ async def test_what_is_no_speech_makes_no_words(recognizer: WhisperRecognizer, s
 
 
 async def test_speech_without_what_lies_below_300_hz_is_heard(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
-    """Many trunks cut there."""
+    """Many trunks carry nothing below."""
     samples, rate = soundfile.read(CONVERSATIONS / "callback.wav")
     spectrum = np.fft.rfft(samples, axis=0)
     spectrum[: round(300 * len(samples) / rate)] = 0
@@ -107,7 +107,7 @@ async def test_a_mono_recording_has_turns_without_roles(recognizer: WhisperRecog
 
 
 async def test_crosstalk_is_transcribed_once_by_whoever_spoke(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
-    """A conversation of four turns, in which each person leaks into the other's channel, 150 ms late."""
+    """A conversation of four turns. Each person is also on the other's channel, 150 ms late."""
     samples, rate = soundfile.read(CONVERSATIONS / "do_not_call.wav")
     late = np.pad(samples, ((round(0.15 * rate), 0), (0, 0)))[: len(samples)]
     soundfile.write(tmp_path / "crosstalk.wav", samples + 0.15 * late[:, ::-1], rate)

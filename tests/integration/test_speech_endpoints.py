@@ -1,5 +1,5 @@
-"""The HTTP adapters, against a small server that answers as such endpoints do. It is hand-written: no real one can run
-here; what it answers is shaped by OpenAI's reference."""
+"""The HTTP adapters, against a small server that answers as such endpoints do. It is hand-written, because no real one
+can run here. Its answers follow OpenAI's reference."""
 
 import asyncio
 from collections.abc import AsyncIterator

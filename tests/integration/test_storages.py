@@ -83,7 +83,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{s3}"
     finally:
-        process.kill()  # it keeps nothing that anybody wants
+        process.kill()  # it holds nothing that is needed
         process.wait(PATIENCE_SECONDS)
         log.close()
 

@@ -1,4 +1,4 @@
-"""Calls whose legs are dialled one by one, on a real PostgreSQL: nobody is called twice, and nobody left alone."""
+"""Calls whose legs are dialled one by one, on a real PostgreSQL: nobody is called twice, and nobody is left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +41,7 @@ def waiting() -> CallEvent:
 
 
 def alone(*, answered: bool = False) -> Snapshot:
-    """The agent is there and no customer."""
+    """The agent is there, and no customer."""
     return Snapshot((waiting(),)) if not answered else Snapshot((waiting(), _answered()))
 
 
@@ -68,7 +68,7 @@ def nobody_waits_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def runner(make_runner: MakeCallRunner) -> CallRunner:
-    """The agent has answered, and waits."""
+    """A call whose agent has answered, and waits."""
     runner = await make_runner(ScriptedProvider(recording=AUDIO / "call_callback.wav"))
     await runner.run("dial")
     await report(runner, waiting())
@@ -82,7 +82,7 @@ async def runner(make_runner: MakeCallRunner) -> CallRunner:
 async def test_the_customer_is_dialled_once(runner: CallRunner) -> None:
     await runner.run("connect")
     assert [order.customer_number for order in runner.provider.connects] == [CUSTOMER]
-    await report(runner, waiting())  # the same again, from the stream and from asking
+    await report(runner, waiting())  # the same again, from the stream and from fetching
     assert await runner.open_tasks() == ["track"]
     call = await runner.call()
     assert call.customer_dialed_at
@@ -214,7 +214,7 @@ async def test_nobody_waits_for_a_telephony_system_for_ever(make_runner: MakeCal
 
 
 async def test_an_agent_who_is_left_alone_is_let_go(runner: CallRunner) -> None:
-    """The customer left while nobody listened."""
+    """The customer left while no worker listened."""
     await runner.run("connect")
     await report(runner, _answered())
     runner.provider.snapshot = alone(answered=True)
@@ -232,7 +232,7 @@ async def test_a_call_that_is_gone_has_ended(runner: CallRunner) -> None:
     assert (call.status, call.failure) == ("completed", "The end itself was not seen")
 
 
-# Clearing up
+# Hangup
 
 
 async def test_a_recording_is_discarded_once_it_is_stored_and_not_before(runner: CallRunner) -> None:
@@ -298,7 +298,7 @@ async def test_one_listens_and_another_takes_over(make_runner: MakeCallRunner) -
         await until(connects)
         assert len(provider.streams) == 1, "the other one waits"
 
-        leading.cancel()  # and says nothing, as one that is killed
+        leading.cancel()  # and says nothing, as if it were killed
         await until(lambda: streams(2))
         provider.streams[1].put_nowait(ProviderEvent(runner.call_id, CANCELED_BY_AGENT))
 

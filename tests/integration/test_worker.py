@@ -1,4 +1,4 @@
-"""The worker's tasks on a real PostgreSQL, with a provider that behaves as badly as real ones do."""
+"""The worker's tasks on a real PostgreSQL, with a provider that fails as real ones do."""
 
 import asyncio
 import shutil
@@ -98,7 +98,7 @@ async def test_only_one_of_two_workers_dials(make_runner: MakeCallRunner) -> Non
     assert len(runner.provider.orders) == 1
 
 
-# Following
+# Tracking
 
 
 async def test_a_provider_that_is_away_is_asked_again(make_runner: MakeCallRunner) -> None:

@@ -1,4 +1,4 @@
-"""A whole worker: whatever befalls arq and its queue, calls are dialled, once; and it stops on a signal."""
+"""A whole worker: whatever happens to arq and its queue, calls are dialled once, and the worker stops on a signal."""
 
 import asyncio
 import json
@@ -41,13 +41,13 @@ async def nothing(isolated: IsolatedWorker) -> dict[str, object]:
     return {}
 
 
-async def deaf(isolated: IsolatedWorker) -> dict[str, object]:
-    """Valkey refuses what arq's loop over its queue begins with, and takes everything else."""
+async def refused(isolated: IsolatedWorker) -> dict[str, object]:
+    """Valkey refuses the first command of arq's loop over its queue, and accepts everything else."""
     await isolated.redis.acl_setuser(
-        "deaf", enabled=True, passwords=["+deaf"], categories=["+@all"], commands=["-zrangebyscore"], keys=["*"]
+        "refused", enabled=True, passwords=["+refused"], categories=["+@all"], commands=["-zrangebyscore"], keys=["*"]
     )
     port = make_url(isolated.settings.redis_url).port
-    return {"redis_url": f"redis://deaf:deaf@127.0.0.1:{port}/7"}
+    return {"redis_url": f"redis://refused:refused@127.0.0.1:{port}/7"}
 
 
 async def poisoned(isolated: IsolatedWorker) -> dict[str, object]:
@@ -57,7 +57,7 @@ async def poisoned(isolated: IsolatedWorker) -> dict[str, object]:
 
 
 async def full_of_stale_keys(isolated: IsolatedWorker) -> dict[str, object]:
-    """As killed workers leave it that had hundreds of unfinished jobs, by arq's own protocol."""
+    """As killed workers with hundreds of unfinished jobs leave it, by arq's own protocol."""
     async with isolated.redis.pipeline() as pipe:
         for number in range(600):
             pipe.zadd(QUEUE, {f"stale:{number}": number + 1})
@@ -94,7 +94,7 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(
         await done.wait()
 
 
-@pytest.mark.parametrize("fault", [nothing, deaf, poisoned, full_of_stale_keys, gone])
+@pytest.mark.parametrize("fault", [nothing, refused, poisoned, full_of_stale_keys, gone])
 async def test_whatever_befalls_arq_calls_are_dialled_once(
     isolated: IsolatedWorker, fault: Callable[[IsolatedWorker], Awaitable[dict[str, object]]]
 ) -> None:
@@ -106,7 +106,7 @@ async def test_whatever_befalls_arq_calls_are_dialled_once(
 
 
 async def put_job(redis: ArqRedis, job_id: str, score: float = 1, **changed: object) -> None:
-    """A job as arq writes it, but for what is changed."""
+    """A job as arq writes it, except for what is changed."""
     job = {"t": None, "f": "run_task", "a": [1], "k": {}, "et": int(time.time() * 1000), **changed}
     await redis.set(f"arq:job:{job_id}", json.dumps(job))
     await redis.zadd(QUEUE, {job_id: score})
@@ -124,7 +124,7 @@ async def put_other_type(redis: ArqRedis, key: str, job_id: str) -> None:
 
 
 async def replace_key(redis: ArqRedis, key: str) -> None:
-    """By a text; returns when the worker has removed it."""
+    """Replace the key by a string. Returns when the worker has removed it."""
     await redis.set(key, "a text")
     while await redis.type(key) == b"string":
         await asyncio.sleep(0.02)
@@ -164,7 +164,7 @@ POISON: dict[str, Poison] = {
 
 
 async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(isolated: IsolatedWorker) -> None:
-    """Without the sweep: what is dialled here, arq's queue brought. So the next restart meets none of it either."""
+    """Without the sweep, every call is dialled by arq's queue. After a restart the bad job must be gone, too."""
     with structlog.testing.capture_logs() as logs:
         async with isolated.working(sweep_seconds=NEVER):
             for name, poison in POISON.items():
@@ -230,7 +230,7 @@ async def test_when_arqs_loop_just_ends_the_worker_ends(
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Of a server that is frozen: it takes connections and never answers."""
+    """The port of a frozen server: it accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""What the events of a channel's end mean, as Asterisk 22 sends them, with and without what came before."""
+"""What the end of a channel means, as Asterisk 22 reports it, with and without earlier events."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
         (None, (DIAL, *BUSY), "busy"),
         (None, (DIAL, RINGING, *TIMED_OUT), "no_answer"),
         (None, (DIAL, DELETED, event("ChannelDestroyed", cause=16)), "canceled"),
-        (None, (DELETED, *NEVER_SENT), None),  # made, and given up before it was dialled
+        (None, (DELETED, *NEVER_SENT), None),  # created, and given up before it was dialled
         ("Down", (DELETED, *NEVER_SENT), None),
-        ("Down", BUSY, "busy"),  # dialled before anybody listened
+        ("Down", BUSY, "busy"),  # dialled before the stream began
         ("Ringing", TIMED_OUT, "no_answer"),
-        (None, TIMED_OUT, "no_answer"),  # it ended while we began to listen; what rings was dialled
+        (None, TIMED_OUT, "no_answer"),  # it ended while the stream began; a channel that rings was dialled
     ],
 )
 def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, Any], ...], told: str | None) -> None:

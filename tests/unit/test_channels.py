@@ -1,4 +1,4 @@
-"""Who is on which channel, by mixtures of the simulator's conversations. No recognition, no files but these."""
+"""Who is on which channel, with mixtures of the simulator's conversations. No recognition."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def gain(decibels: float) -> float:
 
 
 def late(samples: Sides, seconds: float) -> Sides:
-    """Shifted; negative: early."""
+    """Shifted. Negative: early."""
     rolled: Sides = np.roll(samples, round(seconds * SAMPLE_RATE), axis=0)
     return rolled
 
@@ -117,7 +117,7 @@ ECHOES = {
 @pytest.mark.parametrize("how", ECHOES)
 @pytest.mark.parametrize("name", ["not_interested", "do_not_call"])
 def test_crosstalk_is_left_out_and_no_turn_is_lost(name: str, how: str) -> None:
-    """Also the short ones: "Okay.", "Goodbye."."""
+    """Short turns count, too, such as "Okay." and "Goodbye.", of which none may be lost."""
     sides = conversation(name)
     decibels, milliseconds = ECHOES[how]
     mixed = crosstalk(sides, decibels, milliseconds / 1000)
@@ -154,7 +154,7 @@ def test_the_echo_of_one_person_on_the_channel_of_a_silent_one() -> None:
 @pytest.mark.parametrize("name", ["do_not_call", "callback"])
 @pytest.mark.parametrize("mixed", ["customer", "agent"])
 def test_a_channel_on_which_both_are_counts_for_the_other(name: str, mixed: str) -> None:
-    """One person on one channel, the mixed call on the other. Nothing of the first is lost to the second."""
+    """One person on one channel, the mixed call on the other. Nothing of the person is lost to the mix."""
     sides = conversation(name)
     own, other = (0, 1) if mixed == "customer" else (1, 0)
     both = sides.copy()

@@ -1,4 +1,4 @@
-"""What docker-compose.yml says that nothing else would run here."""
+"""Parts of docker-compose.yml that no other test uses."""
 
 import os
 import re

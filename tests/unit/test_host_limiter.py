@@ -1,4 +1,4 @@
-"""How a worker's requests are shared among the hosts that clients named."""
+"""A worker's requests are limited per host."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +11,7 @@ from worker.host_limiter import HostLimiter
 
 @asynccontextmanager
 async def in_flight(hosts: HostLimiter, name: str, times: int) -> AsyncIterator[int]:
-    """As many requests to it as are let through, but `times` at most, for as long as the block lasts."""
+    """Up to `times` requests to the host, as many as are allowed, while the block runs."""
     async with AsyncExitStack() as stack:
         sent = 0
         while sent < times and not hosts.wait(name):
@@ -80,7 +80,7 @@ async def test_whoever_waits_comes_back_one_after_another() -> None:
 
 
 async def test_those_who_wait_for_the_silent_stand_in_one_line() -> None:
-    """So that they cost no more, the more silent hosts there are."""
+    """So they cost no more if more hosts are silent."""
     hosts = HostLimiter(100, each=10)
     for n in range(100):
         await fail(hosts, f"silent {n}")

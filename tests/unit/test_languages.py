@@ -1,4 +1,4 @@
-"""The language that a client names, however it spells it."""
+"""The language that a client names, in any spelling."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One telephone is one number, however it is written."""
+"""One telephone is one number, in any spelling."""
 
 import random
 
@@ -29,14 +29,14 @@ KINDS = (PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE, PhoneNumberType.TOL
         ("  +91 98765-43210 \n", "919876543210"),
         ("(+91) 98765.43210", "919876543210"),
         ("+91 (0) 98765 43210", "919876543210"),
-        ("9876543210.0", "919876543210"),  # a spreadsheet's
-        ("9199999999", "919199999999"),  # a mobile that begins like the country code
+        ("9876543210.0", "919876543210"),  # from a spreadsheet
+        ("9199999999", "919199999999"),  # a mobile number that begins like the country code
         ("(022) 2345 6789", "912223456789"),
         ("1800 123 4567", "9118001234567"),
         ("447700900123", "447700900123"),
         ("15005550001", "15005550001"),
         ("+1 (500) 555-0001", "15005550001"),
-        ("2212345678", "912212345678"),  # not assigned, of an ordinary length
+        ("2212345678", "912212345678"),  # not assigned, but of a usual length
         ("+91999999", "91999999"),
         ("123456789012345", "123456789012345"),
         ("+99912345678", "99912345678"),
@@ -97,7 +97,7 @@ def test_what_is_read_is_8_to_15_ascii_digits_and_no_country_code_begins_with_0(
 
 
 def assigned_number(country: str, seed: int) -> phonenumbers.PhoneNumber | None:
-    """A number that the country's plan has assigned, near to the library's example."""
+    """A number that the country's plan has assigned, near the library's example."""
     chosen = random.Random(f"{country} {seed}")
     example = phonenumbers.example_number_for_type(country, chosen.choice(KINDS))
     if example is None:
@@ -146,7 +146,7 @@ def test_a_number_of_another_country_stays_what_it_is(seed: int, country: str) -
     for written in (f"+{digits}", f"00{digits}"):
         assert INDIA.read(written) == PhoneNumber(digits)
     assert INDIA.read(f"+{digits}").format(NumberFormat.NATIONAL, "IN") == f"00{digits}"
-    # Digits alone that are a telephone in India, too, are that one.
+    # Digits that are also a telephone in India are read as that one.
     at_home = phonenumbers.parse(digits, "IN")
     if not phonenumbers.is_valid_number(at_home):
         assert INDIA.read(digits) == PhoneNumber(digits)

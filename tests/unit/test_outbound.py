@@ -1,4 +1,4 @@
-"""Which addresses a client may name."""
+"""The addresses that clients' URLs may reach."""
 
 from ipaddress import ip_address
 

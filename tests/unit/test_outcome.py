@@ -1,4 +1,4 @@
-"""What the customer says, and what came of the call."""
+"""The outcome of what the customer says."""
 
 import pytest
 
@@ -61,7 +61,7 @@ SAID = [
     (VOICEMAIL, "You have reached the voicemail of Priya."),
     (VOICEMAIL, "Hi, this is Raj. I can't take your call right now."),
     (VOICEMAIL, "The person you are calling is not available. Please leave a message after the tone."),
-    # A machine of the network: nobody's wish, and no conversation.
+    # A machine of the network: no wish of anybody, and no conversation.
     (NO_CONVERSATION, "The person you are calling is not available right now."),
     (NO_CONVERSATION, "The person you are calling is busy. Please call again after some time."),
     (
@@ -98,7 +98,7 @@ SAID = [
     (CALLBACK, "The person you are calling for is my husband. He is busy. Call him tomorrow."),
     (WRONG_NUMBER, "There is nobody with that name here, the number you are calling is a wrong number."),
     (CONNECTED, "What is the number you are calling from?"),
-    # Past tense, negation, and what the customer promises: none of these asks for anything.
+    # Past tense, negation, and the customer's own promises ask for nothing.
     (CONNECTED, "You called me back yesterday."),
     (CONNECTED, "I'll call you back tomorrow."),
     (CONNECTED, "No need to call back."),

@@ -1,4 +1,4 @@
-"""A child ends with its parent, however that ends."""
+"""A child ends with its parent, however the parent ends."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""How `ringback up` starts its processes again."""
+"""How `ringback up` restarts its processes."""
 
 import signal
 import sys
@@ -18,7 +18,7 @@ from app.cli.processes import Process, Processes
 def test_a_process_that_was_stopped_is_started_again_at_once_however_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, stopped: bool
 ) -> None:
-    """One that failed is started again after growing pauses."""
+    """A process that failed is restarted after growing pauses."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(processes, "complain", lambda _: None)

@@ -14,7 +14,7 @@ from app.transcription.decoding import files
         ("application/octet-stream", "https://pbx.example.com/", "application/octet-stream"),
         ("", "https://pbx.example.com/get?id=7&file=7.opus", "audio/opus"),
         ("video/x-matroska", "https://pbx.example.com/a", "video/x-matroska"),
-        # Without a header in the file, the name says what it is, whatever the server thinks.
+        # Without a header in the file, the name decides, whatever the server says.
         ("audio/wav", "https://pbx.example.com/a.gsm", "audio/gsm"),
         ("audio/basic", "https://pbx.example.com/a.alaw", "audio/pcma"),
         ("text/plain", "https://pbx.example.com/a.sln16", "audio/x-sln;rate=16000"),

@@ -1,4 +1,4 @@
-"""What other systems write into a call's report."""
+"""What other systems write into the fields of a report."""
 
 import pytest
 

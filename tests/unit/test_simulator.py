@@ -1,4 +1,4 @@
-"""The sandbox: a pure function of the order and the time since it was placed."""
+"""The simulator: a pure function of the order and the time since it was placed."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -123,7 +123,7 @@ async def test_hangup_cuts_it_short(tmp_path: Path) -> None:
 
 
 def seconds_of(wav: bytes) -> float:
-    """By another reader than the simulator's."""
+    """Read by another reader than the simulator's."""
     with soundfile.SoundFile(io.BytesIO(wav)) as file:
         return float(len(file) / file.samplerate)
 
