@@ -67,9 +67,7 @@ async def apply_report(
     before = await _get_view(session, call)
     is_over = call.ended_at is not None and call.status != CallStatus.TIMED_OUT
     is_new_url = report.recording_url is not None and report.recording_url != call.recording_url
-    notes = list(report.notes)
-    contradictions: list[str] = []
-    facts = _facts(call, before, report, contradictions, is_over=is_over)
+    facts, contradictions = _compare(call, before, report, is_over=is_over)
     await calls.save_reported_facts(session, call, facts)
     await calls.add_note(session, call.id, _summary(call, report))
 
@@ -93,7 +91,7 @@ async def apply_report(
             hangup_cause=_hangup_cause(report),
             max_call_seconds=settings.max_call_seconds,
         )
-    for note in (*notes, *contradictions):
+    for note in (*report.notes, *contradictions):
         await calls.add_note(session, call.id, note)
     return await _get_view(session, call)
 
@@ -116,11 +114,9 @@ def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogRe
     return replace(report, call_id=None, notes=(*report.notes, note))
 
 
-def _facts(
-    call: Call, before: CallView, report: CallLogReport, contradictions: list[str], *, is_over: bool
-) -> ReportedFacts:
-    """What the report adds to the call. If it contradicts a call that is over, the call stays as it is, and the
-    contradiction is appended to `contradictions`."""
+def _compare(call: Call, before: CallView, report: CallLogReport, *, is_over: bool) -> tuple[ReportedFacts, list[str]]:
+    """What the report adds to the call, and what in it contradicts the call. A call that is over stays as it is."""
+    contradictions: list[str] = []
     of_agent = _leg_of(call, report) is Leg.AGENT
     if report.customer_number is not None and not of_agent and report.customer_number.digits != call.customer_number:
         contradictions.append("Reported with another customer_number than the call's, which stays")
@@ -138,7 +134,7 @@ def _facts(
     cause = _hangup_cause(report) if is_over else None
     if cause is not None and call.hangup_cause not in (None, cause):
         contradictions.append(f"Reported hangup_cause {cause}. {call.hangup_cause} was known, and stays")
-    return ReportedFacts(
+    facts = ReportedFacts(
         recording_url=report.recording_url,
         agent_number=None if call.agent_number else digits_of(report.agent_number),
         did=None if call.did else digits_of(report.did),
@@ -146,6 +142,7 @@ def _facts(
         talk_seconds=talk_seconds,
         hangup_cause=None if call.hangup_cause else cause,
     )
+    return facts, contradictions
 
 
 def _hangup_cause(report: CallLogReport) -> str | None:
