@@ -308,14 +308,23 @@ class Chaos:
 
 
 async def run_chaos(
-    data_dir: Path, *, calls: int, kills: int, backend: str = "simulator", faults: str = "all"
+    data_dir: Path,
+    *,
+    calls: int,
+    kills: int,
+    backend: str = "simulator",
+    faults: str = "all",
+    settings: dict[str, str] | None = None,
 ) -> ChaosResult:
-    """The whole run, in this folder. Takes minutes. `faults`: of the `servers`, of arq's `queue`, or `all`."""
+    """The whole run, in this folder. Takes minutes.
+
+    `faults`: of the `servers`, of arq's `queue`, or `all`. `settings` are added to those of the installation.
+    """
     outside = BACKENDS[backend](data_dir)
     deliveries = DeliveryLog()
     await outside.start()
     await deliveries.start()
-    installation = Installation(data_dir, SETTINGS | outside.settings)
+    installation = Installation(data_dir, SETTINGS | outside.settings | (settings or {}))
     try:
         await asyncio.to_thread(installation.start_servers)
         installation.start_api()

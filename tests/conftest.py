@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -17,8 +18,10 @@ import structlog
 from alembic import command
 from fastapi import FastAPI
 from pydantic import SecretStr
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling
 
-from app import accounts
+from app import accounts, security
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.embedded import Postgres, Valkey
@@ -27,9 +30,11 @@ from app.models import User
 from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
+from tests import parallel, run_folder
 
 PASSWORD = "a good password"
 CUSTOMER, AGENT = PhoneNumber("919999999999"), PhoneNumber("918888888888")
+PRODUCTS_ARGON2 = security._argon2
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,42 @@ class Servers:
     redis_url: str
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses its temporary folder
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # pytest-xdist's processes belong to the run of the one that started them
+        folder = run_folder.begin()
+        if config.option.basetemp is None:
+            config.option.basetemp = str(folder / "tests")
     # Tests must not see the settings of the person who runs them.
     for name in list(os.environ):
         if name.startswith("RINGBACK_"):
             del os.environ[name]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return parallel.ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        parallel.sort(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        folder = Path(os.environ[run_folder.VARIABLE])
+        run_folder.keep(folder)
+        terminalreporter.write_line(f"The files and logs of this run are kept in {folder}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """A hash takes one pass over the least memory. The product's takes 40 ms of CPU, and nearly every test has a user
+    and a login. `tests/unit/test_security.py` tests the product's."""
+    cheap = PRODUCTS_ARGON2.using(memory_cost=8, time_cost=1)
+    with patch.object(security, "_argon2", cheap):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from bench.installation import free_port
+from tests.command import invoke
 
 PATIENCE_SECONDS = 120  # far above what anything takes: no test is about speed
 
@@ -37,8 +38,9 @@ class Instance:
     def environment(self) -> dict[str, str]:
         return environment(self.data_dir, self.port, **self.settings)
 
-    def ringback(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        return ringback(self.environment, *arguments, stdin=stdin)
+    def ringback(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run it in this process."""
+        return invoke({"RINGBACK_DATA_DIR": str(self.data_dir)} | self.settings, *arguments)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         self.process.send_signal(how)

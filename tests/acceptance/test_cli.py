@@ -1,9 +1,11 @@
 """`ringback` beside a running instance, found by its folder alone."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 
-from tests.acceptance.conftest import Instance
+from tests.acceptance.conftest import Instance, environment, ringback
 
 
 def test_users_from_creation_to_deactivation(instance: Instance) -> None:
@@ -11,7 +13,9 @@ def test_users_from_creation_to_deactivation(instance: Instance) -> None:
         body = {"email": "ravi@example.com", "password": password}
         return httpx.post(f"{instance.base_url}/api/developer/login", json=body)
 
-    created = instance.ringback("users", "create", "Ravi@Example.com", "--unverified", stdin="first password\n")
+    # In a process of its own, as from another shell
+    arguments = ("users", "create", "Ravi@Example.com", "--unverified")
+    created = ringback(instance.environment, *arguments, stdin="first password\n")
     assert created.returncode == 0, created.stderr
     again = instance.ringback("users", "create", "ravi@example.com", "--password", "x")
     assert again.returncode == 1
@@ -72,12 +76,7 @@ def test_models(instance: Instance) -> None:
     assert "tiny.en is whole" in instance.ringback("models", "verify").stdout
 
 
-def test_without_a_running_instance(instance: Instance) -> None:
-    import tempfile
-
-    from tests.acceptance.conftest import environment, ringback
-
-    with tempfile.TemporaryDirectory() as empty:
-        failed = ringback(environment(empty, 8000), "users", "list")  # type: ignore[arg-type]
+def test_without_a_running_instance(tmp_path: Path) -> None:
+    failed = ringback(environment(tmp_path, 8000), "users", "list")
     assert failed.returncode == 1
     assert "make up" in failed.stderr

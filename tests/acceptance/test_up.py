@@ -12,6 +12,7 @@ import pytest
 
 from app.embedded import Valkey
 from tests.acceptance.conftest import PATIENCE_SECONDS, Instance, environment, ringback, start, wait_for
+from tests.command import invoke
 
 
 def up(env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -42,35 +43,33 @@ def servers_of(instance: Instance) -> list[int]:
     return [int((instance.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), valkey]
 
 
-def test_two_side_by_side_and_a_second_start_and_ctrl_c(instance: Instance, tmp_path: Path) -> None:
-    second = start(tmp_path / "second")
-    assert second.port != instance.port
-    for running in (instance, second):
+def test_two_side_by_side_and_what_a_second_one_outlives(instance: Instance, tmp_path: Path) -> None:
+    """One installation through its life, because each start takes ten seconds of CPU: a start beside another, kill -9,
+    a start after that, dead workers, Ctrl-C, and a start after that."""
+    first = start(tmp_path / "second")
+    assert first.port != instance.port
+    for running in (instance, first):
         assert httpx.get(f"{running.base_url}/readyz").json() == {"status": "ready", "missing": []}
-    assert second.ringback("users", "create", "kept@example.com", "--password", "a password").returncode == 0
-    started = processes_of(second)
-    assert len(started) >= 5
-    assert second.stop() == 0
-    assert not [pid for pid in started if is_alive(pid)], "Ctrl-C ends everything that it started"
-
-    again = start(tmp_path / "second", port=second.port)
-    assert "from an earlier start" in again.output
-    assert "kept@example.com" in again.ringback("users", "list").stdout
-    again.stop()
-
-
-def test_kill_9_hinders_nothing(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    children = [pid for pid in processes_of(first) if pid not in servers_of(first)]
-    first.stop(signal.SIGKILL)
-    second = start(tmp_path, port=first.port)
+    assert first.ringback("users", "create", "kept@example.com", "--password", "a password").returncode == 0
+    kill_9_hinders_nothing(first)
+    second = start(tmp_path / "second", port=first.port)
+    assert "from an earlier start" in second.output
     assert httpx.get(f"{second.base_url}/healthz").status_code == 200
+    dead_workers_are_named_and_started_again(second)
+    ctrl_c_ends_everything(second)
+    third = start(tmp_path / "second", port=first.port)
+    assert "from an earlier start" in third.output
+    assert "kept@example.com" in third.ringback("users", "list").stdout
+    assert third.stop() == 0
+
+
+def kill_9_hinders_nothing(running: Instance) -> None:
+    children = [pid for pid in processes_of(running) if pid not in servers_of(running)]
+    running.stop(signal.SIGKILL)
     wait_for(lambda: not [pid for pid in children if is_alive(pid)])  # no child outlives it for long
-    second.stop()
 
 
-def test_a_dead_worker_is_named_and_started_again(tmp_path: Path) -> None:
-    running = start(tmp_path)
+def dead_workers_are_named_and_started_again(running: Instance) -> None:
     servers = servers_of(running)
     workers = [pid for pid in processes_of(running) if pid not in servers and "-m worker" in command_of(pid)]
     assert len(workers) == 3
@@ -79,13 +78,18 @@ def test_a_dead_worker_is_named_and_started_again(tmp_path: Path) -> None:
         return "no live calls worker" in str(httpx.get(f"{running.base_url}/readyz").json()["missing"])
 
     os.kill(running.process.pid, signal.SIGSTOP)  # it would start them again before anybody noticed
-    for pid in processes_of(running):
-        if pid not in servers and "-m worker" in command_of(pid):
-            os.kill(pid, signal.SIGKILL)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     wait_for(named)
     os.kill(running.process.pid, signal.SIGCONT)
     wait_for(lambda: httpx.get(f"{running.base_url}/readyz").status_code == 200)
-    running.stop()
+
+
+def ctrl_c_ends_everything(running: Instance) -> None:
+    started = processes_of(running)
+    assert len(started) >= 5
+    assert running.stop() == 0
+    assert not [pid for pid in started if is_alive(pid)], "Ctrl-C ends everything that it started"
 
 
 def command_of(pid: int) -> str:
@@ -121,24 +125,37 @@ def test_a_port_that_is_none(tmp_path: Path) -> None:
     assert "RINGBACK_PORT" in failed.stderr
 
 
-@pytest.mark.parametrize("secret", ["", "short", "a" * 64, "changeme" * 8])
-def test_the_server_refuses_to_start_on_a_weak_secret(tmp_path: Path, secret: str) -> None:
-    env = environment(
+WEAK = ["", "short", "a" * 64, "changeme" * 8]
+
+
+def with_secret(tmp_path: Path, secret: str) -> dict[str, str]:
+    return environment(
         tmp_path,
         8000,
         RINGBACK_DATABASE_URL="postgresql+asyncpg://nobody@127.0.0.1:1/x",
         RINGBACK_REDIS_URL="redis://127.0.0.1:1/0",
         RINGBACK_SECRET_KEY=secret,
     )
-    for command in (["serve"], ["worker", "calls"]):
-        failed = ringback(env, *command)
-        assert failed.returncode == 1
-        assert "RINGBACK_SECRET_KEY" in failed.stderr
-        assert "openssl rand -hex 32" in failed.stderr
+
+
+@pytest.mark.parametrize("secret", WEAK)
+def test_the_server_refuses_to_start_on_a_weak_secret(tmp_path: Path, secret: str) -> None:
+    failed = invoke(with_secret(tmp_path, secret), "serve")
+    assert failed.returncode == 1
+    assert "RINGBACK_SECRET_KEY" in failed.stderr
+    assert "openssl rand -hex 32" in failed.stderr
+
+
+@pytest.mark.parametrize("command", [["serve"], ["worker", "calls"]])
+def test_a_process_refuses_to_start_on_a_weak_secret(tmp_path: Path, command: list[str]) -> None:
+    failed = ringback(with_secret(tmp_path, WEAK[-1]), *command)
+    assert failed.returncode == 1
+    assert "RINGBACK_SECRET_KEY" in failed.stderr
+    assert "openssl rand -hex 32" in failed.stderr
 
 
 def test_without_settings_every_missing_one_is_named(tmp_path: Path) -> None:
-    failed = ringback(environment(tmp_path, 8000), "serve")
+    failed = invoke(environment(tmp_path, 8000), "serve")
     assert failed.returncode == 1
     for name in ("RINGBACK_DATABASE_URL", "RINGBACK_REDIS_URL", "RINGBACK_SECRET_KEY"):
         assert f"{name}: is not set" in failed.stderr

@@ -1,4 +1,8 @@
-"""A real Asterisk and real SIP telephones, once for the whole run. Where they cannot be had these tests fail."""
+"""A real Asterisk and real SIP telephones. Where they cannot be had these tests fail.
+
+One Asterisk for all tests of a process. In a parallel run three processes have one each: a test that kills Asterisk
+must not disturb others.
+"""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,6 +15,7 @@ from app.telephony.asterisk import Asterisk
 from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
 from tests.asterisk.lab_installation import Lab, LabInstallation, MakeInstallation
+from tests.speech import speech_endpoint
 
 CONVERSATION = Path(__file__).parents[1] / "audio/call_callback.wav"
 
@@ -48,10 +53,10 @@ async def make_installation(lab: Lab, tmp_path: Path) -> AsyncIterator[MakeInsta
     """Installations with settings of their own, or to be broken."""
     opened: list[LabInstallation] = []
 
-    async def make(*workers: str, ready: str = "/readyz", **settings: str) -> LabInstallation:
+    async def make(*workers: str, ready: str = "/readyz", others: bool = True, **settings: str) -> LabInstallation:
         installation = LabInstallation(lab, tmp_path / f"installation-{len(opened)}", **settings)
         opened.append(installation)
-        await installation.open(*workers, ready=ready)
+        await installation.open(*workers, ready=ready, others=others)
         return installation
 
     yield make
@@ -60,9 +65,17 @@ async def make_installation(lab: Lab, tmp_path: Path) -> AsyncIterator[MakeInsta
 
 
 @pytest.fixture(scope="session")
-async def installation(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabInstallation]:
-    """One whole installation for the tests that break nothing."""
-    opened = LabInstallation(lab, tmp_path_factory.mktemp("installation"))
+async def cheap_speech() -> AsyncIterator[dict[str, str]]:
+    async with speech_endpoint() as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+async def installation(
+    lab: Lab, cheap_speech: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LabInstallation]:
+    """One whole installation for the tests that need no other settings."""
+    opened = LabInstallation(lab, tmp_path_factory.mktemp("installation"), **cheap_speech)
     try:
         await opened.open("calls-1", "calls-2")
         yield opened

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -79,23 +80,25 @@ class LabInstallation:
             {
                 **lab.server.settings(),
                 "RINGBACK_ASTERISK_APP": f"lab-{secrets.token_hex(4)}",
-                "RINGBACK_AGENT_RING_SECONDS": str(RING_SECONDS),
-                "RINGBACK_CUSTOMER_RING_SECONDS": str(RING_SECONDS),
+                "RINGBACK_AGENT_RING_SECONDS": "5",
+                "RINGBACK_CUSTOMER_RING_SECONDS": "5",
                 "RINGBACK_CALLER_ID": "911204567890",
                 "RINGBACK_DIAL_GRACE_SECONDS": "4",
+                "RINGBACK_LEASE_SECONDS": "8",  # the life of a killed worker's tasks
                 **settings,
             },
         )
 
-    async def open(self, *workers: str, ready: str = "/readyz") -> None:
-        """Start it with these calls workers; returns when this path of the API says so."""
+    async def open(self, *workers: str, ready: str = "/readyz", others: bool = True) -> None:
+        """Start it with these calls workers, and perhaps one of each other kind; returns when this path says so."""
         processes = self.installation
         await asyncio.to_thread(processes.start_servers)
         processes.start_api()
         for name in workers:
             processes.start_worker(name, "calls")
-        processes.start_worker("transcripts", "transcripts")
-        processes.start_worker("callbacks", "callbacks")
+        if others:
+            processes.start_worker("transcripts", "transcripts")
+            processes.start_worker("callbacks", "callbacks")
         self.db = Database(processes.database_url)
         async with self.db.transaction() as session:
             await accounts.create_user(session, "caller@example.com", PASSWORD)
@@ -108,6 +111,11 @@ class LabInstallation:
         await self.api.aclose()
         await self.db.dispose()
         await asyncio.to_thread(self.installation.stop)
+
+    def dialling(self) -> "dict[str, subprocess.Popen[bytes]]":
+        """The calls workers that run."""
+        running = self.installation.processes.items()
+        return {name: worker for name, worker in running if name.startswith("calls") and worker.poll() is None}
 
     async def place(self, customer: str, agent: str) -> str:
         answer = await self.api.post(
@@ -167,6 +175,20 @@ class LabInstallation:
         while left := [what for what in await self.lab.left() if any(call_id in what for call_id in call_ids)]:
             assert time.monotonic() < deadline, left
             await asyncio.sleep(0.2)
+
+    async def at_most_one_invite(self, *call_ids: str) -> None:
+        for call_id in call_ids:
+            call = await self.call(call_id)
+            assert self.lab.invites(str(call.agent_number)) <= 1, call_id
+            assert self.lab.invites(call.customer_number) <= 1, call_id
+
+    async def ends_well(self, call_id: str, status: str = "completed") -> Call:
+        """The call, once it has ended with this status, and Asterisk holds nothing of it."""
+        call = await self.ended(call_id)
+        assert call.status == status, (call.status, call.failure)
+        await self.nothing_is_left(call_id)
+        await self.at_most_one_invite(call_id)
+        return call
 
 
 MakeInstallation = Callable[..., Awaitable[LabInstallation]]

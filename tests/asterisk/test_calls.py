@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,40 +13,30 @@ from app.models import ListenerRow
 from lab.voices import likeness, voice
 from tests.acceptance.conftest import start
 from tests.asterisk.lab_installation import Lab, LabInstallation, MakeInstallation, eventually
+from tests.command import invoke
 from tests.word_errors import normalized, word_errors
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "audio/call_callback.json").read_text())
 
 
-async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
-    lab: Lab, installation: LabInstallation
-) -> None:
-    """Its two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
-    call_id = await installation.place(lab.number("248"), lab.number("100"))
-    call = await installation.ended(call_id)
-    assert (call.status, call.ended_by) == ("completed", "customer")
-    transcript = await installation.transcript(call_id)
-    assert transcript.status == "ready", transcript.failure
-    assert transcript.outcome == REFERENCE["expected_outcome"]
-    for role in ("agent", "customer"):
-        said = normalized(" ".join(turn["content"] for turn in REFERENCE["turns"] if turn["role"] == role))
-        recognized = normalized(" ".join(turn["content"] for turn in transcript.history or () if turn["role"] == role))
-        assert word_errors(said, recognized) <= 0.15, f"{role}: {' '.join(recognized)}"
-    print(f"\n{len(transcript.history or ())} turns of {len(REFERENCE['turns'])}")
+@pytest.fixture(scope="module")
+async def installation(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabInstallation]:
+    """One that recognizes speech."""
+    opened = LabInstallation(lab, tmp_path_factory.mktemp("calls"))
+    try:
+        await opened.open("calls-1", "calls-2")
+        yield opened
+    finally:
+        await opened.close()
 
 
-async def test_a_recording_is_the_talk_agent_left_customer_right(lab: Lab, installation: LabInstallation) -> None:
-    call_id = await installation.place(lab.number("212"), lab.number("100"))
-    call = await installation.ended(call_id)
-    assert call.answered_at, call.failure
-    assert call.ended_at
-    talk = (call.ended_at - call.answered_at).total_seconds()
-    samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)
-    assert abs(len(samples) / rate - talk) < 0.5, "from the customer's answer to the end"
-    for channel, side in enumerate(("agent", "customer")):
-        assert likeness(samples[:, channel], voice(lab.phones, side)) > 0.8, side
-        other = voice(lab.phones, "customer" if side == "agent" else "agent")
-        assert likeness(samples[:, channel], other) < 0.5, f"{side} has the other's voice"
+@pytest.fixture(scope="module", autouse=True)
+async def talks(lab: Lab, installation: LabInstallation) -> dict[str, str]:
+    """Two calls that talk for long, while other tests run."""
+    return {
+        "reference": await installation.place(lab.number("248"), lab.number("100")),
+        "recording": await installation.place(lab.number("212"), lab.number("100")),
+    }
 
 
 # Cancelling
@@ -66,8 +57,8 @@ async def test_cancel_works_in_every_state(
 ) -> None:
     call_id = await installation.place(customer_number := lab.number(customer), agent_number := lab.number(agent))
     await installation.reached(call_id, when)
-    said = await asyncio.to_thread(installation.installation.run, "calls", "cancel", call_id)
-    assert ("being hung up" if when == "answered" else "canceled") in said
+    done = invoke(installation.installation.environment, "calls", "cancel", call_id)
+    assert ("being hung up" if when == "answered" else "canceled") in done.stdout, done.stderr
     call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == (status, None)
     assert call.hangup_cause == ("originator_cancel" if status == "canceled" else "normal_clearing")
@@ -88,7 +79,7 @@ async def test_a_call_that_talks_for_too_long_is_cut(lab: Lab, make_installation
 async def test_the_timeline_tells_the_sip_cause(lab: Lab, installation: LabInstallation) -> None:
     call_id = await installation.place(lab.number("486"), lab.number("100"))
     await installation.ended(call_id)
-    shown = await asyncio.to_thread(installation.installation.run, "calls", "show", call_id)
+    shown = invoke(installation.installation.environment, "calls", "show", call_id).stdout
     for word in ("agent:answered", "connecting", "customer:dialed", "SIP 486, Q.850 17", "user_busy"):
         assert word in shown
 
@@ -104,7 +95,9 @@ async def test_exactly_one_of_the_workers_listens(lab: Lab, installation: LabIns
 
 
 async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_installation: MakeInstallation) -> None:
-    installation = await make_installation("calls-1", RINGBACK_ASTERISK_URL="http://127.0.0.1:9", ready="/healthz")
+    installation = await make_installation(
+        "calls-1", RINGBACK_ASTERISK_URL="http://127.0.0.1:9", ready="/healthz", others=False
+    )
 
     async def missing() -> list[str]:
         answer = await installation.api.get(f"{installation.installation.base_url}/readyz")
@@ -127,3 +120,39 @@ async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) 
         assert lab.phones.invites() == before
     finally:
         await asyncio.to_thread(running.stop)
+
+
+# What was said; last, because these talks take longest
+
+
+async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
+    installation: LabInstallation, talks: dict[str, str]
+) -> None:
+    """Its two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
+    call_id = talks["reference"]
+    call = await installation.ended(call_id)
+    assert (call.status, call.ended_by) == ("completed", "customer")
+    transcript = await installation.transcript(call_id)
+    assert transcript.status == "ready", transcript.failure
+    assert transcript.outcome == REFERENCE["expected_outcome"]
+    for role in ("agent", "customer"):
+        said = normalized(" ".join(turn["content"] for turn in REFERENCE["turns"] if turn["role"] == role))
+        heard = normalized(" ".join(turn["content"] for turn in transcript.history or () if turn["role"] == role))
+        assert word_errors(said, heard) <= 0.15, f"{role}: {' '.join(heard)}"
+    print(f"\n{len(transcript.history or ())} turns of {len(REFERENCE['turns'])}")
+
+
+async def test_a_recording_is_the_talk_agent_left_customer_right(
+    lab: Lab, installation: LabInstallation, talks: dict[str, str]
+) -> None:
+    call_id = talks["recording"]
+    call = await installation.ended(call_id)
+    assert call.answered_at, call.failure
+    assert call.ended_at
+    talk = (call.ended_at - call.answered_at).total_seconds()
+    samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)
+    assert abs(len(samples) / rate - talk) < 0.5, "from the customer's answer to the end"
+    for channel, side in enumerate(("agent", "customer")):
+        assert likeness(samples[:, channel], voice(lab.phones, side)) > 0.8, side
+        other = voice(lab.phones, "customer" if side == "agent" else "agent")
+        assert likeness(samples[:, channel], other) < 0.5, f"{side} has the other's voice"

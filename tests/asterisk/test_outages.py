@@ -1,32 +1,31 @@
-"""Whatever dies in the middle of a call: nobody is called twice, it ends with the truth, nothing is left behind."""
+"""Workers are killed and ARI misbehaves in the middle of calls: nobody is called twice, every call ends with the truth,
+nothing is left behind. `test_crashes.py` has the same for an Asterisk that dies.
+
+These tests share one installation. It reaches Asterisk through a proxy, and most faults are for the call of one agent
+only, so independent calls run at once.
+"""
 
 import asyncio
-import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import pytest
 import soundfile
 from sqlalchemy import select
 
 from app.call_state import TERMINAL
-from app.models import Call, ListenerRow, RecordingRow
-from app.telephony.base import CallRef, ProviderError, Rejected
+from app.models import Call, ListenerRow
+from app.telephony.base import CallRef, Rejected
 from lab.proxy import Fault, FaultyProxy
-from tests.asterisk.lab_installation import (
-    PATIENCE_SECONDS,
-    Lab,
-    LabInstallation,
-    MakeInstallation,
-    MakeProvider,
-    eventually,
-)
+from tests.asterisk.lab_installation import PATIENCE_SECONDS, Lab, LabInstallation, MakeProvider, eventually
 from tests.provider_contract import new_order
 
 
-@pytest.fixture
-async def proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
+@pytest.fixture(scope="module")
+async def shared_proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
     started = FaultyProxy(lab.server.url)
     await started.start()
     yield started
@@ -34,33 +33,63 @@ async def proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
 
 
 @pytest.fixture
-async def installation(proxy: FaultyProxy, make_installation: MakeInstallation) -> LabInstallation:
-    """An installation that reaches Asterisk through the proxy."""
-    return await make_installation("calls-1", RINGBACK_ASTERISK_URL=proxy.url)
+def proxy(shared_proxy: FaultyProxy) -> Iterator[FaultyProxy]:
+    """Without faults until the test adds some."""
+    yield shared_proxy
+    for fault in shared_proxy.faults:
+        if fault.gate is not None:
+            fault.gate.set()
+    shared_proxy.faults.clear()
+
+
+@pytest.fixture(scope="module")
+async def shared_office(
+    lab: Lab, shared_proxy: FaultyProxy, cheap_speech: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LabInstallation]:
+    opened = LabInstallation(
+        lab, tmp_path_factory.mktemp("outages"), RINGBACK_ASTERISK_URL=shared_proxy.url, **cheap_speech
+    )
+    try:
+        await opened.open("calls-1")
+        yield opened
+    finally:
+        await opened.close()
+
+
+@pytest.fixture
+async def installation(shared_office: LabInstallation) -> LabInstallation:
+    """An installation that reaches Asterisk through the proxy, with one worker that dials and has the event stream."""
+    await one_worker(shared_office)
+    return shared_office
+
+
+async def one_worker(installation: LabInstallation) -> None:
+    """Start one if a test has killed them all, and wait until it has the event stream."""
+    if not installation.dialling():
+        start_worker(installation)
+    await eventually(lambda: leader(installation))
+
+
+def start_worker(installation: LabInstallation) -> None:
+    installation.installation.start_worker(f"calls-{len(installation.installation.processes)}", "calls")
 
 
 async def kill_workers(installation: LabInstallation, only: str = "") -> None:
     """All that dial, or the one whose name in the log is this."""
-    for name, process in installation.installation.processes.items():
-        log = (installation.installation.data_dir / f"{name}.log").read_text()
-        if name.startswith("calls") and only in log:
+    for name, process in installation.dialling().items():
+        if only in (installation.installation.data_dir / f"{name}.log").read_text():
             process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(process.wait)
 
 
-async def at_most_one_invite(lab: Lab, installation: LabInstallation, *calls: str) -> None:
-    for call_id in calls:
-        call = await installation.call(call_id)
-        assert lab.invites(str(call.agent_number)) <= 1, call_id
-        assert lab.invites(call.customer_number) <= 1, call_id
-
-
-async def ends_well(lab: Lab, installation: LabInstallation, call_id: str, status: str = "completed") -> Call:
-    call = await installation.ended(call_id)
-    assert call.status == status, (call.status, call.failure)
-    await installation.nothing_is_left(call_id)
-    await at_most_one_invite(lab, installation, call_id)
-    return call
+async def leader(installation: LabInstallation) -> ListenerRow | None:
+    """The worker that has the event stream."""
+    async with installation.db.transaction() as session:
+        row = (await session.scalars(select(ListenerRow))).one_or_none()
+        alive = "".join(
+            (installation.installation.data_dir / f"{name}.log").read_text() for name in installation.dialling()
+        )
+        return row if row and row.connected_since and f"calls-{row.worker_id.hex[:6]}" in alive else None
 
 
 STEPS: dict[str, tuple[str, str, str]] = {
@@ -76,18 +105,16 @@ STEPS: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
-async def test_a_worker_killed_at_each_step(
-    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, arrived: bool
-) -> None:
-    """One call stands still at each step; then every calls worker is killed, and another started, which has until the
-    customers hang up to take over."""
+async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
+    """Two calls stand still at each step, before and after the request arrived. Then every calls worker is killed, and
+    another started, which has until the customers hang up to take over."""
     gate = asyncio.Event()
-    agents = {step: lab.number("100") for step in STEPS}
-    for step, (method, ending, part) in STEPS.items():
-        matches = proxy.request(method, ending, part, agent=agents[step])
+    calls = {}
+    for step, arrived in product(STEPS, (False, True)):
+        agent, (method, ending, part) = lab.number("100"), STEPS[step]
+        matches = proxy.request(method, ending, part, agent=agent)
         proxy.faults.append(Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1))
-    calls = {step: await installation.place(lab.number("218"), agent) for step, agent in agents.items()}
+        calls[step, arrived] = await installation.place(lab.number("218"), agent)
     held = list(proxy.faults)
 
     async def all_stand_still() -> bool:
@@ -96,17 +123,102 @@ async def test_a_worker_killed_at_each_step(
     await eventually(all_stand_still)
     await kill_workers(installation)
     gate.set()
-    installation.installation.start_worker("calls-2", "calls")
-    ended = {step: await installation.ended(call_id) for step, call_id in calls.items()}
+    start_worker(installation)
+    ended = {at: await installation.ended(call_id) for at, call_id in calls.items()}
     await installation.nothing_is_left(*calls.values())
-    for number, (step, call) in enumerate(ended.items()):
+    for (step, arrived), call in ended.items():
+        at = (step, "after it arrived" if arrived else "before it arrived")
         reached = lab.invites(str(call.agent_number)), lab.invites(call.customer_number)
-        done = number + arrived  # so many steps reached Asterisk
+        done = list(STEPS).index(step) + arrived  # so many steps reached Asterisk
         # An agent whose telephone rang goes on with the next worker, who has the right to dial the customer.
         joined = done == 8 or (step == "agent dialled" and arrived)
-        assert reached == (int(done > 2), int(joined)), step
-        assert call.status == ("completed" if joined else "failed"), (step, call.status, call.failure)
-        assert (call.failure is None) == joined, step
+        assert reached == (int(done > 2), int(joined)), at
+        assert call.status == ("completed" if joined else "failed"), (at, call.status, call.failure)
+        assert (call.failure is None) == joined, at
+
+
+# Answers that are lost or wrong
+
+
+@dataclass(frozen=True)
+class Met:
+    """A call, and the faults that it met."""
+
+    call: Call
+    faults: list[Fault]
+
+
+LOST_DIALS = list(product(("agent", "customer"), (False, True)))
+
+
+@pytest.fixture(scope="module")
+async def met(lab: Lab, shared_proxy: FaultyProxy, shared_office: LabInstallation) -> dict[str, Met]:
+    """A call for each kind of fault, all at once."""
+    agents: dict[str, str] = {}
+    faults: dict[str, list[Fault]] = {}
+
+    def plan(name: str, *requests: tuple[str, str, str], **fault: Any) -> None:
+        agents[name] = agent = lab.number("100")
+        faults[name] = [Fault(shared_proxy.request(*request, agent=agent), **fault) for request in requests]
+
+    for leg, arrived in LOST_DIALS:
+        plan(f"{leg} {arrived}", ("POST", f"-{leg}/dial", ""), lose_answer=arrived, lose_request=not arrived)
+    creates = [("POST", "/channels/create", f"-{leg}") for leg in ("agent", "customer")]
+    plan("creates lost", *creates, lose_answer=True, times=2)
+    for status in (500, 409):
+        refused = [step for step in STEPS.values() if not step[1].endswith("/dial")]
+        plan(f"refused {status}", *refused, status=status, times=1)
+    plan("entering", ("POST", "/variable", ""), status=409, times=3)
+
+    async def run(name: str) -> Met:
+        call_id = await shared_office.place(lab.number("203"), agents[name])
+        call = await shared_office.ended(call_id)
+        await shared_office.nothing_is_left(call_id)
+        await shared_office.at_most_one_invite(call_id)
+        return Met(call, faults[name])
+
+    await one_worker(shared_office)
+    shared_proxy.faults += [fault for planned in faults.values() for fault in planned]
+    results = await asyncio.gather(*map(run, faults))
+    shared_proxy.faults.clear()
+    return dict(zip(faults, results, strict=True))
+
+
+@pytest.mark.parametrize(("leg", "arrived"), LOST_DIALS)
+async def test_a_dial_whose_answer_is_lost_is_never_repeated(
+    lab: Lab, met: dict[str, Met], leg: str, arrived: bool
+) -> None:
+    found = met[f"{leg} {arrived}"]
+    call, (lost,) = found.call, found.faults
+    assert call.status == ("completed" if arrived else "failed"), call.failure
+    assert len(lost.hits) == 1
+    assert lab.invites(str(call.agent_number)) == (1 if leg == "customer" or arrived else 0)
+    assert lab.invites(call.customer_number) == int(arrived)
+
+
+async def test_answers_to_creates_are_lost(met: dict[str, Met]) -> None:
+    found = met["creates lost"]
+    assert found.call.status == "completed", found.call.failure
+    assert all(fault.hits for fault in found.faults)
+
+
+@pytest.mark.parametrize("status", [500, 409])
+async def test_an_asterisk_that_refuses_for_a_moment(met: dict[str, Met], status: int) -> None:
+    """Every kind of request once."""
+    found = met[f"refused {status}"]
+    assert all(fault.hits for fault in found.faults) or found.call.status == "failed"
+    if status == 500:
+        assert found.call.status == "completed", found.call.failure
+
+
+async def test_a_channel_that_shows_as_entered_before_it_is(met: dict[str, Met]) -> None:
+    """Asterisk says 409 to whatever is set on it until then."""
+    found = met["entering"]
+    assert found.call.status == "completed", found.call.failure
+    assert len(found.faults[0].hits) == 3
+
+
+# The event stream
 
 
 async def test_the_event_stream_is_cut_in_every_state(
@@ -119,7 +231,7 @@ async def test_the_event_stream_is_cut_in_every_state(
         await installation.reached(calls[key], key)
         await proxy.cut_sockets()
     for call_id in calls.values():
-        call = await ends_well(lab, installation, call_id)
+        call = await installation.ends_well(call_id)
         assert (await installation.transcript(call_id)).status == "ready", call.id
 
 
@@ -137,7 +249,7 @@ async def test_what_happens_while_nobody_listens_is_read_back(
     assert no_events.hits
     assert (call.status, call.ended_by) == ("completed", "customer")
     assert (await installation.transcript(call_id)).status == "ready"
-    await ends_well(lab, installation, call_id)
+    await installation.ends_well(call_id)
 
 
 async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
@@ -156,65 +268,6 @@ async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
     samples, rate = soundfile.read(await installation.recording(call_id), always_2d=True)
     assert len(samples) / rate > 5.5, "so long the two talked, however late it was noticed"
     assert (await installation.transcript(call_id)).status == "ready"
-
-
-async def test_asterisk_is_killed_and_started_again(lab: Lab, installation: LabInstallation) -> None:
-    talking = await installation.place(lab.number("200"), lab.number("100"))
-    await installation.reached(talking, "answered")
-    await asyncio.sleep(8)  # so that there is something to hear
-    waiting = await installation.place(lab.number("203"), lab.number("300"))
-    await installation.reached(waiting, "agent:ringing")
-    await asyncio.to_thread(lab.server.kill)
-    later = await installation.place(lab.number("203"), lab.number("100"))
-    await asyncio.sleep(2)
-    await asyncio.to_thread(lab.server.start)
-    lost = await installation.ended(waiting)
-    assert lost.status == "failed"
-    assert "no longer knows this call" in (lost.failure or "")
-    ended = await ends_well(lab, installation, talking)
-    assert ended.failure == "The end itself was not seen"
-    assert (await installation.transcript(talking)).status == "ready", "what was recorded until then is used"
-    await ends_well(lab, installation, later)
-    await at_most_one_invite(lab, installation, waiting, talking, later)
-
-
-async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, installation: LabInstallation) -> None:
-    """It writes a second at a time. Whether that long had passed is not left to the speed of this machine."""
-    call_id = await installation.place(lab.number("200"), lab.number("100"))
-    await installation.reached(call_id, "answered")
-    await asyncio.to_thread(lab.server.kill)
-    os.truncate(lab.server.recording_folder / f"{call_id}.raw", 0)
-    await asyncio.to_thread(lab.server.start)
-    await ends_well(lab, installation, call_id)
-    transcript = await installation.transcript(call_id)
-    assert (transcript.status, transcript.failure) == (
-        "failed",
-        "There is no usable recording: Asterisk wrote nothing of this call: it was stopped, or no sound reached it",
-    )
-    async with installation.db.transaction() as session:
-        assert await session.get(RecordingRow, call_id) is None, "there is nothing to download"
-
-
-async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing(
-    lab: Lab, make_provider: MakeProvider
-) -> None:
-    """For a moment its web server runs without ARI, and answers 404 to whatever it is asked."""
-    provider = make_provider()
-    ref = CallRef("call_00000000starting", None)
-    recording = lab.server.recording_folder / f"{ref.call_id}.raw"
-    await asyncio.to_thread(lab.server.kill)
-    recording.write_bytes(bytes(32_000))
-    starting = asyncio.create_task(asyncio.to_thread(lab.server.start))
-
-    async def discarded() -> bool:
-        with suppress(ProviderError):
-            await provider.discard_recording(ref)
-            return True
-        return False
-
-    await eventually(discarded)
-    assert not recording.exists(), "who was told that it is gone may rely on it"
-    await starting
 
 
 async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
@@ -247,86 +300,22 @@ async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
 
 async def test_an_asterisk_that_answers_slowly(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
     proxy.faults.append(Fault(lambda asked: True, delay=0.5))
-    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
+    await installation.ends_well(await installation.place(lab.number("203"), lab.number("100")))
 
 
-async def test_an_asterisk_that_freezes(lab: Lab, installation: LabInstallation) -> None:
-    """It takes requests and answers none, for longer than we wait for an answer."""
-    call_id = await installation.place(lab.number("203"), lab.number("100"))
-    await installation.reached(call_id, "answered")
-    lab.server.freeze()
-    later = await installation.place(lab.number("203"), lab.number("100"))
-    await asyncio.sleep(12)
-    lab.server.thaw()
-    await ends_well(lab, installation, call_id)
-    await ends_well(lab, installation, later)
-
-
-@pytest.mark.parametrize("status", [500, 409])
-async def test_an_asterisk_that_refuses_for_a_moment(
-    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, status: int
-) -> None:
-    """Every kind of request once."""
-    for method, ending, part in STEPS.values():
-        if not ending.endswith("/dial"):
-            proxy.faults.append(Fault(proxy.request(method, ending, part), status=status, times=1))
-    call_id = await installation.place(lab.number("203"), lab.number("100"))
-    call = await installation.ended(call_id)
-    assert all(fault.hits for fault in proxy.faults) or call.status == "failed"
-    await installation.nothing_is_left(call_id)
-    await at_most_one_invite(lab, installation, call_id)
-    if status == 500:
-        assert call.status == "completed"
-
-
-async def test_a_channel_that_shows_as_entered_before_it_is(
-    lab: Lab, proxy: FaultyProxy, installation: LabInstallation
-) -> None:
-    """Asterisk says 409 to whatever is set on it until then."""
-    entering = Fault(proxy.request("POST", "/variable"), status=409, times=3)
-    proxy.faults.append(entering)
-    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
-    assert len(entering.hits) == 3
-
-
-@pytest.mark.parametrize("leg", ["agent", "customer"])
-@pytest.mark.parametrize("arrived", [False, True], ids=["before it arrived", "after it arrived"])
-async def test_a_dial_whose_answer_is_lost_is_never_repeated(
-    lab: Lab, proxy: FaultyProxy, installation: LabInstallation, leg: str, arrived: bool
-) -> None:
-    lost = Fault(proxy.request("POST", f"-{leg}/dial"), lose_answer=arrived, lose_request=not arrived)
-    proxy.faults.append(lost)
-    call_id = await installation.place(lab.number("203"), lab.number("100"))
-    call = await ends_well(lab, installation, call_id, "completed" if arrived else "failed")
-    assert len(lost.hits) == 1
-    assert lab.invites(str(call.agent_number)) == (1 if leg == "customer" or arrived else 0)
-    assert lab.invites(call.customer_number) == int(arrived)
-
-
-async def test_answers_to_creates_are_lost(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
-    for leg in ("agent", "customer"):
-        proxy.faults.append(Fault(proxy.request("POST", "/channels/create", f"-{leg}"), lose_answer=True, times=2))
-    await ends_well(lab, installation, await installation.place(lab.number("203"), lab.number("100")))
-
-
-async def test_a_listener_that_dies_is_replaced(lab: Lab, make_installation: MakeInstallation) -> None:
-    installation = await make_installation("calls-1", "calls-2", "calls-3")
-
-    async def leader() -> ListenerRow | None:
-        async with installation.db.transaction() as session:
-            row = (await session.scalars(select(ListenerRow))).one_or_none()
-            return row if row and row.connected_since else None
-
-    first: ListenerRow = await eventually(leader)
+async def test_a_listener_that_dies_is_replaced(lab: Lab, installation: LabInstallation) -> None:
+    for _ in range(2):
+        start_worker(installation)
+    first: ListenerRow = await eventually(lambda: leader(installation))
     calls = [await installation.place(lab.number("206"), lab.number("100")) for _ in range(3)]
     for call_id in calls:
         await installation.reached(call_id, "answered")
     await kill_workers(installation, only=f"calls-{first.worker_id.hex[:6]}")
 
     async def another() -> bool:
-        now = await leader()
+        now = await leader(installation)
         return now is not None and now.worker_id != first.worker_id
 
     await eventually(another)
     for call_id in calls:
-        await ends_well(lab, installation, call_id)
+        await installation.ends_well(call_id)

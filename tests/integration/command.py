@@ -1,4 +1,7 @@
-"""`ringback`, run as a person runs it, in a process of its own."""
+"""`ringback`, run as a person runs it: in this process, or in one of its own where the process is the point.
+
+What only a process shows is tested with `process`: exit codes, standard input's encoding, tracebacks, two at once.
+"""
 
 import os
 import subprocess
@@ -7,26 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
+from tests.command import invoke
 
 
 class Ringback:
     """Runs it with these settings, and nothing of an instance that may run on this machine."""
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
-        self.environment = {
-            **os.environ,
+        self.settings = {
             "RINGBACK_DATABASE_URL": settings.database_url,
             "RINGBACK_REDIS_URL": settings.redis_url,
             "RINGBACK_SECRET_KEY": settings.secret_key.get_secret_value(),
             "RINGBACK_DATA_DIR": str(data_dir),
         }
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> "CommandResult":
+    def __call__(self, *arguments: str, **env: str) -> "CommandResult":
+        """Run it in this process."""
+        done = invoke(self.settings | env, *arguments)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    def process(self, *arguments: str, stdin: bytes = b"", **env: str) -> "CommandResult":
         return self.python("-m", "app.cli", *arguments, stdin=stdin, **env)
 
     def python(self, *arguments: str, stdin: bytes = b"", **env: str) -> "CommandResult":
         done = subprocess.run(
-            [sys.executable, *arguments], env=self.environment | env, input=stdin, capture_output=True, timeout=60
+            [sys.executable, *arguments],
+            env=os.environ | self.settings | env,
+            input=stdin,
+            capture_output=True,
+            timeout=120,
         )
         return CommandResult(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -1,4 +1,4 @@
-"""`ringback` as a person runs it, in a process of its own; what needs workers is in `acceptance/test_cli.py`."""
+"""`ringback` as a person runs it; what needs workers is in `acceptance/test_cli.py`."""
 
 import asyncio
 import io
@@ -15,6 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, calls, history, new_calls, security, transcripts
+from app.cli import migrate
+from app.cli.common import complain
 from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
@@ -57,9 +59,9 @@ BUSY = event("ended", CallStatus.BUSY, Leg.CUSTOMER, hangup_cause="user_busy", d
 def test_help_waits_for_nothing_heavy(ringback: Ringback) -> None:
     program = "import sys, app.cli; print({'sqlalchemy', 'pydantic', 'redis', 'faster_whisper'} & set(sys.modules))"
     assert ringback.python("-c", program).check() == "set()\n"
-    assert "migrate" in ringback("--help").check()
-    assert ringback("--version").check() == f"ringback {version('ringback')}\n"
-    assert ringback("calls", "frobnicate").code == 2
+    assert "migrate" in ringback.process("--help").check()
+    assert ringback.process("--version").check() == f"ringback {version('ringback')}\n"
+    assert ringback.process("calls", "frobnicate").code == 2
     assert ringback("worker", "everything").code == 2
 
 
@@ -89,7 +91,9 @@ def test_numbers_are_not_rewritten_by_the_rules_of_another_country(ringback: Rin
 
 
 def test_debugging_shows_where_it_came_from(ringback: Ringback) -> None:
-    done = ringback("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
+    told = ringback.process("users", "list", RINGBACK_DATABASE_URL=NOWHERE).refused()
+    assert "PostgreSQL cannot be reached" in told
+    done = ringback.process("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
     assert done.code == 1
     assert "Traceback" in done.stderr
 
@@ -118,26 +122,29 @@ async def test_two_migrations_at_once(ringback: Ringback, migrated: Settings, db
     async with db.statement() as connection:
         await connection.execute(text(f"CREATE DATABASE {name}"))
     url = make_url(migrated.database_url).set(database=name).render_as_string(hide_password=False)
-    before = await asyncio.to_thread(ringback, "users", "list", RINGBACK_DATABASE_URL=url)
-    assert "Run `ringback migrate`" in before.refused()
-    both = (asyncio.to_thread(ringback, "migrate", RINGBACK_DATABASE_URL=url) for _ in range(2))
+    assert "Run `ringback migrate`" in ringback("users", "list", RINGBACK_DATABASE_URL=url).refused()
+    both = (asyncio.to_thread(ringback.process, "migrate", RINGBACK_DATABASE_URL=url) for _ in range(2))
     for done in await asyncio.gather(*both):
         assert "up to date" in done.check()
-    after = await asyncio.to_thread(ringback, "users", "list", RINGBACK_DATABASE_URL=url)
-    assert "No users yet" in after.check()
+    assert "No users yet" in ringback("users", "list", RINGBACK_DATABASE_URL=url).check()
 
 
-async def test_migrate_waits_for_a_database_that_is_starting(ringback: Ringback, tmp_path: Path) -> None:
+def test_migrate_waits_for_a_database_that_is_starting(
+    ringback: Ringback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     postgres = Postgres(tmp_path)
+
+    def told(message: str) -> None:
+        complain(message)
+        postgres.start()
+
+    monkeypatch.setattr(migrate, "complain", told)
     try:
-        url = await asyncio.to_thread(postgres.start)
-        await asyncio.to_thread(postgres.stop)
-        waiting = asyncio.create_task(asyncio.to_thread(ringback, "migrate", RINGBACK_DATABASE_URL=url))
-        await asyncio.sleep(2)
-        await asyncio.to_thread(postgres.start)
-        done = await waiting
+        url = postgres.start()
+        postgres.stop()
+        done = ringback("migrate", RINGBACK_DATABASE_URL=url)
     finally:
-        await asyncio.to_thread(postgres.stop, immediately=True)
+        postgres.stop(immediately=True)
     assert "up to date" in done.check()
     assert done.stderr.count("Waiting up to 30 s for PostgreSQL") == 1
 
@@ -147,10 +154,13 @@ async def test_migrate_waits_for_a_database_that_is_starting(ringback: Ringback,
 
 async def test_a_password_from_a_pipe_ends_with_its_line(ringback: Ringback, db: Database) -> None:
     email = f"{secrets.token_hex(6)}@example.com"
-    for stdin in (b"", b"\r\n", b"\xff\n"):
-        refused = await asyncio.to_thread(ringback, "users", "create", email, stdin=stdin, PYTHONUTF8="1")
+    create = ("users", "create", email)
+    given = (b"", b"\r\n", b"\xff\n")
+    for refused in await asyncio.gather(
+        *(asyncio.to_thread(ringback.process, *create, stdin=stdin, PYTHONUTF8="1") for stdin in given)
+    ):
         assert "password" in refused.refused().lower()
-    (await asyncio.to_thread(ringback, "users", "create", email, stdin=b"from a pipe\r\n")).check()
+    (await asyncio.to_thread(ringback.process, *create, stdin=b"from a pipe\r\n")).check()
     async with db.transaction() as session:
         user = await accounts.find_user(session, email)
     assert user is not None
@@ -166,7 +176,7 @@ def test_words_that_look_like_markup_are_only_words(ringback: Ringback) -> None:
 
 async def test_no_call_for_an_inactive_user(ringback: Ringback, db: Database) -> None:
     user = await new_user(db, active=False)
-    done = await asyncio.to_thread(ringback, "call", "919999999999", "918888888888", "--user", user.email)
+    done = ringback("call", "919999999999", "918888888888", "--user", user.email)
     assert f"ringback users activate {user.email}" in done.refused()
     async with db.transaction() as session:
         assert await accounts.log_out_everywhere(session, user) == 0, "no login was left behind"
@@ -182,22 +192,22 @@ async def test_calls_are_listed_and_shown(ringback: Ringback, db: Database, hint
     await dial(db, call_id)
     await happen(db, call_id, ringing, BUSY)
 
-    async def ran(*arguments: str) -> str:
-        return (await asyncio.to_thread(ringback, *arguments)).check()
+    def ran(*arguments: str) -> str:
+        return ringback(*arguments).check()
 
-    listed = await ran("calls", "list", "--user", owner.email.upper())
+    listed = ran("calls", "list", "--user", owner.email.upper())
     assert call_id in listed
     assert others not in listed
     assert "xxxxx9912345" in listed
     assert "919999912345" not in listed
-    assert "919999912345" in await ran("calls", "list", "--user", owner.email, "--numbers")
-    assert others in await ran("calls", "list", "--limit", "1")
+    assert "919999912345" in ran("calls", "list", "--user", owner.email, "--numbers")
+    assert others in ran("calls", "list", "--limit", "1")
 
-    shown = await ran("calls", "show", call_id)
+    shown = ran("calls", "show", call_id)
     for part in (owner.email, "customer:ringing", "user_busy", "Reason: The [/line] is busy", "xxxxx9912345"):
         assert part in shown
-    assert "open task: dial, due" in await ran("calls", "show", others)
-    assert "918888812345" in await ran("calls", "show", call_id, "--numbers")
+    assert "open task: dial, due" in ran("calls", "show", others)
+    assert "918888812345" in ran("calls", "show", call_id, "--numbers")
 
 
 @pytest.mark.parametrize("call_id", ["call_0000000000000000", "", "call_\udcff", "कॉल"])

@@ -13,6 +13,7 @@ from jose import jwt
 from app import security
 from app.errors import InvalidRefreshToken, InvalidToken, SessionEnded
 from app.security import Tokens, hash_password, verify_password
+from tests.conftest import PRODUCTS_ARGON2
 
 SECRET = "0123456789abcdefghijklmnopqrstuvwxyz"
 TOKENS = Tokens(SECRET, access_seconds=7200, refresh_seconds=86400)
@@ -117,6 +118,13 @@ def test_refresh_tokens_tell_ended_from_never_ours() -> None:
             TOKENS.read_refresh(ended)
 
 
+@pytest.fixture
+def products_argon2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the cheap one of other tests."""
+    monkeypatch.setattr(security, "_argon2", PRODUCTS_ARGON2)
+
+
+@pytest.mark.usefixtures("products_argon2")
 async def test_passwords() -> None:
     hashed = await security.hash_password("correct horse")
     assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
@@ -132,6 +140,7 @@ async def test_passwords_that_no_hash_should_see(password: str) -> None:
     assert not await security.verify_password(password, None)
 
 
+@pytest.mark.usefixtures("products_argon2")
 async def test_whoever_is_known_is_not_queued_behind_strangers() -> None:
     password_hash = await hash_password("a good password")
     finished: list[str] = []

@@ -1,0 +1,65 @@
+"""Which tests share a process when pytest-xdist runs several, and in which order they start.
+
+Tests of one file stay together, because many share a fixture that takes long to make. Some files share one, too. What
+takes longest starts first, so that no process has a long file left when the others are done.
+"""
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_GROUPS = {
+    # All of them speak to the one running `instance`.
+    "tests/acceptance/test_calls.py": "instance",
+    "tests/acceptance/test_cli.py": "instance",
+    "tests/acceptance/test_clients.py": "instance",
+    "tests/acceptance/test_fuzz.py": "instance",
+    "tests/acceptance/test_readme.py": "instance",
+    "tests/acceptance/test_reference.py": "instance",
+    "tests/acceptance/test_up.py": "instance",
+    # One Asterisk and one installation for all of these
+    "tests/asterisk/test_adapter.py": "asterisk",
+    "tests/asterisk/test_contract.py": "asterisk",
+    "tests/asterisk/test_crashes.py": "asterisk",
+    "tests/asterisk/test_endings.py": "asterisk",
+}
+
+_LONGEST_FIRST = [
+    "tests/asterisk/test_outages.py",
+    "tests/asterisk/test_calls.py",
+    "tests/asterisk/",
+    "tests/acceptance/test_chaos.py",
+    "tests/acceptance/test_calls.py",
+    "tests/acceptance/test_cli.py",
+    "tests/acceptance/test_clients.py",
+    "tests/acceptance/test_fuzz.py",
+    "tests/acceptance/test_readme.py",
+    "tests/acceptance/test_reference.py",
+    "tests/acceptance/test_up.py",
+    "tests/acceptance/test_wheel.py",
+    "tests/integration/test_speech.py",
+    "tests/acceptance/test_killed_run.py",
+    "tests/integration/test_cli.py",
+    "tests/integration/test_worker_process.py",
+    "tests/integration/test_outages.py",
+    "tests/integration/test_embedded.py",
+    "tests/integration/test_deliveries.py",
+    "tests/integration/",
+]
+
+
+def sort(items: list[pytest.Item]) -> None:
+    """Longest first; the order within a file stays."""
+
+    def place(item: pytest.Item) -> int:
+        places = (place for place, path in enumerate(_LONGEST_FIRST) if item.nodeid.startswith(path))
+        return next(places, len(_LONGEST_FIRST))
+
+    items.sort(key=place)
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands a file, or files that share something, to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _GROUPS.get(file, file)
