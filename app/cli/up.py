@@ -23,7 +23,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from app import accounts, providers
-from app.cli.common import complain, console, fail
+from app.cli.common import complain, console, fail, program
 from app.cli.follow import follow
 from app.cli.migrate import migrate_to_head
 from app.cli.processes import Processes
@@ -195,7 +195,7 @@ def _greet(settings: Settings, demo: bool) -> None:
     password = asyncio.run(_first_user(settings))
     provider = providers.telephony(settings)
     if not provider.capabilities.simulated:
-        console.print(f"\nCalls are real: {provider.name} dials. .venv/bin/ringback telephony check", style="bold")
+        console.print(f"\nCalls are real: {provider.name} dials. {program()} telephony check", style="bold")
     elif demo:
         console.print("\nOne demonstration call, simulated, through the API:", style="bold")
         asyncio.run(_demonstrate(settings, base_url))
@@ -203,10 +203,10 @@ def _greet(settings: Settings, demo: bool) -> None:
     console.print(f"  API documentation  {base_url}/docs", markup=False)
     if password is not None:
         console.print(f"  your first user    {FIRST_USER}\n  its password       {password}", markup=False)
-        console.print("  (shown only now; .venv/bin/ringback users set-password changes it)")
+        console.print(f"  (shown only now; {program()} users set-password changes it)", soft_wrap=True)
     else:
         console.print(f"  first user         {FIRST_USER}, from an earlier start. A new password for it:")
-        console.print(f"                     .venv/bin/ringback users set-password {FIRST_USER}")
+        console.print(f"                     {program()} users set-password {FIRST_USER}", soft_wrap=True)
     console.print(f"  data and logs      {settings.data_dir}", markup=False, soft_wrap=True)
     console.print("  Ctrl-C stops it all\n")
 
