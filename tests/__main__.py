@@ -38,7 +38,7 @@ _ASTERISK_PROCESSES = 3
 
 
 @dataclass
-class Part:
+class RunPart:
     """Commands that run one after another, until one of them fails."""
 
     name: str
@@ -47,7 +47,8 @@ class Part:
     """Why this part does not run."""
     fetches_asterisk: bool = False
     output: Path = field(init=False)
-    code: int | None = None
+    code: int = 1
+    """It has failed unless it says otherwise."""
     seconds: float = 0.0
 
     def run(self) -> None:
@@ -56,7 +57,7 @@ class Part:
             try:
                 self.code = self._run(output.fileno())
             except packages.PackagesError as error:
-                self.left_out = f"{error}"
+                self.left_out = str(error)
                 self.code = int(is_ci())
         self.seconds = time.monotonic() - began
 
@@ -94,16 +95,16 @@ def pytest(processes: int, *arguments: str) -> list[str]:
     return [_PYTEST, "-q", "-n", str(processes), "--durations=25", *arguments]
 
 
-def parts(*, checks: bool) -> list[Part]:
-    checking = Part("checks", [["make", "--no-print-directory", "check"]])
+def parts(*, checks: bool) -> list[RunPart]:
+    checking = RunPart("checks", [["make", "--no-print-directory", "check"]])
     return [
         *([checking] if checks else []),
-        Part("tests", [pytest(_TEST_PROCESSES)]),
-        Part("asterisk", [pytest(_ASTERISK_PROCESSES, "tests/asterisk")], fetches_asterisk=True),
+        RunPart("tests", [pytest(_TEST_PROCESSES)]),
+        RunPart("asterisk", [pytest(_ASTERISK_PROCESSES, "tests/asterisk")], fetches_asterisk=True),
     ]
 
 
-def run_all(chosen: list[Part]) -> int:
+def run_all(chosen: list[RunPart]) -> int:
     """Run them side by side; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="ringback-parts-") as folder:
         threads = {}

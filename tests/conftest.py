@@ -31,6 +31,7 @@ from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from tests import parallel, run_folder
+from tests.__main__ import is_ci
 
 PASSWORD = "a good password"
 CUSTOMER, AGENT = PhoneNumber("919999999999"), PhoneNumber("918888888888")
@@ -64,6 +65,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         parallel.sort(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything that a test needs is there, so a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and is_ci() and reporter.stats.get("skipped"):
+        reporter.write_line("\nWith CI=true a skipped test is a failure", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:

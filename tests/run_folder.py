@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,18 +26,16 @@ PARENTS = "TEST_RUN_PARENTS"
 _ROOT = Path(__file__).parents[1]
 _DAEMONS = ("postgres", "valkey-server")
 _KEEP = "keep"
-_watcher: "subprocess.Popen[bytes] | None" = None
 
 
 def begin() -> Path:
     """Make this process's folder, and watch this process. Everything temporary of the run goes there."""
-    global _watcher
     # Resolved, because macOS reports working folders without symbolic links.
     folder = Path(tempfile.mkdtemp(prefix="ringback-tests-")).resolve()
     os.environ[VARIABLE] = os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # so that TMPDIR is read again
     parents = [parent for parent in os.environ.get(PARENTS, "").split(",") if parent]
-    _watcher = subprocess.Popen(
+    watcher = subprocess.Popen(
         [sys.executable, "-m", "tests.run_folder", str(folder), str(os.getpid()), *parents],
         cwd=_ROOT,
         stdin=subprocess.DEVNULL,
@@ -44,6 +43,7 @@ def begin() -> Path:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C in the terminal is for the run alone
     )
+    watcher.returncode = 0  # else Popen warns that it still runs, which it does on purpose
     return folder
 
 
@@ -67,28 +67,33 @@ def _belongs(process: psutil.Process, folder: Path) -> bool:
         return False
 
 
-def _is_alive(pid: int) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def watch(folder: Path, run: list[int]) -> None:
-    """Wait until one of these processes is gone, then end and delete what is left."""
-    while all(_is_alive(pid) for pid in run):
+def watch(folder: Path, run: int, parents: list[int]) -> None:
+    """Wait until the run or one of its parents is gone. Then end the run, and end and delete what is left of it."""
+    try:
+        watched = [psutil.Process(pid) for pid in (run, *parents)]
+    except psutil.NoSuchProcess:
+        watched = []
+    while watched and all(map(_is_alive, watched)):
         time.sleep(0.5)
+    for process in watched[:1]:  # it has set the variable itself, so its own environment does not show it
+        with suppress(psutil.Error):
+            process.kill()
     # A process that is found may have started another one since, so look again until there is none.
     while found := processes_of(folder):
         for process in found:
-            try:
+            with suppress(psutil.Error):
                 process.kill()
-            except psutil.Error:
-                continue
         psutil.wait_procs(found, timeout=1)
     if not (folder / _KEEP).exists():
         shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[1]), [int(pid) for pid in sys.argv[2:]])
+    watch(Path(sys.argv[1]), int(sys.argv[2]), [int(pid) for pid in sys.argv[3:]])

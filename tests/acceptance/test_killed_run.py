@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import run_folder
@@ -22,7 +23,7 @@ from pathlib import Path
 def test_endless(servers):
     subprocess.Popen(["sleep", "600"], start_new_session=True)
     part = Path("{told}.part")
-    part.write_text(os.environ["TEST_RUN_FOLDER"])
+    part.write_text(os.environ["TEST_RUN_FOLDER"] + " " + str(os.getpid()))
     part.replace("{told}")
     time.sleep(600)
 """
@@ -45,9 +46,11 @@ def test_whatever_is_killed_nothing_is_left(tmp_path: Path, killed: str) -> None
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: told.exists() or run.poll() is not None)
         assert run.poll() is None, "it ended by itself"
-        folder = Path(told.read_text())
+        said, _, pid = told.read_text().rpartition(" ")
+        folder, itself = Path(said), psutil.Process(int(pid))
         names = {process.name() for process in run_folder.processes_of(folder)}
         assert {"postgres", "valkey-server", "sleep"} <= names, names
         run.send_signal(signal.SIGKILL)
+    wait_for(lambda: not itself.is_running())
     wait_for(lambda: not run_folder.processes_of(folder))
     wait_for(lambda: not folder.exists())

@@ -81,7 +81,7 @@ class LabInstallation:
                 **lab.server.settings(),
                 "RINGBACK_ASTERISK_APP": f"lab-{secrets.token_hex(4)}",
                 "RINGBACK_AGENT_RING_SECONDS": "5",
-                "RINGBACK_CUSTOMER_RING_SECONDS": "5",
+                "RINGBACK_CUSTOMER_RING_SECONDS": "12",
                 "RINGBACK_CALLER_ID": "911204567890",
                 "RINGBACK_DIAL_GRACE_SECONDS": "4",
                 "RINGBACK_LEASE_SECONDS": "8",  # the life of a killed worker's tasks

@@ -36,7 +36,7 @@ ROWS = {
     "agent network": Row("503", CUSTOMER, "failed", "normal_circuit_congestion", None, "no free line", None, False),
     "agent unavailable": Row("480", CUSTOMER, "no_answer", "no_answer", None, "The agent did not answer", None, False),
     "agent silent": Row("302", CUSTOMER, "failed", "no_user_response", None, "could not be reached", None, False),
-    "agent leaves early": Row("103", RINGS, "canceled", "originator_cancel", "agent", "The agent hung up before"),
+    "agent leaves early": Row("107", RINGS, "canceled", "originator_cancel", "agent", "The agent hung up before"),
     "agent answers, and leaves": Row("107", CUSTOMER, "completed", "normal_clearing", "agent", None, 1.0),
     "customer busy": Row(AGENT, "486", "busy", "user_busy", None, "The customer's line is busy"),
     "customer rings for ever": Row(AGENT, RINGS, "no_answer", "no_answer", None, "The customer did not answer"),

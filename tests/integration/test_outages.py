@@ -37,19 +37,19 @@ class OwnServers:
 
 
 @pytest.fixture
-async def isolated(tmp_path: Path) -> AsyncIterator[OwnServers]:
-    own = OwnServers(tmp_path)
-    yield own
-    own.valkey.stop()
-    own.postgres.stop(immediately=True)
+async def own_servers(tmp_path: Path) -> AsyncIterator[OwnServers]:
+    own_servers = OwnServers(tmp_path)
+    yield own_servers
+    own_servers.valkey.stop()
+    own_servers.postgres.stop(immediately=True)
 
 
 @pytest.fixture
-async def client(own: OwnServers) -> AsyncIterator[httpx.AsyncClient]:
-    await asyncio.to_thread(command.upgrade, alembic_config(own.settings.database_url), "head")
-    app = create_app(own.settings)
+async def client(own_servers: OwnServers) -> AsyncIterator[httpx.AsyncClient]:
+    await asyncio.to_thread(command.upgrade, alembic_config(own_servers.settings.database_url), "head")
+    app = create_app(own_servers.settings)
     async with app.router.lifespan_context(app), client_of(app) as client:
-        db = Database(own.settings.database_url)
+        db = Database(own_servers.settings.database_url)
         user: User = await new_user(db)
         client.headers.update(await bearer(client, user))
         yield client
@@ -62,16 +62,16 @@ async def post_until(stop: asyncio.Event, client: httpx.AsyncClient, answers: li
         await asyncio.sleep(0)
 
 
-async def test_postgresql_stops_and_starts(own: OwnServers, client: httpx.AsyncClient) -> None:
+async def test_postgresql_stops_and_starts(own_servers: OwnServers, client: httpx.AsyncClient) -> None:
     answers: list[httpx.Response] = []
     stop = asyncio.Event()
     clients = [asyncio.create_task(post_until(stop, client, answers)) for _ in range(8)]
     for immediately in (True, False, True):
         await asyncio.sleep(0.3)
-        await asyncio.to_thread(own.postgres.stop, immediately=immediately)
+        await asyncio.to_thread(own_servers.postgres.stop, immediately=immediately)
         await asyncio.sleep(0.3)
         assert (await client.get("/readyz")).json()["missing"][0].startswith("PostgreSQL cannot be used")
-        await asyncio.to_thread(own.postgres.start)
+        await asyncio.to_thread(own_servers.postgres.start)
     await asyncio.sleep(0.3)
     stop.set()
     await asyncio.gather(*clients)
@@ -82,7 +82,7 @@ async def test_postgresql_stops_and_starts(own: OwnServers, client: httpx.AsyncC
     assert int(away.headers["Retry-After"]) > 0
     assert "Try again" in away.json()["error"]
     accepted = {answer.json()["data"]["call_id"] for answer in answers if answer.status_code == 200}
-    db = Database(own.settings.database_url)
+    db = Database(own_servers.settings.database_url)
     async with db.transaction() as session:
         kept = set(await session.scalars(select(Call.id)))
         assert await session.scalar(select(func.count()).select_from(Call)) == len(kept)
@@ -90,23 +90,23 @@ async def test_postgresql_stops_and_starts(own: OwnServers, client: httpx.AsyncC
     assert accepted <= kept, "what was answered is kept"
 
 
-async def test_valkey_is_killed(own: OwnServers, client: httpx.AsyncClient) -> None:
-    await asyncio.to_thread(own.valkey.kill)
+async def test_valkey_is_killed(own_servers: OwnServers, client: httpx.AsyncClient) -> None:
+    await asyncio.to_thread(own_servers.valkey.kill)
     for _ in range(20):
         assert (await client.post(CREATE, json=NUMBERS)).status_code == 200
     login = await client.post("/api/developer/login", json={"email": "nobody@example.com", "password": "x"})
     assert login.status_code == 400, "the throttle fails open"
     assert "Valkey cannot be used" in str((await client.get("/readyz")).json()["missing"])
-    await asyncio.to_thread(own.valkey.start)
+    await asyncio.to_thread(own_servers.valkey.start)
     assert (await client.post(CREATE, json=NUMBERS)).status_code == 200
     assert "Valkey" not in str((await client.get("/readyz")).json()["missing"])
 
 
-async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(own: OwnServers) -> None:
+async def test_whoever_is_cancelled_leaves_the_next_a_clean_connection(own_servers: OwnServers) -> None:
     """A client leaves in the middle of a statement that the driver runs."""
     slow = Compiled(text("SELECT CAST(:said AS text) AS said FROM pg_sleep(300)"))
     quick = Compiled(text("SELECT CAST(:said AS text) AS said"))
-    db = Database(own.settings.database_url, pool_size=1)
+    db = Database(own_servers.settings.database_url, pool_size=1)
     for number in range(5):
         waiting = asyncio.create_task(db.fetch_one(slow, {"said": "old"}))
         await asyncio.sleep(0.05 * number)

@@ -10,15 +10,16 @@ ROOT = Path(__file__).parents[2]
 
 def test_pre_commit_runs_what_make_check_runs() -> None:
     entries = re.findall(r"^ +entry: (.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
-    planned = subprocess.run(
-        ["make", "--dry-run", "--assume-old=.venv/dev", "check"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    command = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/dev", "check"]
+    planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert entries
     assert entries == planned.stdout.splitlines()
 
 
 def test_make_prints_each_target_with_a_line() -> None:
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     declared = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert declared
     assert set(re.findall(r"^  make (\S+) +\S", shown, re.MULTILINE)) == set(declared[1].split())
