@@ -1,1 +1,1 @@
-"""A real Asterisk and real SIP telephones on this machine, for tests, benches and a first try."""
+"""A real Asterisk and real SIP telephones on this machine, for tests, benchmarks and a first try."""

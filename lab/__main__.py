@@ -23,7 +23,7 @@ Telephones to call; the last seven digits are yours to choose:
 
 
 def main(folder: Path) -> None:
-    """Until SIGINT or SIGTERM."""
+    """Runs until SIGINT or SIGTERM."""
     stop = threading.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: stop.set())

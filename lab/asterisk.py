@@ -1,4 +1,4 @@
-"""One Asterisk in a folder of its own, with the configuration of `deploy/asterisk`."""
+"""One Asterisk in its own folder, with the configuration of `deploy/asterisk`."""
 
 import json
 import os
@@ -21,18 +21,18 @@ PASSWORD = "only-for-the-lab"  # it listens on loopback only
 
 
 class AsteriskError(Exception):
-    """It does not start, with its last words."""
+    """Asterisk does not start. The text has its last output."""
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of loopback that nobody uses now."""
+    """A free port on loopback."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class AsteriskServer:
-    """`start` and `stop` it as often as wanted; `kill` is SIGKILL."""
+    """Can be started and stopped several times. `kill` is SIGKILL."""
 
     def __init__(self, folder: Path, *, phones_port: int, ari_port: int | None = None) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ class AsteriskServer:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def settings(self) -> dict[str, str]:
-        """The environment that makes Ringback dial through it."""
+        """The environment that makes Ringback dial through this Asterisk."""
         return {
             "RINGBACK_TELEPHONY_PROVIDER": "asterisk",
             "RINGBACK_ASTERISK_URL": self.url,
@@ -63,7 +63,7 @@ class AsteriskServer:
         }
 
     def start(self) -> None:
-        """Returns when it takes requests. Raises `AsteriskError`."""
+        """Start it. Returns when it accepts requests. Raises `AsteriskError`."""
         self._configure()
         with (self._folder / "log/stdout.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -84,7 +84,7 @@ class AsteriskServer:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        """Whether it takes requests and its trunks are known."""
+        """Whether it accepts requests and knows its trunks."""
         try:
             self._ari("/endpoints/PJSIP/trunk-from")
         except OSError:
@@ -108,7 +108,7 @@ class AsteriskServer:
             return json.load(answer)
 
     def run(self, command: str) -> str:
-        """Asterisk's own command line: `core show channels`."""
+        """Run a command of Asterisk's own command line, as `core show channels`."""
         done = subprocess.run([*self._command(), "-rx", command], capture_output=True, text=True, check=False)
         return done.stdout
 
@@ -119,7 +119,7 @@ class AsteriskServer:
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Until `thaw`: it takes requests and answers none."""
+        """Until `thaw`, it accepts requests and answers none."""
         if self.pid is not None:
             os.kill(self.pid, signal.SIGSTOP)
 

@@ -1,7 +1,7 @@
-"""Programs from Debian, in a folder of one's own: no root, nothing installed, the machine's packages untouched.
+"""Programs from Debian packages in a private folder: without root, and without installing anything.
 
-apt itself fetches them, with a state of its own, from the archive that this machine's configuration names, and
-checks their signatures. They come from Debian unstable, which has Asterisk 22, and run through its own loader.
+apt fetches the packages, with its own state, from the archive that this machine is configured for, and checks their
+signatures. They come from Debian unstable, which has Asterisk 22, and run with its own loader.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 _SUITE = "sid"
 _WANTED = ("asterisk", "sip-tester")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# In the dependencies only for the scripts that install a package, which are not run here.
+# Dependencies that only install scripts need, which do not run here.
 _NOT_NEEDED = re.compile(
     r"gnupg|gpg|dirmngr|pinentry|perl|libperl|adduser|passwd|login\.defs|base-passwd|debconf|tzdata|libsemanage|libsepol"
     r"|libpam-modules|readline-common|pci\.ids|libksba8|libnpth0|libassuan9"
@@ -21,17 +21,17 @@ _NOT_NEEDED = re.compile(
 
 
 class PackagesError(Exception):
-    """The programs cannot be had, with what to do."""
+    """The programs cannot be fetched. The text says what to do."""
 
 
 def folder() -> Path:
-    """Where they are kept, for every clone of this project."""
+    """The folder of the programs, shared by every clone of this project."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ringback" / "debian"
 
 
 def fetch() -> Path:
-    """The folder with the unpacked programs; fetched if it is not there yet. Raises `PackagesError`."""
+    """The folder with the unpacked programs, which are fetched if they are missing. Raises `PackagesError`."""
     base = folder()
     base.mkdir(parents=True, exist_ok=True)
     with (base / "lock").open("w") as lock:
@@ -44,7 +44,7 @@ def fetch() -> Path:
 
 
 def command(root: Path, program: str) -> list[str]:
-    """How to start a program of it."""
+    """The command line that starts one of the programs."""
     libraries = root / "usr/lib/x86_64-linux-gnu"
     if not libraries.exists():
         libraries = root / f"usr/lib/{os.uname().machine}-linux-gnu"

@@ -1,4 +1,4 @@
-"""Telephones: one SIPp that plays all of them. The number dialled says what its telephone does (`phones.xml`)."""
+"""Telephones: one SIPp that plays all of them. The dialled number decides what its telephone does (`phones.xml`)."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """One call that reached a telephone. Retransmissions are not another one; a second Call-ID is."""
+    """One call that reached a telephone. A retransmission is the same call. A second Call-ID is another."""
 
     number: str
     at: datetime
@@ -31,9 +31,9 @@ class Invite:
 
 
 class Phones:
-    """They say the two sides of `conversation` (agent left, customer right, 8 kHz), again and again.
+    """They play the two sides of `conversation` (agent left, customer right, 8 kHz) in a loop.
 
-    The agent answers some half a second before the customer; so much longer the agent is silent at first, which keeps
+    The agent answers half a second before the customer. So the agent's side starts with that much silence, which keeps
     the two in step.
     """
 
@@ -74,7 +74,7 @@ class Phones:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def invites(self) -> list[Invite]:
-        """Every INVITE so far, in their order."""
+        """Every INVITE so far, in order."""
         log = self.folder / "invites.log"
         if not log.exists():
             return []

@@ -1,4 +1,4 @@
-"""Stands between Ringback and ARI, and misbehaves as told: slow, refusing, losing answers, cutting the WebSocket."""
+"""A proxy between Ringback and ARI with faults: it is slow, refuses requests, loses answers, and cuts the WebSocket."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,21 +12,21 @@ Match = Callable[[web.BaseRequest], bool]
 
 @dataclass
 class Fault:
-    """What happens to requests that match, while it is among the proxy's `faults`."""
+    """What happens to matching requests, while it is among the proxy's `faults`."""
 
     matches: Match
     delay: float = 0.0
     status: int | None = None
-    """Answer this instead of asking Asterisk."""
+    """Answer with this status, without asking Asterisk."""
     lose_request: bool = False
-    """Asterisk never sees it, and the connection is cut."""
+    """Asterisk never gets the request, and the connection is cut."""
     lose_answer: bool = False
-    """Asterisk does it, and the connection is cut."""
+    """Asterisk performs the request, and the connection is cut."""
     gate: asyncio.Event | None = None
-    """The request waits here first."""
+    """The request first waits for this."""
     times: int = 1_000_000
     hits: list[str] = field(default_factory=list)
-    """The requests that it met."""
+    """The requests that matched."""
 
 
 class FaultyProxy:
@@ -53,7 +53,8 @@ class FaultyProxy:
         await self._runner.cleanup()
 
     def request(self, method: str, ending: str, part: str = "", *, agent: str | None = None) -> Match:
-        """Requests of this method whose path ends so and that have this part; perhaps of one agent's call only."""
+        """Matches requests of this method, with this end of the path and this part in the URL, optionally of one
+        agent's call only."""
         return lambda asked: (
             asked.method == method
             and asked.path.endswith(ending)
@@ -62,9 +63,9 @@ class FaultyProxy:
         )
 
     async def cut_sockets(self) -> None:
-        """Every event stream ends at once, without a word."""
+        """End every event stream at once, without a close frame."""
         for socket in list(self._sockets):
-            if socket._req is not None and socket._req.transport is not None:  # no public way to be rude
+            if socket._req is not None and socket._req.transport is not None:  # there is no public way to do this
                 socket._req.transport.abort()
 
     async def _handle(self, asked: web.BaseRequest) -> web.StreamResponse:
@@ -124,7 +125,7 @@ class FaultyProxy:
 
 
 async def _drain(socket: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
-    """Answer its pings, and leave Asterisk when it has left."""
+    """Answer its pings, and disconnect from Asterisk when it has left."""
     async for _ in socket:
         pass
     await upstream.close()

@@ -1,4 +1,4 @@
-"""Whose voice it is that was recorded."""
+"""Decides whose voice was recorded."""
 
 import numpy as np
 import soundfile
@@ -9,7 +9,7 @@ _RATE = 8000
 
 
 def voice(phones: Phones, side: str) -> np.ndarray:
-    """What a telephone of this side ("agent" or "customer") says, 8 kHz."""
+    """What a telephone of this side ("agent" or "customer") plays, at 8 kHz."""
     samples, _ = soundfile.read(
         phones.folder / f"{side}.alaw", format="RAW", subtype="ALAW", samplerate=_RATE, channels=1
     )
@@ -17,10 +17,10 @@ def voice(phones: Phones, side: str) -> np.ndarray:
 
 
 def likeness(recorded: np.ndarray, source: np.ndarray) -> float:
-    """How like a voice what was recorded is: 1 is the same, 0 another.
+    """How much a recording resembles a voice. 1 is the same voice, 0 another one.
 
-    The median over its seconds of speech of the best normalized correlation with any part of the source. A telephone
-    that sends a packet late on a busy machine shifts what follows, and costs one second so, and not all.
+    The result is the median over the seconds of speech of the best normalized correlation with any part of the source.
+    On a busy machine a telephone may send a packet late, which shifts the rest. That costs one second only.
     """
     seconds = [recorded[start : start + _RATE] for start in range(0, len(recorded) - _RATE + 1, _RATE)]
     loudest = max((float(np.linalg.norm(second)) for second in seconds), default=0.0)

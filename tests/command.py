@@ -1,4 +1,4 @@
-"""`ringback`, run in this process. One of its own costs two seconds of CPU, nearly all of it for imports."""
+"""Runs `ringback` in this process. A process of its own costs two seconds of CPU, nearly all of it for imports."""
 
 import subprocess
 import traceback
@@ -12,7 +12,7 @@ from app.settings import get_settings
 
 
 def invoke(env: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """What a process with these variables would have answered. Blocks. One at a time, because it sets `os.environ`."""
+    """The result as of a process with these variables. Blocks. Only one at a time, because it sets `os.environ`."""
 
     def run() -> Result:
         get_settings.cache_clear()
@@ -21,7 +21,7 @@ def invoke(env: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProc
         finally:
             get_settings.cache_clear()
 
-    with ThreadPoolExecutor(1) as thread:  # a command starts an event loop, and the test's thread has one
+    with ThreadPoolExecutor(1) as thread:  # a command starts an event loop, and this thread already runs one
         result = thread.submit(run).result()
     stderr = result.stderr
     if result.exception is not None and not isinstance(result.exception, SystemExit):

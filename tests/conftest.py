@@ -1,6 +1,6 @@
-"""Fixtures on the real things: one PostgreSQL and one Valkey for the whole run, from the wheels, in a temporary folder.
+"""Fixtures with real servers: one PostgreSQL and one Valkey per test process, from wheels, in the run's folder.
 
-Tests share the database and keep apart by their own users; what needs a whole installation starts one (`acceptance/`).
+Tests share the database, and each has its own users. A test that needs a whole installation starts one (`acceptance/`).
 """
 
 import logging
@@ -47,7 +47,7 @@ class Servers:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses its temporary folder
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # pytest-xdist's processes belong to the run of the one that started them
+    if not hasattr(config, "workerinput"):  # processes of pytest-xdist belong to the run that started them
         folder = run_folder.begin()
         if config.option.basetemp is None:
             config.option.basetemp = str(folder / "tests")
@@ -84,8 +84,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 
 @pytest.fixture(scope="session", autouse=True)
 def cheap_passwords() -> Iterator[None]:
-    """A hash takes one pass over the least memory. The product's takes 40 ms of CPU, and nearly every test has a user
-    and a login. `tests/unit/test_security.py` tests the product's."""
+    """Hash passwords with one pass over the least memory. The product's hash takes 40 ms of CPU, and nearly every test
+    has a user and a login. `tests/unit/test_security.py` tests the product's hash."""
     cheap = PRODUCTS_ARGON2.using(memory_cost=8, time_cost=1)
     with patch.object(security, "_argon2", cheap):
         yield
@@ -154,7 +154,7 @@ async def app(migrated: Settings) -> AsyncIterator[FastAPI]:
 
 @asynccontextmanager
 async def client_of(app: FastAPI, address: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app from an address of its own, so that no test is throttled for another's wrong passwords."""
+    """A client with its own address, so that it is not throttled for another test's wrong passwords."""
     address = address or f"10.{secrets.randbelow(256)}.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
     transport = httpx.ASGITransport(app, client=(address, 1), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ringback") as client:

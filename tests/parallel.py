@@ -1,14 +1,14 @@
-"""Which tests share a process when pytest-xdist runs several, and in which order they start.
+"""Which tests share a process of pytest-xdist, and in which order they start.
 
-Tests of one file stay together, because many share a fixture that takes long to make. Some files share one, too. What
-takes longest starts first, so that no process has a long file left when the others are done.
+Tests of one file stay together, because many share a fixture that takes long. Some files share one, too. The longest
+start first, so that no process has a long file left at the end.
 """
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _GROUPS = {
-    # All of them speak to the one running `instance`.
+    # These use the one running `instance`.
     "tests/acceptance/test_calls.py": "instance",
     "tests/acceptance/test_cli.py": "instance",
     "tests/acceptance/test_clients.py": "instance",
@@ -16,7 +16,7 @@ _GROUPS = {
     "tests/acceptance/test_readme.py": "instance",
     "tests/acceptance/test_reference.py": "instance",
     "tests/acceptance/test_up.py": "instance",
-    # One Asterisk and one installation for all of these
+    # These share an Asterisk and an installation.
     "tests/asterisk/test_adapter.py": "asterisk",
     "tests/asterisk/test_contract.py": "asterisk",
     "tests/asterisk/test_crashes.py": "asterisk",
@@ -48,7 +48,7 @@ _LONGEST_FIRST = [
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Longest first; the order within a file stays."""
+    """Longest first. The order within a file stays."""
 
     def place(item: pytest.Item) -> int:
         places = (place for place, path in enumerate(_LONGEST_FIRST) if item.nodeid.startswith(path))
@@ -58,7 +58,7 @@ def sort(items: list[pytest.Item]) -> None:
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """Hands a file, or files that share something, to one process."""
+    """Gives a file, or files that share something, to one process."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

@@ -1,4 +1,4 @@
-"""A real Chromium, the machine's own. CI installs a missing one; elsewhere the tests that need it are skipped."""
+"""The machine's own Chromium. In CI a missing one is installed. Elsewhere the tests that need it are skipped."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# A closed network refuses what Chromium does in the background, which slows its start.
+# A closed network refuses Chromium's background requests, which slows its start.
 _OPTIONS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 
 
 def find_chromium() -> str:
-    """The path of the program. Installs Debian's package in CI, where a skipped test counts as a failure."""
+    """The path of Chromium. In CI, where a skipped test is a failure, this installs Debian's package."""
     if not any(map(shutil.which, _NAMES)):
         if not os.environ.get("CI"):
             pytest.skip("needs Chromium: install your system's package `chromium`")
@@ -27,8 +27,8 @@ def find_chromium() -> str:
 
 @asynccontextmanager
 async def open_page(problems: list[str], requested: list[str]) -> AsyncIterator[Page]:
-    """A page in a new browser. Adds what its console reports, and the addresses it requests, to the lists."""
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with it
+    """A page in a new browser. Adds what its console reports, and the URLs that it requests, to the lists."""
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to run as root with a sandbox
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*_OPTIONS, *sandbox])
         try:

@@ -1,4 +1,4 @@
-"""The running product: `ringback up` itself in a folder of its own, spoken to over HTTP only."""
+"""The running product: `ringback up` in its own folder, used over HTTP only."""
 
 import os
 import re
@@ -17,7 +17,7 @@ import pytest
 from bench.installation import free_port
 from tests.command import invoke
 
-PATIENCE_SECONDS = 120  # far above what anything takes: no test is about speed
+PATIENCE_SECONDS = 120  # far longer than anything takes, because no test is about speed
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Instance:
         return environment(self.data_dir, self.port, **self.settings)
 
     def ringback(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run it in this process."""
+        """Run a command in this process."""
         return invoke({"RINGBACK_DATA_DIR": str(self.data_dir)} | self.settings, *arguments)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
@@ -67,7 +67,7 @@ def start(
     demo: bool = False,
     settings: dict[str, str] | None = None,
 ) -> Instance:
-    """Start it with these settings, and read what it says until it serves."""
+    """Start it with these settings, and read its output until it serves."""
     port, settings = port or free_port(), settings or {}
     options = [] if demo else ["--no-demo"]
     process = subprocess.Popen(
@@ -103,7 +103,7 @@ def password(instance: Instance) -> str:
 
 @pytest.fixture(scope="session")
 def token(instance: Instance, password: str) -> str:
-    """Of one login, before a test that guesses passwords has this address throttled."""
+    """The token of one login, before a test that guesses passwords throttles this address."""
     login = {"email": "demo@ringback.local", "password": password}
     answer = httpx.post(f"{instance.base_url}/api/developer/login", json=login, timeout=30)
     return str(answer.json()["data"]["access_token"])
@@ -118,7 +118,7 @@ def api(instance: Instance, token: str) -> Iterator[httpx.Client]:
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
-    """Until it is truthy."""
+    """Call it until its result is true, and return that."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (result := what()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
@@ -133,7 +133,7 @@ def place(api: httpx.Client, customer: str = "919999999999", agent: str = "91888
 
 
 def transcript(api: httpx.Client, call_id: str) -> dict[str, Any]:
-    """Poll as a client does until it is at an end."""
+    """Poll as a client does, until the transcript is ready or has failed."""
 
     def ended() -> Any:
         data = api.get(f"/calls/{call_id}/transcript").raise_for_status().json()["data"]

@@ -1,6 +1,6 @@
-"""A short version of `make chaos`: real kills, real outages, the simulator's own ledger.
+"""A short version of `make chaos`: real kills, real outages, and the simulator's ledger.
 
-Of the faults of arq's queue there is a shorter one in `tests/integration/test_worker_process.py`.
+A shorter test of the faults of arq's queue is in `tests/integration/test_worker_process.py`.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ CALLS = 20
 
 
 async def test_nothing_is_lost_or_dialled_twice(tmp_path: Path) -> None:
-    # As slow as real recognition, so that workers are killed in the middle of it
+    # as slow as real recognition, so that workers are killed during it
     async with speech_endpoint(seconds=1.5) as speech:
         report = await run_chaos(tmp_path, calls=CALLS, kills=4, faults="servers", settings=speech)
     print(report)

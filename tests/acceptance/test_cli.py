@@ -1,4 +1,4 @@
-"""`ringback` beside a running instance, found by its folder alone."""
+"""`ringback` beside a running instance, which it finds by the data folder alone."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def test_users_from_creation_to_deactivation(instance: Instance) -> None:
         body = {"email": "ravi@example.com", "password": password}
         return httpx.post(f"{instance.base_url}/api/developer/login", json=body)
 
-    # In a process of its own, as from another shell
+    # in its own process, as from another shell
     arguments = ("users", "create", "Ravi@Example.com", "--unverified")
     created = ringback(instance.environment, *arguments, stdin="first password\n")
     assert created.returncode == 0, created.stderr

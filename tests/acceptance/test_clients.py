@@ -1,4 +1,5 @@
-"""Both dialects and the callbacks, driven by a client that is not ours: Node, with the verification code of docs."""
+"""Both dialects and the callbacks, used by an independent client: Node, with the verification code of
+docs/callbacks.md."""
 
 import json
 import re
@@ -24,7 +25,7 @@ def node() -> str:
 
 @pytest.fixture(scope="module")
 def saw(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the client saw."""
+    """What the client received."""
     instance.ringback("users", "create", "client@example.com", "--password", "a client's").check_returncode()
     for arguments in (
         ["dids", "add", DID, "--user", "client@example.com", "--max-channels", "3"],

@@ -1,4 +1,4 @@
-"""Anything may arrive: by the OpenAPI document, and by raw bytes. Every answer is a documented one."""
+"""Any request may arrive: by the OpenAPI document, and as raw bytes. Every response is documented."""
 
 import hmac
 import json
@@ -18,18 +18,18 @@ import pytest
 
 from tests.acceptance.conftest import Instance, place
 
-# Every operation gets so many random examples, and besides all examples and boundary cases of the document, which is
-# where faults are found. `make fuzz` gives many more.
+# The number of random examples per operation. All examples and boundary cases of the document are sent, too, and find
+# most faults. `make fuzz` sends many more.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
 DOCUMENTED = {200, 400, 401, 403, 404, 405, 413, 422, 429, 503}
 
 
 def test_schemathesis_finds_nothing(api: httpx.Client, instance: Instance) -> None:
-    """Drives the live API by its own OpenAPI document."""
+    """Test the live API by its own OpenAPI document."""
     command = [
         *[sys.executable, "-m", "schemathesis.cli", "run", f"{instance.base_url}/openapi.json"],
         *["--header", f"Authorization: {api.headers['Authorization']}"],
-        # `readyz` may truly not be ready; `unsupported_method` wants an Allow header from every path that it makes up.
+        # `readyz` may really not be ready. `unsupported_method` wants an Allow header for every path that it invents.
         *[
             "--checks",
             "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
@@ -42,8 +42,8 @@ def test_schemathesis_finds_nothing(api: httpx.Client, instance: Instance) -> No
 
 
 def exchange(instance: Instance, request: bytes) -> bytes:
-    """Send these bytes, and read whatever comes back until the server closes. It may rightly wait for more of a request
-    that promised more; then it is told that no more will come."""
+    """Send these bytes, and read until the server closes. If the server waits for the rest of a request, the end of the
+    connection shows that none comes."""
     address = urlsplit(instance.base_url)
     assert address.hostname
     assert address.port

@@ -15,7 +15,7 @@ from tests.acceptance.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
 
-# A test that never ends, with the two servers that run as daemons and a child in a session of its own
+# A test that never ends, with the two servers that run as daemons, and a child in its own session
 ENDLESS = """
 import os, subprocess, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The session of README works as pasted."""
+"""The session in README works as pasted."""
 
 import os
 import re
@@ -21,13 +21,13 @@ def test_the_session_of_the_readme_ends_in_a_transcript(instance: Instance, tmp_
     found = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
     assert found
     session = found[1].replace("http://127.0.0.1:8000", instance.base_url)
-    # Only the address and the place of the program differ. A slow machine gets the time it needs.
+    # Only the address and the path of the program are replaced. A slow machine gets the time it needs.
     session = session.replace(".venv/bin/ringback", f"{sys.executable} -m app.cli").replace("sleep 15", "until_ended")
     waiting = """until_ended() { for _ in $(seq 200); do
       curl -s "$BASE_URL/api/developer/calls/$CALL_ID/transcript" -H "Authorization: Bearer $ACCESS_TOKEN" |
         grep -q '"pending"' || return 0; sleep 0.5; done; }
     """
-    # An address of its own, because other tests guess passwords from this machine's until it is throttled.
+    # An address of its own, because other tests guess passwords from this machine's address until it is throttled.
     (tmp_path / ".curlrc").write_text('header = "X-Forwarded-For: 10.20.30.40"\n')
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", waiting + session],

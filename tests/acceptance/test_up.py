@@ -1,4 +1,4 @@
-"""One command: side by side, again, after a crash, and what it says when it cannot."""
+"""One command: side by side, again, after a crash, and its errors."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.command import invoke
 
 
 def up(env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """An `up` that is to fail."""
+    """An `up` that must fail."""
     command = [sys.executable, "-m", "app.cli", "up"]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 def processes_of(instance: Instance) -> list[int]:
-    """Everything that it started: its children, and the two servers by their own word."""
+    """Everything that it started: its children, and the two servers."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
     children = [pid for pid, parent in pairs if parent == instance.process.pid]
@@ -44,8 +44,8 @@ def servers_of(instance: Instance) -> list[int]:
 
 
 def test_two_side_by_side_and_what_a_second_one_outlives(instance: Instance, tmp_path: Path) -> None:
-    """One installation through its life, because each start takes ten seconds of CPU: a start beside another, kill -9,
-    a start after that, dead workers, Ctrl-C, and a start after that."""
+    """One installation through its life, because each start takes ten seconds of CPU: a start beside another one, kill
+    -9, another start, dead workers, Ctrl-C, and a last start."""
     first = start(tmp_path / "second")
     assert first.port != instance.port
     for running in (instance, first):
@@ -77,7 +77,7 @@ def dead_workers_are_named_and_started_again(running: Instance) -> None:
     def named() -> bool:
         return "no live calls worker" in str(httpx.get(f"{running.base_url}/readyz").json()["missing"])
 
-    os.kill(running.process.pid, signal.SIGSTOP)  # it would start them again before anybody noticed
+    os.kill(running.process.pid, signal.SIGSTOP)  # it would restart them before the test looks
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     wait_for(named)

@@ -15,7 +15,7 @@ from bench.installation import free_port
 from tests.acceptance.conftest import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-# uv reads no pip configuration, but installs a hundred cached wheels in two seconds instead of pip's minute.
+# uv does not read pip's configuration, but installs a hundred cached wheels in two seconds instead of a minute.
 _PIP_TO_UV = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS", "PIP_NO_INDEX": "UV_NO_INDEX"}
 
 
@@ -65,7 +65,7 @@ def test_up_from_the_wheel_ends_in_a_transcript(wheel: Path, tmp_path: Path) -> 
     run([*uv, "pip", "check", "--python", python], cwd=tmp_path)
     ringback = tmp_path / "env/bin/ringback"
     assert run([ringback, "--version"], cwd=tmp_path, env=elsewhere) == f"ringback {version('ringback')}\n"
-    # Imports all, so that bytecode is compiled once here and not by each process of `up`.
+    # Import everything once, so that the processes of `up` do not each compile it.
     imported = run([python, "-c", "import app.main, worker.main; print(app.__file__)"], cwd=tmp_path, env=elsewhere)
     assert str(tmp_path) in imported
 

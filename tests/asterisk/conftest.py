@@ -1,7 +1,6 @@
-"""A real Asterisk and real SIP telephones. Where they cannot be had these tests fail.
+"""A real Asterisk and real SIP telephones. Without them, these tests fail.
 
-One Asterisk for all tests of a process. In a parallel run three processes have one each: a test that kills Asterisk
-must not disturb others.
+Each test process has one Asterisk for all its tests, because a test that kills Asterisk must not disturb the others.
 """
 
 import socket
@@ -36,7 +35,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 async def make_provider(lab: Lab) -> AsyncIterator[Callable[..., Asterisk]]:
-    """Adapters with an application of their own, closed in the end."""
+    """Makes adapters with their own Stasis applications, and closes them."""
     made: list[Asterisk] = []
 
     def make(**changed: Any) -> Asterisk:
@@ -50,7 +49,7 @@ async def make_provider(lab: Lab) -> AsyncIterator[Callable[..., Asterisk]]:
 
 @pytest.fixture
 async def make_installation(lab: Lab, tmp_path: Path) -> AsyncIterator[MakeInstallation]:
-    """Installations with settings of their own, or to be broken."""
+    """Makes installations with other settings, or for tests that break them."""
     opened: list[LabInstallation] = []
 
     async def make(*workers: str, ready: str = "/readyz", others: bool = True, **settings: str) -> LabInstallation:
@@ -74,7 +73,7 @@ async def cheap_speech() -> AsyncIterator[dict[str, str]]:
 async def installation(
     lab: Lab, cheap_speech: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[LabInstallation]:
-    """One whole installation for the tests that need no other settings."""
+    """One installation for the tests that need no other settings."""
     opened = LabInstallation(lab, tmp_path_factory.mktemp("installation"), **cheap_speech)
     try:
         await opened.open("calls-1", "calls-2")

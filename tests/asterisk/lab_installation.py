@@ -23,13 +23,13 @@ from lab.asterisk import PASSWORD as ARI_PASSWORD
 from lab.asterisk import USERNAME, AsteriskServer
 from lab.phones import Phones
 
-PATIENCE_SECONDS = 120  # far above what anything takes: no test is about speed
+PATIENCE_SECONDS = 120  # far longer than anything takes, because no test is about speed
 RING_SECONDS = 3.0
 PASSWORD = "a good password"
 
 
 async def eventually(what: Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS) -> Any:
-    """Its result once that is truthy."""
+    """Call it until its result is true, and return that."""
     deadline = time.monotonic() + seconds
     while not (result := await what()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
@@ -60,7 +60,7 @@ class Lab:
         )
 
     def number(self, behaviour: str) -> str:
-        """A number nobody else dials, whose telephone does this (`lab/phones.xml`)."""
+        """A number that no other call dials, whose telephone behaves like this (`lab/phones.xml`)."""
         return f"91{behaviour}{secrets.randbelow(10**7):07}"
 
     def invites(self, number: str) -> int:
@@ -68,7 +68,7 @@ class Lab:
         return len([invite for invite in self.phones.invites() if invite.number.endswith(number.removeprefix("91"))])
 
     async def left(self) -> list[str]:
-        """Channels, bridges and recordings at Asterisk."""
+        """Channels, bridges and recordings that Asterisk holds."""
         return await asyncio.to_thread(self.server.left)
 
 
@@ -90,7 +90,8 @@ class LabInstallation:
         )
 
     async def open(self, *workers: str, ready: str = "/readyz", others: bool = True) -> None:
-        """Start it with these calls workers, and perhaps one of each other kind; returns when this path says so."""
+        """Start it with these calls workers, and with one of each other kind unless `others` is false. Returns when
+        `ready` answers 200."""
         processes = self.installation
         await asyncio.to_thread(processes.start_servers)
         processes.start_api()
@@ -129,7 +130,7 @@ class LabInstallation:
             return await session.get_one(Call, call_id)
 
     async def events(self, call_id: str) -> list[str]:
-        """The keys of its timeline."""
+        """The keys of the call's events."""
         async with self.db.transaction() as session:
             rows = select(CallEventRow.key).filter_by(call_id=call_id).order_by(CallEventRow.happened_at)
             return list(await session.scalars(rows))
@@ -143,7 +144,7 @@ class LabInstallation:
         await eventually(is_there)
 
     async def ended(self, call_id: str) -> Call:
-        """The call, once it has ended and nothing is owed to it but its transcript."""
+        """The call, once it has ended and no task is left except its transcription."""
 
         async def done() -> Call | None:
             call = await self.call(call_id)

@@ -1,4 +1,4 @@
-"""The adapter alone: what reaches the wire, what holds when nobody of ours lives, and what its check finds missing."""
+"""The adapter alone: what is on the wire, what holds without any process of ours, and what its check finds missing."""
 
 import asyncio
 import secrets
@@ -131,7 +131,7 @@ async def test_a_call_that_reached_the_cap_says_so(lab: Lab, make_provider: Make
 
 
 async def test_what_is_read_back_is_what_was_reported(lab: Lab, make_provider: MakeProvider) -> None:
-    """`fetch`, which stands in for events that nobody heard, at every step of a call."""
+    """`fetch` replaces missed events, at every step of a call."""
     provider = make_provider()
 
     async def now() -> list[tuple[str, bool]]:
@@ -193,7 +193,7 @@ async def test_no_installation_takes_the_events_of_another(lab: Lab, make_provid
         assert "RINGBACK_ASTERISK_APP" in held.fix
         assert (await findings(ours))["application"].ok
         async with make_provider(app=app, installation="ours").listen():
-            pass  # another worker of ours takes over, as when the first is gone
+            pass  # another worker of ours takes over, as when the first one is gone
 
     async def can_be_had() -> bool:
         return (await findings(theirs))["application"].ok

@@ -1,4 +1,4 @@
-"""Calls through the whole product on a real Asterisk: what was said, and ending them."""
+"""Calls through the whole product on a real Asterisk: what was said, and how calls are ended."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ REFERENCE = json.loads((Path(__file__).parents[1] / "audio/call_callback.json").
 
 @pytest.fixture(scope="module")
 async def installation(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LabInstallation]:
-    """One that recognizes speech."""
+    """An installation that recognizes speech."""
     opened = LabInstallation(lab, tmp_path_factory.mktemp("calls"))
     try:
         await opened.open("calls-1", "calls-2")
@@ -32,7 +32,7 @@ async def installation(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> As
 
 @pytest.fixture(scope="module", autouse=True)
 async def talks(lab: Lab, installation: LabInstallation) -> dict[str, str]:
-    """Two calls that talk for long, while other tests run."""
+    """Two long calls that talk while other tests run."""
     return {
         "reference": await installation.place(lab.number("248"), lab.number("100")),
         "recording": await installation.place(lab.number("212"), lab.number("100")),
@@ -109,7 +109,7 @@ async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_installation:
 
 
 async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) -> None:
-    """Its demonstration call is for the simulator."""
+    """Its demonstration call needs the simulator."""
     before = lab.phones.invites()
     settings = lab.server.settings() | {"RINGBACK_ASTERISK_APP": "the-one-command"}
     running = await asyncio.to_thread(start, tmp_path / "up", demo=True, settings=settings)
@@ -122,13 +122,13 @@ async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) 
         await asyncio.to_thread(running.stop)
 
 
-# What was said; last, because these talks take longest
+# These tests are last, because their calls talk longest.
 
 
 async def test_the_reference_conversation_is_transcribed_with_the_right_words_from_the_right_person(
     installation: LabInstallation, talks: dict[str, str]
 ) -> None:
-    """Its two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
+    """The two sides are the voices of the lab's two telephones (`lab/phones.py`)."""
     call_id = talks["reference"]
     call = await installation.ended(call_id)
     assert (call.status, call.ended_by) == ("completed", "customer")

@@ -12,7 +12,7 @@ from tests.asterisk.lab_installation import Lab, LabInstallation, MakeProvider, 
 async def test_asterisk_is_killed_and_started_again(lab: Lab, installation: LabInstallation) -> None:
     talking = await installation.place(lab.number("200"), lab.number("100"))
     await installation.reached(talking, "answered")
-    await asyncio.sleep(8)  # so that there is something to hear
+    await asyncio.sleep(8)  # long enough for a recording
     waiting = await installation.place(lab.number("203"), lab.number("300"))
     await installation.reached(waiting, "agent:ringing")
     await asyncio.to_thread(lab.server.kill)
@@ -30,7 +30,7 @@ async def test_asterisk_is_killed_and_started_again(lab: Lab, installation: LabI
 
 
 async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, installation: LabInstallation) -> None:
-    """It writes a second at a time. Whether that long had passed is not left to the speed of this machine."""
+    """Asterisk writes one second at a time. The test does not depend on whether a second has passed."""
     call_id = await installation.place(lab.number("200"), lab.number("100"))
     await installation.reached(call_id, "answered")
     await asyncio.to_thread(lab.server.kill)
@@ -49,7 +49,7 @@ async def test_asterisk_is_killed_before_it_wrote_any_of_the_talk(lab: Lab, inst
 async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing(
     lab: Lab, make_provider: MakeProvider
 ) -> None:
-    """For a moment its web server runs without ARI, and answers 404 to whatever it is asked."""
+    """For a moment its web server runs without ARI, and answers every request with 404."""
     provider = make_provider()
     ref = CallRef("call_00000000starting", None)
     recording = lab.server.recording_folder / f"{ref.call_id}.raw"
@@ -69,7 +69,7 @@ async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing
 
 
 async def test_an_asterisk_that_freezes(lab: Lab, installation: LabInstallation) -> None:
-    """It takes requests and answers none, for longer than we wait for an answer."""
+    """It accepts requests and answers none, for longer than the adapter waits."""
     call_id = await installation.place(lab.number("203"), lab.number("100"))
     await installation.reached(call_id, "answered")
     lab.server.freeze()

@@ -1,4 +1,4 @@
-"""What the far end does, on each leg, and what the product says of it. Through the whole product."""
+"""What the far end does, on each leg, and what the product says about it. Through the whole product."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from tests.asterisk.lab_installation import Lab, LabInstallation
 
 @dataclass(frozen=True)
 class Row:
-    """Behaviours of both telephones (`lab/phones.xml`) and what must be told of the call."""
+    """The behaviour of both telephones (`lab/phones.xml`), and how the call must end."""
 
     agent: str
     customer: str
@@ -20,7 +20,7 @@ class Row:
     ended_by: str | None = None
     failure: str | None = None
     talk: float | None = None
-    """Seconds, at least."""
+    """The least number of seconds."""
     customer_rang: bool = True
 
 
@@ -62,7 +62,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 async def ended(lab: Lab, installation: LabInstallation) -> dict[str, Ended]:
-    """All of them at once."""
+    """All calls at once."""
 
     async def run(row: Row) -> Ended:
         agent, customer = lab.number(row.agent), lab.number(row.customer)

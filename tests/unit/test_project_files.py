@@ -1,4 +1,4 @@
-"""What strangers and machines read about the project agrees with itself."""
+"""The files about the project agree with each other."""
 
 import re
 import subprocess

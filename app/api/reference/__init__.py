@@ -7,7 +7,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 _OWN_FILES = Path(__file__).parent / "static"
-# The page's script and style are files, because this policy allows nothing inline and no other origin.
+# The page's script and style are files, because the policy allows nothing inline and no other origin.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -26,7 +26,7 @@ class _Files(StaticFiles):
 
 
 def install_reference(app: FastAPI) -> None:
-    """Add `/docs` and its files. The package `fastapi-swagger` ships Swagger UI's; none of its code is used."""
+    """Add `/docs` and its files. They come from the package `fastapi-swagger`, none of whose code is used."""
 
     @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
