@@ -259,6 +259,7 @@ async def test_the_check_sees_a_module_that_is_not_loaded(lab: Lab, make_provide
 
 async def test_the_check_leaves_nothing_behind_and_calls_nobody(lab: Lab, make_provider: MakeProvider) -> None:
     before = lab.phones.invites()
-    assert "1.0 s" in (await findings(make_provider()))["recording"].seen
+    seen = (await findings(make_provider()))["recording"].seen
+    assert float(seen.partition(" s on two channels")[0]) >= 0.9, seen
     assert lab.phones.invites() == before
     assert not [path for path in lab.server.recordings() if "check" in path.name]

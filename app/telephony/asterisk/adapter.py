@@ -234,7 +234,9 @@ class Asterisk(TelephonyProvider):
     async def _sure(self, method: str, path: str, **query: str) -> None:
         while not (answer := await self._answer(method, path, **query)).ok:
             if answer.status != 409:  # 409: the channel shows as entered, but is not quite in our application yet
-                raise _NotDialed(f"Asterisk refused {path.rpartition('/')[2]}: {answer.description}", retry=False)
+                # 404: Asterisk removes a new channel if our listener is just connecting again.
+                refused = f"Asterisk refused {path.rpartition('/')[2]}: {answer.description}"
+                raise _NotDialed(refused, retry=answer.status == 404)
             await asyncio.sleep(_ENTERING_SECONDS)
 
     async def _answer(self, method: str, path: str, patient: bool = True, /, **query: str) -> AriResponse:
