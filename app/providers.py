@@ -1,6 +1,6 @@
 """The registries: which adapters there are, and how settings become one.
 
-A new adapter is its own file and a line here. No other module of the server names an adapter.
+A new adapter is its own file, and a line in two tables here. No other module of the server names an adapter.
 """
 
 from collections.abc import Callable

@@ -37,7 +37,7 @@ def fill(page: str) -> str:
     for title, options in TABLES.items():
         block = f"<!-- {title} -->\n{table(options)}<!-- /{title} -->"
         page, replaced = re.subn(f"<!-- {title} -->\n.*?<!-- /{title} -->", lambda _: block, page, flags=re.DOTALL)  # noqa: B023
-        assert replaced == 1, title
+        assert replaced == 1, f"docs/settings.md needs one pair of markers: <!-- {title} --> and <!-- /{title} -->"
     return page
 
 
