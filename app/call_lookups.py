@@ -62,7 +62,8 @@ async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
 
 async def get_ref(session: AsyncSession, call_id: str) -> CallRef:
     """The call's identity at its provider."""
-    return CallRef(call_id, await session.scalar(select(Call.provider_reference).where(Call.id == call_id)))
+    query = select(Call.provider_reference).where(Call.id == call_id)
+    return CallRef(call_id, (await session.execute(query)).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ async def find_talk(session: AsyncSession, call_id: str) -> Talk | None:
 
 
 async def find_recording_url(session: AsyncSession, call_id: str) -> str | None:
-    """Where a report says that the call's recording is."""
+    """The URL of the recording, if a report named one."""
     return await session.scalar(select(Call.recording_url).where(Call.id == call_id))
 
 

@@ -28,9 +28,9 @@ class Mover(StrEnum):
     """Who makes a move."""
 
     DIALER = "dialer"
-    """The worker that holds the call's dial attempt (`app.dialing`)."""
+    """The worker that holds the call's dial attempt (`app.dial_attempts`)."""
     EVENT = "event"
-    """An event of the provider, or of a worker that gives the call up."""
+    """An event of the provider, a cancellation, a timeout, or a worker that gives the call up."""
     REPORT = "report"
     """A report of another system (`app.reports`)."""
 

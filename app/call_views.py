@@ -36,7 +36,7 @@ class CallView:
     reported_seconds: int | None
     reported_talk_seconds: int | None
     recording_url: str | None
-    """Where a report says that the recording is."""
+    """The URL of the recording, if a report named one."""
     transcript_id: str
     transcript_status: TranscriptStatus
     transcript_failure: str | None

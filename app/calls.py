@@ -276,7 +276,7 @@ async def end_by_report(
 
 
 async def remove_recording_url(session: AsyncSession, call_id: str) -> None:
-    """Forget where a report says that the recording is."""
+    """Remove the recording's URL, which a report named."""
     await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
 
 

@@ -216,7 +216,7 @@ class Call(Base):
     reported_talk_seconds: Mapped[int | None] = mapped_column(
         Integer, doc="Length from the answer, from a report or a provider that counts it"
     )
-    recording_url: Mapped[str | None] = mapped_column(doc="Where a report says that the recording is")
+    recording_url: Mapped[str | None] = mapped_column(doc="The URL of the recording, if a report named one")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
     dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(

@@ -1,4 +1,4 @@
-"""Telephone numbers. They are read once, where they come in, and are one value from then on.
+"""Telephone numbers. Text from outside is read once, into one of the value types below.
 
 One telephone has many spellings. In India, `9876543210`, `09876543210`, `+91 98765-43210` and `00919876543210` are the
 same. The `phonenumbers` library (Google's libphonenumber) reads them, with the installation's home country.

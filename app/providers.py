@@ -82,7 +82,8 @@ OPTIONS: dict[str, type[Options]] = {
 
 def telephony_name(settings: Settings) -> str:
     """The name of the adapter that dials."""
-    return settings.telephony_provider or DEFAULTS["telephony_provider"]
+    name = settings.telephony_provider
+    return DEFAULTS["telephony_provider"] if name is None else name
 
 
 def telephony(settings: Settings) -> TelephonyProvider:
@@ -97,7 +98,8 @@ def number_rules(settings: Settings) -> NumberRules:
 
 def recognizer(settings: Settings) -> Recognizer:
     """The adapter that turns audio into words. Raises `SettingsError`."""
-    return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, settings.recognizer or DEFAULTS["recognizer"])(settings)
+    name = DEFAULTS["recognizer"] if settings.recognizer is None else settings.recognizer
+    return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, name)(settings)
 
 
 def summarizer() -> Summarizer:

@@ -1,4 +1,4 @@
-"""A call's recording: stored once, then transcribed."""
+"""A call's recording: stored once, then transcribed. `app.security.RecordingLinks` decides who may read it."""
 
 import re
 from dataclasses import dataclass

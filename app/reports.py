@@ -1,4 +1,4 @@
-"""Call reports: what another system says about a call. This is the way in for systems that cannot be an adapter.
+"""Call reports: what another system says about a call. For systems that no adapter can drive.
 
 A report is about a call that was ordered here, if it names the call's id, or about a call that only the other system
 has, such as an inbound call. The first reported end counts. Later reports only add what was not known.
@@ -163,8 +163,8 @@ def _leg_of(call: Call, report: CallLogReport) -> Leg | None:
     """The leg that the report is about. If a system reports each leg alone, the agent's report names the agent as the
     person who was called."""
     if report.leg is None and report.customer_number is not None:
-        called = report.customer_number.digits
-        return Leg.AGENT if called == call.agent_number and called != call.customer_number else None
+        called, agent = report.customer_number.digits, call.agent_number or digits_of(report.agent_number)
+        return Leg.AGENT if called == agent and called != call.customer_number else None
     return report.leg
 
 

@@ -57,14 +57,14 @@ class _Hashing:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
         self._is_busy = False
         self._known: deque[asyncio.Future[None]] = deque()
-        self._strangers: deque[asyncio.Future[None]] = deque()
+        self._unknown: deque[asyncio.Future[None]] = deque()
 
     async def run(self, work: Callable[..., T], *arguments: object, known: bool = False) -> T:
-        await self._wait_for_turn(self._known if known else self._strangers)
+        await self._wait_for_turn(self._known if known else self._unknown)
         try:
             began = perf_counter()
             result = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-            if self._known or self._strangers:
+            if self._known or self._unknown:
                 await asyncio.sleep(perf_counter() - began)
             return result
         finally:
@@ -86,8 +86,8 @@ class _Hashing:
             raise
 
     def _give_turn(self) -> None:
-        """Give the turn to the next in line. It stays taken meanwhile, so that nobody else gets it."""
-        for line in (self._known, self._strangers):
+        """Wake the next waiter. `_is_busy` stays set, so that no new request goes first."""
+        for line in (self._known, self._unknown):
             while line:
                 turn = line.popleft()
                 if not turn.done():
@@ -99,7 +99,7 @@ class _Hashing:
 _hashing = _Hashing()
 
 # Verified when there is no such user, so that both answers take the same time.
-_NOBODY = _argon2.hash(secrets.token_hex(16))
+_DUMMY_HASH = _argon2.hash(secrets.token_hex(16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ async def verify_password(password: str, password_hash: str | None, *, known: bo
         encoded = check_password_form(password)
     except PasswordRefused:
         return False
-    hashed = password_hash or _NOBODY
+    hashed = password_hash or _DUMMY_HASH
     matches = await _hashing.run(_argon2.verify, encoded, hashed, known=known)
     return bool(matches) and password_hash is not None
 

@@ -125,7 +125,7 @@ def _figures_of(run: "subprocess.Popen[str]") -> tuple[int, float, float]:
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
     p99 = re.search(r"99% +([\d.]+)(us|ms|s)", output)
     if not (requests and rate and p99):
-        sys.exit(f"wrk said something else:\n{output}")
+        sys.exit(f"Unexpected output of wrk:\n{output}")
     unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]]
     return int(requests[1]), float(rate[1]), float(p99[1]) * unit
 

@@ -1,4 +1,4 @@
-"""Proves that no call is lost and none is dialled twice, whatever dies. Run it as `make chaos`.
+"""Checks that no call is lost or dialled twice while workers and servers are killed. Run it as `make chaos`.
 
 Calls are posted to a whole installation with two workers of each kind, while
 

@@ -6,7 +6,7 @@ from time import monotonic
 
 import structlog
 
-from app import calls, dialing, tasks
+from app import calls, dial_attempts, tasks
 from app.tasks import ClaimedTask
 from app.telephony.base import CallEvent, CallStatus, Leg, Rejected, Unknown
 from worker.context import Context
@@ -22,7 +22,7 @@ refusal."""
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         await tasks.finish(session, task)
-        order = await dialing.claim_connect(session, task.call_id, context.settings)
+        order = await dial_attempts.claim_connect(session, task.call_id, context.settings)
         spent_at = monotonic()
     if order is None:
         return

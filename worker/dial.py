@@ -5,8 +5,8 @@ from time import monotonic
 
 import structlog
 
-from app import calls, dialing, tasks
-from app.dialing import DialAttempt
+from app import calls, dial_attempts, tasks
+from app.dial_attempts import DialAttempt
 from app.models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
@@ -24,7 +24,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         # From this commit on, the call is tracked, whatever happens to this process.
         await tasks.finish(session, task)
-        attempt = await dialing.claim_dial(
+        attempt = await dial_attempts.claim_dial(
             session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
         )
         spent_at = monotonic()
@@ -38,7 +38,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 
     if isinstance(result, Accepted):
         async with context.db.transaction() as session:
-            if not await dialing.save_reference(session, attempt, result):
+            if not await dial_attempts.save_reference(session, attempt, result):
                 await tasks.add(session, TaskKind.HANGUP, task.call_id)
     elif isinstance(result, Rejected):
         await _rejected(context, attempt, result)
@@ -51,7 +51,7 @@ async def _rejected(context: Context, attempt: DialAttempt, result: Rejected) ->
     settings = context.settings
     async with context.db.transaction() as session:
         if result.retry_after is not None and attempt.call_age_seconds < settings.dial_patience_seconds:
-            await dialing.return_to_queue(session, attempt, result.reason, again_after=result.retry_after)
+            await dial_attempts.return_to_queue(session, attempt, result.reason, again_after=result.retry_after)
             return
         rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)
         await calls.apply_events(session, attempt.order.call_id, [rejected], max_call_seconds=settings.max_call_seconds)

@@ -17,7 +17,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         await context.provider.hangup(call.ref)
         if call.ended and not call.fetch_pending:
             await context.provider.discard_recording(call.ref)
-    # A request without an answer may still arrive, and start what nobody wants any more.
+    # A request without an answer may still arrive, and create a channel after the call has ended.
     grace = context.settings.dial_grace_seconds
     once_more = call.unconfirmed_seconds is not None and call.unconfirmed_seconds < grace
     async with context.db.transaction() as session:

@@ -98,13 +98,13 @@ class Listener:
         try:
             while True:
                 try:
-                    async with provider.listen() as reports:
+                    async with provider.listen() as events:
                         log.info("listener_connected", provider=provider.name)
                         self._connected, self._problem, connected_at = True, None, monotonic()
                         # Events until now were missed, so every live call is tracked.
                         await tasks.make_all_due(self._context.db, TaskKind.TRACK)
-                        async for report in reports:
-                            self._queues[hash(report.call_id) % _APPLIERS].put_nowait(report)
+                        async for event in events:
+                            self._queues[hash(event.call_id) % _APPLIERS].put_nowait(event)
                     self._problem = "the connection was closed"
                 except ProviderError as error:
                     self._problem = str(error)
@@ -124,22 +124,22 @@ class Listener:
         """Runs until cancelled. While the database is away events wait, because they may be the only report of
         an end."""
         while True:
-            report = await queue.get()
+            event = await queue.get()
             while True:
                 try:
-                    await self._apply_one(report)
+                    await self._apply_one(event)
                     break
                 except Exception as error:
-                    log.warning("event_not_applied", call_id=report.call_id, key=report.event.key, error=repr(error))
+                    log.warning("event_not_applied", call_id=event.call_id, key=event.event.key, error=repr(error))
                     if not is_unreachable(error):
                         break
                     await asyncio.sleep(0.5)
 
-    async def _apply_one(self, report: ProviderEvent) -> None:
+    async def _apply_one(self, event: ProviderEvent) -> None:
         async with self._context.db.transaction() as session:
             await calls.apply_events(
                 session,
-                report.call_id,
-                [report.event],
+                event.call_id,
+                [event.event],
                 max_call_seconds=self._context.settings.max_call_seconds,
             )

@@ -282,7 +282,7 @@ def _filters(asked: RecentFilters, rules: NumberRules) -> Filters:
 
 
 def _number_filter(asked: str | None, rules: NumberRules) -> NumberFilter | None:
-    """A whole number finds itself, in any spelling. Anything else is searched as a part of the stored digits. A plus
+    """A complete number matches in any spelling. Other text matches a part of the stored digits. A plus
     that was not escaped in the URL arrives as a blank."""
     if asked is None:
         return None

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, without what is not true here."""
+"""FastAPI's OpenAPI document, without responses that no route sends."""
 
 from typing import Any
 

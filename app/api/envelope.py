@@ -96,7 +96,7 @@ async def _maybe_database_away(request: Request, error: Exception) -> Response:
 
 
 async def _client_left(_: Request, error: Exception) -> Response:
-    """Nobody reads this response, but it is logged. nginx calls it 499."""
+    """The client has disconnected, so this response is only logged. nginx uses 499 for it."""
     return Response(status_code=499)
 
 

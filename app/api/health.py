@@ -30,7 +30,7 @@ async def healthz() -> JSONResponse:
     "/readyz",
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "What is missing, each with what to do"}},
-    summary="PostgreSQL, Valkey and a live worker for each queue are there",
+    summary="PostgreSQL, Valkey and a live worker for each queue are available",
 )
 async def readyz(request: Request) -> JSONResponse:
     resources = get_resources(request)

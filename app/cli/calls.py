@@ -86,7 +86,7 @@ def show(call_id: str, plain: Plain = False) -> None:
 @app.command()
 @failures_explained
 def cancel(call_id: str) -> None:
-    """End a call, whatever it is doing."""
+    """End a call in any status."""
     from app import calls as domain
     from app.errors import NoSuchCall
 

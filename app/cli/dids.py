@@ -89,7 +89,7 @@ def assign(
 @app.command()
 @failures_explained
 def expire(number: Number, undo: Annotated[bool, typer.Option("--undo", help="Make it active again")] = False) -> None:
-    """Take no more calls for a number."""
+    """Expire a number, so that no call can be ordered on it."""
 
     async def expired(_: "AsyncSession", did: "Did") -> str:
         did.expired_at = None if undo else datetime.now(UTC)

@@ -82,7 +82,7 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
 def _port() -> int:
     given = os.environ.get("RINGBACK_PORT", "8000")
     if not given.isdigit() or not 1 <= int(given) <= 65535:
-        raise SettingsError(f"RINGBACK_PORT: {given!r} is no port. Use a number from 1 to 65535")
+        raise SettingsError(f"RINGBACK_PORT: {given!r} is not a port. Use a number from 1 to 65535")
     return int(given)
 
 

@@ -37,7 +37,7 @@ class CallStatus(StrEnum):
     TIMED_OUT = "timed_out"
     AFTER_HOURS = "after_hours"
     ENDED = "ended"
-    """The call is over, and nobody knows whether it was answered."""
+    """The call is over, and it is unknown whether it was answered."""
 
 
 class Leg(StrEnum):
@@ -89,7 +89,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The request may have arrived. The call is asked about, and never placed again."""
+    """The request may have arrived. The worker asks with `fetch`, and never places the call again."""
 
     reason: str
 
@@ -151,7 +151,7 @@ class Capabilities:
     poll_seconds: float = 5.0
     """How often `fetch` may be called for a live call, if a snapshot does not say."""
     simulated: bool = False
-    """Nobody is rung."""
+    """No telephone rings."""
     stream: bool = False
     """The provider has a stream of events. One worker at a time listens."""
     extension_refusal: str | None = "this telephony provider dials telephone numbers only"

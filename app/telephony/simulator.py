@@ -228,7 +228,9 @@ class Simulator(TelephonyProvider):
             )
             return
         yield Finding("ledger", ok=True, seen=str(self._folder))
-        yield Finding("calls", ok=True, seen="simulated: nobody is rung. RINGBACK_TELEPHONY_PROVIDER chooses who dials")
+        yield Finding(
+            "calls", ok=True, seen="simulated: no telephone rings. Set RINGBACK_TELEPHONY_PROVIDER to make real calls"
+        )
 
     async def aclose(self) -> None:
         """There is nothing to close."""

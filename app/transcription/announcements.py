@@ -1,4 +1,4 @@
-"""Announcements: what machines of telephone operators and exchanges say. They are nobody's wish. English, Hindi and
+"""Announcements: what machines of telephone operators and exchanges say. They do not count for the outcome. English, Hindi and
 romanised Hindi.
 
 An announcement is found by words that only a machine says ("the number you have dialled …"). Following sentences belong
@@ -126,7 +126,7 @@ def without(turns: Iterable[SpokenTurn]) -> tuple[tuple[SpokenTurn, ...], tuple[
 
 
 def _is_monologue(content: str) -> bool:
-    """Whether the first words on a side explain something to nobody, and then ask nobody to call again.
+    """Whether the first words on a side explain something, and then ask to call again, without addressing anybody.
 
     This finds an announcement whose typical words the recognizer misheard.
     """

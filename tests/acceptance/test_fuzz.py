@@ -208,7 +208,7 @@ def test_signed_tokens_with_claims_that_nobody_issues(instance: Instance, sub: A
         assert status_of(answer) in (400, 401)
 
 
-def test_a_body_of_20_megabytes_is_heard_out(instance: Instance) -> None:
+def test_a_body_of_20_megabytes_is_read_before_it_is_refused(instance: Instance) -> None:
     answer = httpx.post(
         f"{instance.base_url}/api/developer/login",
         content=b" " * 20_000_000,

@@ -99,7 +99,7 @@ async def test_an_agent_who_is_gone_before_the_customer_is_dialled(lab: Lab, mak
     assert lab.invites(order.customer_number.digits) == 0
 
 
-async def test_the_cap_on_talk_holds_when_nobody_of_ours_lives(lab: Lab, make_provider: MakeProvider) -> None:
+async def test_the_longest_talk_is_enforced_without_our_processes(lab: Lab, make_provider: MakeProvider) -> None:
     agent, customer = lab.number("100"), lab.number("200")
     order = CallOrder(
         "call_00000000000000cap", PhoneNumber(customer), PhoneNumber(agent), customer_ring_seconds=1, max_call_seconds=1

@@ -294,7 +294,7 @@ async def test_a_url_that_nobody_can_request_is_given_up(context: Context, user:
     assert [row.status for row in await deliveries(context, call_id)] == ["failed", "failed"]
 
 
-async def test_whoever_tells_and_whoever_delivers_do_not_wait_for_each_other(context: Context, user: User) -> None:
+async def test_notifying_and_delivering_do_not_deadlock(context: Context, user: User) -> None:
     """Both lock the call before its tasks."""
     call_id = await new_call(context, user, "http://127.0.0.1:1/")
     await end(context, call_id, CallStatus.COMPLETED, recording=True)

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
-from app import accounts, call_lookups, calls, dialing, new_calls, tasks
+from app import accounts, call_lookups, calls, dial_attempts, new_calls, tasks
 from app.call_state import TERMINAL, Mover, may_move
 from app.db import Database
 from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptRow, User
@@ -168,14 +168,16 @@ async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints,
 # Dial attempts
 
 
-async def spend(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dialing.DialAttempt | None:
+async def claim_dial(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dial_attempts.DialAttempt | None:
     async with db.transaction() as session:
-        return await dialing.claim_dial(session, call_id, migrated, track_after=3600)
+        return await dial_attempts.claim_dial(session, call_id, migrated, track_after=3600)
 
 
-async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migrated: Settings, call_id: str) -> None:
+async def test_the_dial_attempt_is_claimed_once(db: Database, hints: Hints, migrated: Settings, call_id: str) -> None:
     rights = [
-        right for right in await asyncio.gather(*(spend(db, hints, migrated, call_id) for _ in range(20))) if right
+        attempt
+        for attempt in await asyncio.gather(*(claim_dial(db, hints, migrated, call_id) for _ in range(20)))
+        if attempt
     ]
     assert len(rights) == 1
     assert (rights[0].order.customer_number, rights[0].order.agent_number) == (CUSTOMER, AGENT)
@@ -186,14 +188,14 @@ async def test_the_right_to_dial_is_spent_once(db: Database, hints: Hints, migra
 async def test_only_the_holder_of_the_right_saves_the_reference(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    right = await spend(db, hints, migrated, call_id)
-    assert right
-    forged = dialing.DialAttempt(right.order, uuid4(), 0)
+    attempt = await claim_dial(db, hints, migrated, call_id)
+    assert attempt
+    forged = dial_attempts.DialAttempt(attempt.order, uuid4(), 0)
     async with db.transaction() as session:
-        await dialing.save_reference(session, forged, Accepted("not mine"))
+        await dial_attempts.save_reference(session, forged, Accepted("not mine"))
     assert (await get(db, call_id)).provider_reference is None
     async with db.transaction() as session:
-        await dialing.save_reference(session, right, Accepted("mine"))
+        await dial_attempts.save_reference(session, attempt, Accepted("mine"))
     assert (await get(db, call_id)).provider_reference == "mine"
 
 
@@ -219,7 +221,7 @@ async def keys_of(db: Database, call_id: str) -> list[str]:
 async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    await spend(db, hints, migrated, call_id)
+    await claim_dial(db, hints, migrated, call_id)
     ringing = event(CallStatus.RINGING, "agent:ringing", leg=Leg.AGENT)
     answered = event(CallStatus.IN_PROGRESS, "answered")
     ended = event(CallStatus.COMPLETED, "ended", hangup_cause="normal_clearing", has_recording=True)
@@ -236,7 +238,7 @@ async def test_reports_that_come_twice_late_or_in_parallel_change_nothing(
 async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_began(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    await spend(db, hints, migrated, call_id)
+    await claim_dial(db, hints, migrated, call_id)
     dialed = event(CallStatus.RINGING, CUSTOMER_DIALED, leg=Leg.CUSTOMER)
     noticed = event(CallStatus.IN_PROGRESS, "answered", late=True)
     seen = event(CallStatus.IN_PROGRESS, "answered")
@@ -257,7 +259,7 @@ async def test_an_answer_that_was_noticed_late_says_nothing_of_when_the_talk_beg
 async def test_an_answer_that_was_noticed_late_gets_its_true_time(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    await spend(db, hints, migrated, call_id)
+    await claim_dial(db, hints, migrated, call_id)
     seen = event(CallStatus.IN_PROGRESS, "answered")
     await apply(db, hints, call_id, event(CallStatus.IN_PROGRESS, "answered", late=True))
     await apply(db, hints, call_id, seen)
@@ -268,7 +270,7 @@ async def test_an_answer_that_was_noticed_late_gets_its_true_time(
 async def test_an_end_without_a_recording_ends_the_transcript(
     db: Database, hints: Hints, migrated: Settings, call_id: str
 ) -> None:
-    await spend(db, hints, migrated, call_id)
+    await claim_dial(db, hints, migrated, call_id)
     await apply(db, hints, call_id, event(CallStatus.BUSY))
     async with db.transaction() as session:
         transcript = (await session.scalars(select(TranscriptRow).filter_by(call_id=call_id))).one()
@@ -286,7 +288,7 @@ async def test_whatever_is_reported_a_call_only_moves_legally(
 ) -> None:
     """`apply_events` on the database against the table of moves, with any sequence of events."""
     call_id = await new_call(db, hints, user)
-    await spend(db, hints, migrated, call_id)
+    await claim_dial(db, hints, migrated, call_id)
     expected = CallStatus.DIALING
     for number, status in enumerate(reported):
         now = await apply(db, hints, call_id, event(status, key=f"report {number}"))

@@ -204,7 +204,7 @@ async def test_a_pool_is_not_made_smaller_than_what_is_divided(db: Database, use
         await dids.set_pool(session, mine, 6)
 
 
-async def test_a_number_that_has_no_share_stands_in_nobodys_way(
+async def test_a_number_without_channels_does_not_block_others(
     client: httpx.AsyncClient, db: Database, user: User, headers: Any
 ) -> None:
     """Its live calls already exceed its limit."""

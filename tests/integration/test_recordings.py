@@ -57,7 +57,7 @@ async def test_what_is_stored_stays_when_a_late_report_corrects_the_call(make_ru
     assert (await runner.call()).status == "completed"
 
 
-async def test_it_is_owed_once_whoever_tells_of_it(make_runner: MakeCallRunner) -> None:
+async def test_a_recording_is_fetched_once_after_several_reports(make_runner: MakeCallRunner) -> None:
     away = ScriptedProvider(recording=ProviderError("away"), snapshot=TALKING)
     runner = await timed_out_while_talking(await make_runner(away))
     await runner.run("fetch_recording")

@@ -225,6 +225,17 @@ async def test_the_agents_leg_is_not_the_call(client: httpx.AsyncClient, db: Dat
     assert "of the agent's leg" in await notes(db, call_id)
 
 
+async def test_the_first_report_of_an_agents_leg_names_the_agent(
+    client: httpx.AsyncClient, db: Database, did: Did
+) -> None:
+    call_id = (await report(client, did=did.number, status="ringing"))["call_id"]
+    leg = {"customer_number": "918888888888", "agent_number": "918888888888", "answer_duration": 30}
+    await report(client, customer_crm_id=call_id, status="completed", **leg)
+    call = await row(db, call_id)
+    assert (call.agent_number, call.reported_talk_seconds, call.ended_at) == ("918888888888", None, None)
+    assert "customer_number" not in await notes(db, call_id)
+
+
 async def test_an_agent_who_does_not_answer_ends_the_call(
     client: httpx.AsyncClient, db: Database, call_id: str
 ) -> None:

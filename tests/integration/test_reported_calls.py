@@ -118,13 +118,7 @@ async def test_a_new_call_by_many_reports_at_once_is_one(client: httpx.AsyncClie
     for more in ({}, {"call_date": "2026-03-05 10:00:00"}):
         fields = {"did": did.number, "call_type": "inbound", "status": "Answered", **more}
         assert (
-            len(
-                {
-                    list_delivery_events["call_id"]
-                    for list_delivery_events in await asyncio.gather(*(report(client, **fields) for _ in range(20)))
-                }
-            )
-            == 1
+            len({data["call_id"] for data in await asyncio.gather(*(report(client, **fields) for _ in range(20)))}) == 1
         )
 
 
@@ -157,8 +151,8 @@ async def test_a_report_of_an_unknown_number(client: httpx.AsyncClient, db: Data
     body = {"customer_number": "919999999999", "status": "Answered", "did": "911234567890"}
     assert "customer_crm_id or did" in error_of(await client.post(LOG, json=body, headers=PROVIDER), 422)
     nobodys = await add_did(db, None)
-    list_delivery_events = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
-    assert "dids assign" in list_delivery_events
+    error = error_of(await client.post(LOG, json={**body, "did": nobodys.number}, headers=PROVIDER), 422)
+    assert "dids assign" in error
     foreign = await add_did(db, await new_user(db))
     own = await bearer(client, user)
     same = {(await client.post(LOG, json={**body, "did": n}, headers=own)).json()["data"]["call_id"] for n in SPELT}

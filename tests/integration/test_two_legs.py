@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select
 
-from app import calls, dialing
+from app import calls, dial_attempts
 from app.models import Call, CallEventRow, ListenerRow, Task, TaskKind
 from app.telephony.base import (
     CallEvent,
@@ -92,7 +92,7 @@ async def test_the_customer_is_dialled_once(runner: CallRunner) -> None:
 async def test_one_of_many_workers_dials_the_customer(runner: CallRunner) -> None:
     async def spend() -> object:
         async with runner.context.db.transaction() as session:
-            return await dialing.claim_connect(session, runner.call_id, runner.context.settings)
+            return await dial_attempts.claim_connect(session, runner.call_id, runner.context.settings)
 
     assert len([order for order in await asyncio.gather(*(spend() for _ in range(20))) if order]) == 1
     await runner.run("connect")
@@ -170,7 +170,7 @@ async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
 async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
     async with runner.context.db.transaction() as session:
-        right = await dialing.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
+        right = await dial_attempts.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
         assert right
     async with runner.context.db.transaction() as session:
         await calls.cancel(session, runner.call_id)
@@ -181,7 +181,7 @@ async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runne
         )
     assert again, "the request may still be on its way, and make a leg that nobody wants"
     async with runner.context.db.transaction() as session:
-        assert not await dialing.save_reference(session, right, runner.provider.placing), "it is to be hung up"
+        assert not await dial_attempts.save_reference(session, right, runner.provider.placing), "it is to be hung up"
 
 
 # Back to the queue

@@ -95,7 +95,7 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(
 
 
 @pytest.mark.parametrize("fault", [nothing, refused, poisoned, full_of_stale_keys, gone])
-async def test_whatever_befalls_arq_calls_are_dialled_once(
+async def test_calls_are_dialled_once_despite_faults_of_arq(
     isolated: IsolatedWorker, fault: Callable[[IsolatedWorker], Awaitable[dict[str, object]]]
 ) -> None:
     before = await isolated.place(5)

@@ -44,5 +44,5 @@ def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, 
     translator = EventTranslator()
     if there_before is not None:
         translator.remember({"id": CHANNEL, "state": there_before})
-    ends = [report.event for one in events if (report := translator.report(one)) and report.event.key == "ended"]
+    ends = [report.event for one in events if (report := translator.translate(one)) and report.event.key == "ended"]
     assert [end.status for end in ends] == ([] if told is None else [told])

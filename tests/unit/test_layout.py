@@ -27,7 +27,7 @@ DOMAIN = [
         "callbacks",
         "calls",
         "db",
-        "dialing",
+        "dial_attempts",
         "dids",
         "errors",
         "health",

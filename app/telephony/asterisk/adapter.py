@@ -56,7 +56,7 @@ _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """How long a channel may exist beyond its ring time."""
 _CLOSING_SECONDS = 0.3  # from the end of a channel to the last byte of its recording
-_EMPTY_LOOKS = 3
+_EMPTY_READS = 3
 """How often an empty recording is read, once a second, because it may be about to be closed."""
 _LEAST_TALK_SECONDS = 0.1
 
@@ -144,7 +144,7 @@ class Asterisk(TelephonyProvider):
     async def _prepare_customer(self, order: CallOrder) -> None:
         agent, customer = channel_id(order.call_id, Leg.AGENT), channel_id(order.call_id, Leg.CUSTOMER)
         bridge = f"/bridges/{order.call_id}"
-        await self._sure("POST", "/bridges", type="mixing", bridgeId=order.call_id)
+        await self._require("POST", "/bridges", type="mixing", bridgeId=order.call_id)
         await self._join(bridge, agent)
         await self._start_recording(order.call_id, agent)
         await self._create_until_entered(order, agent, customer)
@@ -194,7 +194,7 @@ class Asterisk(TelephonyProvider):
             answer = await self._answer("GET", f"/channels/{channel}")
             if answer.status == 404:
                 raise _NotDialed(
-                    f"Asterisk let the channel go at once. Is anybody listening as {self._application.name}?",
+                    f"Asterisk removed the new channel. Is a calls worker connected as {self._application.name}?",
                     retry=True,
                 )
             if answer.ok and answer.body["dialplan"]["app_name"] == "Stasis":
@@ -229,9 +229,9 @@ class Asterisk(TelephonyProvider):
         return number.format(self._options.number_format, self._home_country)
 
     async def _set(self, channel: str, variable: str, value: str) -> None:
-        await self._sure("POST", f"/channels/{channel}/variable", variable=variable, value=value)
+        await self._require("POST", f"/channels/{channel}/variable", variable=variable, value=value)
 
-    async def _sure(self, method: str, path: str, **query: str) -> None:
+    async def _require(self, method: str, path: str, **query: str) -> None:
         while not (answer := await self._answer(method, path, **query)).ok:
             if answer.status != 409:  # 409: the channel shows as entered, but is not quite in our application yet
                 # 404: Asterisk removes a new channel if our listener is just connecting again.
@@ -280,7 +280,7 @@ class Asterisk(TelephonyProvider):
                 raise ProviderError(f"Asterisk answered {channels.description}")
             for channel in channels.body:
                 translator.remember(channel)
-            yield _reports(events, translator)
+            yield _provider_events(events, translator)
 
     async def _registered(self) -> None:
         """Wait until Asterisk knows the application. It accepts the connection a moment before, and rejects channels
@@ -313,7 +313,7 @@ class Asterisk(TelephonyProvider):
         return Recording("audio/wav", self._wav(ref.call_id, talk))
 
     async def _wav(self, call_id: str, talk: Talk | None) -> AsyncIterator[bytes]:
-        for _ in range(_EMPTY_LOOKS):
+        for _ in range(_EMPTY_READS):
             async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
                 if answer.status != 200 or answer.content_length is None:
                     raise ProviderError(f"Asterisk does not send the recording: {answer.status}")
@@ -345,9 +345,11 @@ class Asterisk(TelephonyProvider):
         await self._ari.aclose()
 
 
-async def _reports(events: AsyncIterator[dict[str, Any]], translator: EventTranslator) -> AsyncIterator[ProviderEvent]:
+async def _provider_events(
+    events: AsyncIterator[dict[str, Any]], translator: EventTranslator
+) -> AsyncIterator[ProviderEvent]:
     async for event in events:
-        report = translator.report(event)
+        report = translator.translate(event)
         if report is not None:
             yield report
 

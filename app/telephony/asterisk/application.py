@@ -13,7 +13,7 @@ from app.telephony.base import ProviderError
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`name` is the application's name. `installation` is the one that wants to hold it."""
+    """`name` is the application's name. `installation` is the id of this installation."""
 
     name: str
     installation: str

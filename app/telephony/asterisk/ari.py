@@ -100,7 +100,7 @@ class Ari:
             ) as socket:
                 yield _messages(socket)
         except aiohttp.WSServerHandshakeError as error:
-            reason = "refuses this user name and password" if error.status in (401, 403) else f"said {error.status}"
+            reason = "refuses this user name and password" if error.status in (401, 403) else f"answered {error.status}"
             raise ProviderError(f"Asterisk at {self._url} {reason}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProviderError(f"Asterisk cannot be reached at {self._url}: {error}") from error

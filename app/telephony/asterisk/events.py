@@ -28,7 +28,7 @@ def _parts(channel: dict[str, Any]) -> tuple[str, Leg] | None:
 
 
 class EventTranslator:
-    """Translates the events of a stream. Remembers of live channels what their end will not say."""
+    """Translates the events of a stream. Keeps the state of live channels, because their last event lacks it."""
 
     def __init__(self) -> None:
         self._dialed: set[str] = set()
@@ -43,7 +43,7 @@ class EventTranslator:
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
 
-    def report(self, event: dict[str, Any]) -> ProviderEvent | None:
+    def translate(self, event: dict[str, Any]) -> ProviderEvent | None:
         """The event in the port's words. None if it is about no call."""
         channel = event.get("channel") or event.get("peer") or {}
         parts = _parts(channel)
