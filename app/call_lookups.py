@@ -14,7 +14,7 @@ from app.telephony.base import CUSTOMER_DIALED, CallRef, CallStatus, Talk
 
 @dataclass(frozen=True, slots=True)
 class LiveCall:
-    """A call that was dialled and has not ended."""
+    """A call that was dialed and has not ended."""
 
     ref: CallRef
     status: CallStatus
@@ -30,7 +30,7 @@ class LiveCall:
 
 
 async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
-    """The call. None if it was not dialled, or has ended."""
+    """The call. None if it was not dialed, or has ended."""
     being_hung_up = exists().where(CallEventRow.call_id == Call.id, CallEventRow.key == HANGING_UP)
     row = (
         await session.execute(
@@ -75,7 +75,7 @@ class HangupState:
     fetch_pending: bool
     """The recording is still to be fetched."""
     unconfirmed_seconds: float | None
-    """Since a leg was dialled for which the provider's answer is unknown. None: every answer is known."""
+    """Since a leg was dialed for which the provider's answer is unknown. None: every answer is known."""
 
 
 async def get_hangup_state(session: AsyncSession, call_id: str) -> HangupState:

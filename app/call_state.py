@@ -46,7 +46,7 @@ _EVENT_MOVES = {
 MOVES: dict[Mover, dict[CallStatus, frozenset[CallStatus]]] = {
     Mover.DIALER: {
         _S.QUEUED: frozenset({_S.DIALING}),
-        # The provider refused the order for now, and has dialled nobody.
+        # The provider refused the order for now, and has dialed nobody.
         _S.DIALING: frozenset({_S.QUEUED}),
     },
     Mover.EVENT: _EVENT_MOVES,

@@ -65,7 +65,7 @@ class CallView:
 
     @property
     def seconds(self) -> int | None:
-        """From the first dialling to the end."""
+        """From the first dialing to the end."""
         rang = self._between(self.dialed_at, self.answered_at)
         if self.reported_seconds is None and self.reported_talk_seconds is not None and rang is not None:
             return rang + self.reported_talk_seconds

@@ -45,7 +45,7 @@ def new_call_id() -> str:
     return "call_" + "".join(_ID_ALPHABET[number // 36**place % 36] for place in range(16))
 
 
-# Dialling: each leg once
+# Dialing: each leg once
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ _DIALED_COLUMNS = (
 async def start_dialing(
     session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float
 ) -> DialedCall | None:
-    """Move a queued call to `dialing`. None if it is not queued any more: somebody dialled or canceled it."""
+    """Move a queued call to `dialing`. None if it is not queued any more: somebody dialed or canceled it."""
     moving = (
         update(Call)
         .where(
@@ -120,7 +120,7 @@ async def return_to_queue(session: AsyncSession, call_id: str, token: UUID, *, r
 
 
 async def start_connecting(session: AsyncSession, call_id: str, *, answer_timeout_seconds: float) -> DialedCall | None:
-    """Mark the customer's leg as dialled, while the agent waits. None if it was dialled before, or the agent left."""
+    """Mark the customer's leg as dialed, while the agent waits. None if it was dialed before, or the agent left."""
     marking = (
         update(Call)
         .where(Call.id == call_id, Call.status == CallStatus.RINGING, Call.customer_dialed_at.is_(None))

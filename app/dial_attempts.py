@@ -1,8 +1,8 @@
-"""Dial attempts: each leg of a call is dialled at most once.
+"""Dial attempts: each leg of a call is dialed at most once.
 
 An attempt is a column of the call. It is set once, and committed *before* the request to the provider leaves. A worker
 that finds it set never dials. It asks the provider what became of the request instead. Only the worker that holds the
-attempt can return the call to the queue, and only when the provider has certainly dialled nobody.
+attempt can return the call to the queue, and only when the provider has certainly dialed nobody.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ async def claim_dial(
 ) -> DialAttempt | None:
     """Claim the call's only dial attempt. Commit *before* the request leaves.
 
-    None: somebody else dialled or canceled the call, so do not dial. The same commit adds a `track` task, which brings
+    None: somebody else dialed or canceled the call, so do not dial. The same commit adds a `track` task, which brings
     the call to an end even if this process dies.
     """
     token = uuid4()
@@ -50,7 +50,7 @@ async def save_reference(session: AsyncSession, attempt: DialAttempt, accepted: 
 
 
 async def return_to_queue(session: AsyncSession, attempt: DialAttempt, reason: str, *, again_after: float) -> bool:
-    """Queue the call again, to be dialled in `again_after` seconds. The provider has certainly dialled nobody.
+    """Queue the call again, to be dialed in `again_after` seconds. The provider has certainly dialed nobody.
 
     False if the attempt no longer counts, as after a cancellation.
     """

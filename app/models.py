@@ -220,7 +220,7 @@ class Call(Base):
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
     dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(
-        doc="The dial attempt of the customer's leg, if it is dialled alone: set once, before the request leaves"
+        doc="The dial attempt of the customer's leg, if it is dialed alone: set once, before the request leaves"
     )
     provider_reference: Mapped[str | None]
     hangup_cause: Mapped[str | None]

@@ -24,7 +24,7 @@ _EXTENSION = re.compile(r"[0-9]{2,7}")
 _FLOAT = re.compile(r"(\+?[0-9]{8,15})\.0+")
 
 RULE = (
-    "must be a telephone number of 8 to 15 digits, as +919876543210 or as it is dialled at home; only blanks, dots, "
+    "must be a telephone number of 8 to 15 digits, as +919876543210 or as it is dialed at home; only blanks, dots, "
     "hyphens and brackets may stand between the digits"
 )
 
@@ -37,7 +37,7 @@ class NumberFormat(StrEnum):
     E164 = "e164"
     """`+919876543210`"""
     NATIONAL = "national"
-    """As dialled in the home country: `09876543210`, and `00447400123456` for a number abroad."""
+    """As dialed in the home country: `09876543210`, and `00447400123456` for a number abroad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PhoneNumber:
         return self.digits
 
     def format(self, number_format: NumberFormat, home_country: str) -> str:
-        """The number as it is dialled. `home_country` is an ISO code, as `IN`."""
+        """The number as it is dialed. `home_country` is an ISO code, as `IN`."""
         if number_format is NumberFormat.DIGITS:
             return self.digits
         if number_format is NumberFormat.E164:
@@ -62,7 +62,7 @@ class PhoneNumber:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A telephone inside the company's own PBX: 2 to 7 digits, dialled and shown as they are."""
+    """A telephone inside the company's own PBX: 2 to 7 digits, dialed and shown as they are."""
 
     digits: str
 
@@ -71,7 +71,7 @@ class Extension:
 
 
 Callee = PhoneNumber | Extension
-"""Who can be dialled. A customer is always a `PhoneNumber`."""
+"""Who can be dialed. A customer is always a `PhoneNumber`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _read(written: str, home_country: str) -> PhoneNumber:
         return home.number
     if with_code.is_assigned:
         return with_code.number
-    # The library knows no assigned range for it, but new ranges are dialled before the library knows them. So the
+    # The library knows no assigned range for it, but new ranges are dialed before the library knows them. So the
     # reading whose length is usual in its country is taken.
     if home.is_ordinary:
         return home.number

@@ -90,7 +90,7 @@ class Settings(Options):
         "`temporaryfailed`, until a late report corrects it",
     )
     max_call_seconds: Seconds = Field(3600, description="A call still up after this is hung up")
-    dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialled")
+    dial_grace_seconds: Seconds = Field(10, description="How long a provider may not know a call that was just dialed")
 
     # Speech
     recognizer: str | None = Field(None, description="The adapter that turns speech into words")

@@ -242,7 +242,7 @@ def main() -> None:
         finally:
             installation.stop()
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        installation = Installation(Path(folder))  # does not contain the calls that no worker dialled
+        installation = Installation(Path(folder))  # does not contain the calls that no worker dialed
         try:
             installation.start_servers()
             installation.start_api()

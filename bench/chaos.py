@@ -1,4 +1,4 @@
-"""Checks that no call is lost or dialled twice while workers and servers are killed. Run it as `make chaos`.
+"""Checks that no call is lost or dialed twice while workers and servers are killed. Run it as `make chaos`.
 
 Calls are posted to a whole installation with two workers of each kind, while
 
@@ -79,7 +79,7 @@ class ChaosResult:
             f"calls ended                {dict(self.statuses.most_common())}",
             f"transcripts ended          {dict(self.transcripts.most_common())}",
             f"orders at the provider     {self.ordered}",
-            f"right spent, never dialled {self.never_arrived} (reported as failed)",
+            f"right spent, never dialed {self.never_arrived} (reported as failed)",
             f"talks that died unwritten  {self.unwritten} (their transcripts say so)",
             *self.more,
             f"took                       {self.seconds:.0f} s",
@@ -269,12 +269,12 @@ class Chaos:
 
     async def _judge(self, calls: list[Observed]) -> None:
         report = self._report
-        ledger = await self._world.dialled(calls)
+        ledger = await self._world.dialed(calls)
         report.ordered = len(ledger)
         known = {call.call_id for call in calls}
         report.violations += [f"{call_id} was accepted and is lost" for call_id in report.accepted - known]
-        report.violations += [f"{call_id} was dialled, and nobody ordered it" for call_id in ledger.keys() - known]
-        report.violations += [f"{call_id} was dialled {times} times" for call_id, times in ledger.items() if times > 1]
+        report.violations += [f"{call_id} was dialed, and nobody ordered it" for call_id in ledger.keys() - known]
+        report.violations += [f"{call_id} was dialed {times} times" for call_id, times in ledger.items() if times > 1]
         for call in calls:
             report.statuses[call.status] += 1
             report.transcripts[call.transcript] += 1
@@ -285,7 +285,7 @@ class Chaos:
             if call.call_id not in ledger:
                 report.never_arrived += 1
                 if call.status != "failed":
-                    report.violations.append(f"{call.call_id} was never dialled, and is {call.status}")
+                    report.violations.append(f"{call.call_id} was never dialed, and is {call.status}")
             if call.status == "completed" and call.transcript != "ready":
                 if call.call_id in self._world.unwritten and "wrote nothing of this call" in str(call.failure):
                     report.unwritten += 1

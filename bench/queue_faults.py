@@ -1,4 +1,4 @@
-"""Faults of arq and its queue, while everything else works, and how soon calls are dialled meanwhile.
+"""Faults of arq and its queue, while everything else works, and how soon calls are dialed meanwhile.
 
     refused    Valkey refuses the first command of arq's loop over its queue, and accepts everything else
     poisoned   foreign entries are written into the queue all the time, and foreign values under arq's own keys
@@ -128,11 +128,11 @@ class QueueFaults:
             await asyncio.sleep(1)
         seconds = sorted(seconds for seconds, _ in waited) or [LONGEST_SECONDS + 1]
         self.figures.append(
-            f"dialled while {name:<12} {len(waited)} calls, after {statistics.median(seconds):.1f} s (median), "
+            f"dialed while {name:<12} {len(waited)} calls, after {statistics.median(seconds):.1f} s (median), "
             f"{seconds[-1]:.1f} s at most"
         )
         if seconds[-1] > LONGEST_SECONDS:
-            self.violations.append(f"with {name} a call was dialled only after {seconds[-1]:.0f} s, or none was posted")
+            self.violations.append(f"with {name} a call was dialed only after {seconds[-1]:.0f} s, or none was posted")
 
     async def _now(self) -> datetime:
         async with self._db.statement() as connection:

@@ -49,7 +49,7 @@ class TelephonyBackend(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def new_order(self) -> dict[str, str]: ...
-    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
+    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
         """How often each call's agent was rung, as the system recorded it. Includes calls that are not in the
         database."""
 
@@ -91,7 +91,7 @@ class SimulatorBackend:
     def new_order(self) -> dict[str, str]:
         return {"customer_number": random.choice(self._CUSTOMERS), "agent_number": random.choice(self._AGENTS)}
 
-    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
+    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
         return {
             path.stem: sum('"place"' in line for line in path.read_text().splitlines())
             for path in (self._folder / "simulator").glob("*/*.jsonl")
@@ -169,7 +169,7 @@ class AsteriskBackend:
         self._used.add(number)
         return number
 
-    async def dialled(self, calls: Iterable[Observed]) -> dict[str, int]:
+    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
         invites = Counter(invite.number for invite in self.phones.invites())
         found = {call.call_id: invites.pop(call.agent, 0) for call in calls}
         for call in calls:

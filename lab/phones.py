@@ -1,4 +1,4 @@
-"""Telephones: one SIPp that plays all of them. The dialled number decides what its telephone does (`phones.xml`)."""
+"""Telephones: one SIPp that plays all of them. The dialed number decides what its telephone does (`phones.xml`)."""
 
 import re
 import subprocess

@@ -162,7 +162,7 @@ class ProviderContract:
             assert (ended.status, ended.hangup_cause, ended.leg) == (ending.status, ending.hangup_cause, ending.leg)
             assert ended.detail, "what a person is told"
             assert not ended.has_recording
-            # A recording may have begun when the customer was dialled.
+            # A recording may have begun when the customer was dialed.
             await stage.provider.discard_recording(call.ref)
 
     async def test_hanging_up(self, stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """End a call at its provider, and delete what the provider still holds of it.
 
-This task runs after every dialled call, and again once its recording is stored, until the provider confirms. So nobody
-stays alone on a line, even if the worker that dialled has died.
+This task runs after every dialed call, and again once its recording is stored, until the provider confirms. So nobody
+stays alone on a line, even if the worker that dialed has died.
 """
 
 from app import call_lookups, tasks

@@ -1,7 +1,7 @@
-"""Track one dialled call: ask the provider what happened, apply that to the call, and come back.
+"""Track one dialed call: ask the provider what happened, apply that to the call, and come back.
 
-Every dialled call has exactly one such task until it ends, added in the commit that claimed its dial attempt. So the
-call comes to an end even if the worker that dialled dies, the provider's answer is lost, or no event ever comes.
+Every dialed call has exactly one such task until it ends, added in the commit that claimed its dial attempt. So the
+call comes to an end even if the worker that dialed dies, the provider's answer is lost, or no event ever comes.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from worker.dial import STALE_SECONDS
 log = structlog.get_logger()
 
 _AFTER_TROUBLE_SECONDS = 1.0
-_UNKNOWN = "The telephony provider does not know this call; it was not dialled again, to be safe. Place a new one"
-_TAKEN = "The telephony provider took this call, and how it ended was not seen. It was not dialled again, to be safe"
+_UNKNOWN = "The telephony provider does not know this call; it was not dialed again, to be safe. Place a new one"
+_TAKEN = "The telephony provider took this call, and how it ended was not seen. It was not dialed again, to be safe"
 _LET_EVENTS_ARRIVE_SECONDS = 2.0
 """A call that the provider no longer knows has ended. The event of that end may be on its way, and says more."""
 
@@ -76,7 +76,7 @@ async def _interpret(context: Context, call: LiveCall, snapshot: Snapshot | None
         return events, again
 
     # Either the provider does not know the call, or it has an agent without a customer. Both are normal for a moment
-    # after dialling. Later, something was missed.
+    # after dialing. Later, something was missed.
     since = call.customer_dialed_at if alone else call.dialed_at
     if call.status == CallStatus.IN_PROGRESS:
         missed = CallEvent(

@@ -117,7 +117,7 @@ def _read_written(value: Any, info: ValidationInfo) -> WrittenNumber:
 
 _NUMBER_SCHEMA = {
     "type": "string",
-    "description": "One telephone, however it is written: with its country code, or as it is dialled at home",
+    "description": "One telephone, however it is written: with its country code, or as it is dialed at home",
     "examples": ["919999999999"],
 }
 _DID_SCHEMA = {"type": "string", "description": "Your number that both are shown", "examples": ["911140000001"]}

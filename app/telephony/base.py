@@ -19,7 +19,7 @@ from enum import StrEnum
 from app.numbers import Callee, PhoneNumber
 
 CUSTOMER_DIALED = "customer:dialed"
-"""Key of the event that the customer's leg was dialled, where a provider reports it."""
+"""Key of the event that the customer's leg was dialed, where a provider reports it."""
 
 
 class CallStatus(StrEnum):
@@ -178,7 +178,7 @@ class Recording:
 @dataclass(frozen=True, slots=True)
 class Talk:
     """When both people talked, for adapters whose recordings begin earlier: from `began` seconds after the customer was
-    dialled, for `lasted` seconds."""
+    dialed, for `lasted` seconds."""
 
     began: float
     lasted: float
@@ -203,7 +203,7 @@ class TelephonyProvider(ABC):
 
     @abstractmethod
     async def place(self, order: CallOrder) -> PlaceResult:
-        """Ask the provider to make this call, or where legs are dialled one by one, to dial the agent. One attempt: if
+        """Ask the provider to make this call, or where legs are dialed one by one, to dial the agent. One attempt: if
         the answer is lost, it is `Unknown`."""
 
     async def connect(self, order: CallOrder) -> PlaceResult:

@@ -11,7 +11,7 @@ from tests.speech import speech_endpoint
 CALLS = 20
 
 
-async def test_nothing_is_lost_or_dialled_twice(tmp_path: Path) -> None:
+async def test_nothing_is_lost_or_dialed_twice(tmp_path: Path) -> None:
     # as slow as real recognition, so that workers are killed during it
     async with speech_endpoint(seconds=1.5) as speech:
         report = await run_chaos(tmp_path, calls=CALLS, kills=4, faults="servers", settings=speech)

@@ -113,7 +113,7 @@ class LabInstallation:
         await self.db.dispose()
         await asyncio.to_thread(self.installation.stop)
 
-    def dialling(self) -> "dict[str, subprocess.Popen[bytes]]":
+    def dialing(self) -> "dict[str, subprocess.Popen[bytes]]":
         """The calls workers that run."""
         running = self.installation.processes.items()
         return {name: worker for name, worker in running if name.startswith("calls") and worker.poll() is None}

@@ -17,14 +17,14 @@ from tests.provider_contract import Following, new_order
 
 
 @pytest.mark.parametrize(
-    ("number_format", "dialled"),
+    ("number_format", "dialed"),
     [(NumberFormat.DIGITS, "{}"), (NumberFormat.E164, "+{}"), (NumberFormat.NATIONAL, "0{}")],
 )
 async def test_numbers_reach_the_trunk_as_it_wants_them(
-    lab: Lab, make_provider: MakeProvider, number_format: NumberFormat, dialled: str
+    lab: Lab, make_provider: MakeProvider, number_format: NumberFormat, dialed: str
 ) -> None:
     number = lab.number("486")
-    spelled = dialled.format(number.removeprefix("91") if number_format is NumberFormat.NATIONAL else number)
+    spelled = dialed.format(number.removeprefix("91") if number_format is NumberFormat.NATIONAL else number)
     provider = make_provider(number_format=number_format)
     async with Following(provider, new_order(lab.number("200"), number)).placed() as call:
         await call.until_ended()
@@ -82,7 +82,7 @@ async def test_a_wrong_setting_is_a_clear_refusal(
     assert result.retry_after is None, "it would not help"
 
 
-async def test_nobody_is_dialled_while_nobody_listens(lab: Lab, make_provider: MakeProvider) -> None:
+async def test_nobody_is_dialed_while_nobody_listens(lab: Lab, make_provider: MakeProvider) -> None:
     number = lab.number("100")
     result = await make_provider().place(new_order(lab.number("200"), number))
     assert isinstance(result, Rejected)
@@ -90,7 +90,7 @@ async def test_nobody_is_dialled_while_nobody_listens(lab: Lab, make_provider: M
     assert lab.invites(number) == 0
 
 
-async def test_an_agent_who_is_gone_before_the_customer_is_dialled(lab: Lab, make_provider: MakeProvider) -> None:
+async def test_an_agent_who_is_gone_before_the_customer_is_dialed(lab: Lab, make_provider: MakeProvider) -> None:
     provider = make_provider()
     order = new_order(lab.number("200"), lab.number("100"))
     async with provider.listen():
@@ -158,7 +158,7 @@ async def test_what_is_read_back_is_what_was_reported(lab: Lab, make_provider: M
     await provider.discard_recording(call.ref)
 
 
-async def test_an_extension_is_dialled_by_its_own_template(lab: Lab, make_provider: MakeProvider) -> None:
+async def test_an_extension_is_dialed_by_its_own_template(lab: Lab, make_provider: MakeProvider) -> None:
     extension = f"0100{secrets.randbelow(1000):03}"
     order = replace(new_order(lab.number("201"), lab.number("100")), agent_number=Extension(extension))
     provider = make_provider(extension_dial="PJSIP/{number}@trunk-from")

@@ -65,7 +65,7 @@ async def installation(shared_installation: LabInstallation) -> LabInstallation:
 
 async def one_worker(installation: LabInstallation) -> None:
     """Start a worker if a test has killed all, and wait until it has the event stream."""
-    if not installation.dialling():
+    if not installation.dialing():
         start_worker(installation)
     await eventually(lambda: leader(installation))
 
@@ -76,7 +76,7 @@ def start_worker(installation: LabInstallation) -> None:
 
 async def kill_workers(installation: LabInstallation, only: str = "") -> None:
     """Kill all calls workers, or the one with this name in the log."""
-    for name, process in installation.dialling().items():
+    for name, process in installation.dialing().items():
         if only in (installation.installation.data_dir / f"{name}.log").read_text():
             process.send_signal(signal.SIGKILL)
             await asyncio.to_thread(process.wait)
@@ -87,7 +87,7 @@ async def leader(installation: LabInstallation) -> ListenerRow | None:
     async with installation.db.transaction() as session:
         row = (await session.scalars(select(ListenerRow))).one_or_none()
         alive = "".join(
-            (installation.installation.data_dir / f"{name}.log").read_text() for name in installation.dialling()
+            (installation.installation.data_dir / f"{name}.log").read_text() for name in installation.dialing()
         )
         return row if row and row.connected_since and f"calls-{row.worker_id.hex[:6]}" in alive else None
 
@@ -96,12 +96,12 @@ STEPS: dict[str, tuple[str, str, str]] = {
     # Where the kill happens: method, end of the path, and part of the query that identifies the leg.
     "agent created": ("POST", "/channels/create", "-agent"),
     "agent shown": ("POST", "-agent/variable", ""),
-    "agent dialled": ("POST", "-agent/dial", ""),
+    "agent dialed": ("POST", "-agent/dial", ""),
     "bridge made": ("POST", "/bridges", ""),
     "agent joined": ("POST", "/addChannel", "-agent"),
     "customer created": ("POST", "/channels/create", "-customer"),
     "customer joined": ("POST", "/addChannel", "-customer"),
-    "customer dialled": ("POST", "-customer/dial", ""),
+    "customer dialed": ("POST", "-customer/dial", ""),
 }
 
 
@@ -131,7 +131,7 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, instal
         reached = lab.invites(str(call.agent_number)), lab.invites(call.customer_number)
         done = list(STEPS).index(step) + arrived  # how many steps reached Asterisk
         # If the agent's telephone rang, the next worker goes on, and has the dial attempt of the customer.
-        joined = done == 8 or (step == "agent dialled" and arrived)
+        joined = done == 8 or (step == "agent dialed" and arrived)
         assert reached == (int(done > 2), int(joined)), at
         assert call.status == ("completed" if joined else "failed"), (at, call.status, call.failure)
         assert (call.failure is None) == joined, at
@@ -225,7 +225,7 @@ async def test_a_channel_that_shows_as_entered_before_it_is(faulty_calls: dict[s
     assert len(found.faults[0].hits) == 3
 
 
-async def test_a_channel_that_is_gone_before_it_is_dialled(faulty_calls: dict[str, FaultyCall]) -> None:
+async def test_a_channel_that_is_gone_before_it_is_dialed(faulty_calls: dict[str, FaultyCall]) -> None:
     """As after a restart of Asterisk, while the listener connects again. The call waits in the queue."""
     found = faulty_calls["gone"]
     assert found.call.status == "completed", found.call.failure
@@ -284,7 +284,7 @@ async def test_a_talk_whose_beginning_nobody_saw_is_kept_from_its_beginning(
     assert (await installation.transcript(call_id)).status == "ready"
 
 
-async def test_a_leg_that_was_never_dialled_tells_nothing_of_its_call(
+async def test_a_leg_that_was_never_dialed_tells_nothing_of_its_call(
     lab: Lab, proxy: FaultyProxy, make_provider: MakeProvider
 ) -> None:
     """Asterisk refuses to dial the leg until it is given up, and its channel is deleted. The worker that did this knows

@@ -192,7 +192,7 @@ def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) 
 
 
 async def completed(runner: CallRunner) -> CallRunner:
-    """A call that was dialled, talked, and ended with a recording."""
+    """A call that was dialed, talked, and ended with a recording."""
     runner.provider.snapshot = ended()
     await runner.run("dial")
     await runner.run("track")

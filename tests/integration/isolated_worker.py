@@ -70,7 +70,7 @@ class IsolatedWorker:
         return {(await new_calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
 
     async def ended(self, ids: set[str]) -> None:
-        """Wait until all these calls have ended, each dialled once."""
+        """Wait until all these calls have ended, each dialed once."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             open_calls = select(func.count()).where(Call.id.in_(ids), Call.status != "completed")
             while True:
@@ -78,8 +78,8 @@ class IsolatedWorker:
                     if not (await connection.execute(open_calls)).scalar_one():
                         break
                 await asyncio.sleep(0.02)
-        dialled = Counter(order.call_id for order in self.provider.orders)
-        assert {call_id: dialled[call_id] for call_id in ids} == dict.fromkeys(ids, 1)
+        dialed = Counter(order.call_id for order in self.provider.orders)
+        assert {call_id: dialed[call_id] for call_id in ids} == dict.fromkeys(ids, 1)
 
     @asynccontextmanager
     async def working(self, queue: Queue = Queue.CALLS, /, **settings: object) -> AsyncIterator[None]:

@@ -168,7 +168,7 @@ async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, cal
     assert (await row(db, call_id)).status == "busy"
 
 
-async def test_a_reported_call_is_not_dialled(context: Context, client: httpx.AsyncClient, call_id: str) -> None:
+async def test_a_reported_call_is_not_dialed(context: Context, client: httpx.AsyncClient, call_id: str) -> None:
     await report(client, status="NoAnswered", customer_crm_id=call_id)
     await run(context, call_id, "dial")
     provider: Any = context.provider

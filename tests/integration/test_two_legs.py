@@ -1,4 +1,4 @@
-"""Calls whose legs are dialled one by one, on a real PostgreSQL: nobody is called twice, and nobody is left alone."""
+"""Calls whose legs are dialed one by one, on a real PostgreSQL: nobody is called twice, and nobody is left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -79,7 +79,7 @@ async def runner(make_runner: MakeCallRunner) -> CallRunner:
 # Connecting
 
 
-async def test_the_customer_is_dialled_once(runner: CallRunner) -> None:
+async def test_the_customer_is_dialed_once(runner: CallRunner) -> None:
     await runner.run("connect")
     assert [order.customer_number for order in runner.provider.connects] == [CUSTOMER]
     await report(runner, waiting())  # the same again, from the stream and from fetching
@@ -148,7 +148,7 @@ async def test_a_worker_that_was_frozen_connects_nobody(runner: CallRunner, monk
 # Cancelling
 
 
-async def test_a_canceled_call_is_never_dialled(make_runner: MakeCallRunner) -> None:
+async def test_a_canceled_call_is_never_dialed(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
     async with runner.context.db.transaction() as session:
         assert await calls.cancel(session, runner.call_id) == "canceled"
@@ -167,7 +167,7 @@ async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
     assert runner.provider.hangups
 
 
-async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runner: MakeCallRunner) -> None:
+async def test_a_call_that_is_canceled_while_it_is_dialed_is_hung_up(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
     async with runner.context.db.transaction() as session:
         right = await dial_attempts.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
@@ -187,7 +187,7 @@ async def test_a_call_that_is_canceled_while_it_is_dialled_is_hung_up(make_runne
 # Back to the queue
 
 
-async def test_a_call_that_was_surely_not_dialled_waits_in_the_queue(make_runner: MakeCallRunner) -> None:
+async def test_a_call_that_was_surely_not_dialed_waits_in_the_queue(make_runner: MakeCallRunner) -> None:
     runner = await make_runner(ScriptedProvider(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
     await runner.run("dial")
     call = await runner.call()

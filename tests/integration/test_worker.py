@@ -43,7 +43,7 @@ async def test_a_call_from_dial_to_transcript(make_runner: MakeCallRunner) -> No
     assert (await runner.call()).provider_reference == "ref-1"
 
 
-# Dialling
+# Dialing
 
 
 async def test_a_refused_order_fails_with_the_reason(make_runner: MakeCallRunner) -> None:
@@ -76,7 +76,7 @@ async def test_an_order_that_never_arrived_fails_after_a_grace(make_runner: Make
     await runner.run("track")
     call = await runner.call()
     assert call.status == "failed"
-    assert "not dialled again" in (call.failure or "")
+    assert "not dialed again" in (call.failure or "")
     assert len(runner.provider.orders) == 1
     assert await runner.open_tasks() == []
 

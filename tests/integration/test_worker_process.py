@@ -1,4 +1,4 @@
-"""A whole worker: whatever happens to arq and its queue, calls are dialled once, and the worker stops on a signal."""
+"""A whole worker: whatever happens to arq and its queue, calls are dialed once, and the worker stops on a signal."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ async def test_a_recording_that_takes_long_to_decode_delays_no_other(
 
 
 @pytest.mark.parametrize("fault", [nothing, refused, poisoned, full_of_stale_keys, gone])
-async def test_calls_are_dialled_once_despite_faults_of_arq(
+async def test_calls_are_dialed_once_despite_faults_of_arq(
     isolated: IsolatedWorker, fault: Callable[[IsolatedWorker], Awaitable[dict[str, object]]]
 ) -> None:
     before = await isolated.place(5)
@@ -164,7 +164,7 @@ POISON: dict[str, Poison] = {
 
 
 async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(isolated: IsolatedWorker) -> None:
-    """Without the sweep, every call is dialled by arq's queue. After a restart the bad job must be gone, too."""
+    """Without the sweep, every call is dialed by arq's queue. After a restart the bad job must be gone, too."""
     with structlog.testing.capture_logs() as logs:
         async with isolated.working(sweep_seconds=NEVER):
             for name, poison in POISON.items():
@@ -172,7 +172,7 @@ async def test_one_bad_job_is_skipped_and_removed_and_the_queue_goes_on(isolated
                 try:
                     await isolated.ended(await isolated.place(1))
                 except TimeoutError:
-                    pytest.fail(f"no call is dialled after {name}")
+                    pytest.fail(f"no call is dialed after {name}")
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while await isolated.redis.zcount(QUEUE, "-inf", time.time() * 1000):
                     await asyncio.sleep(0.02)

@@ -33,11 +33,11 @@ TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
         (None, (DIAL, *BUSY), "busy"),
         (None, (DIAL, RINGING, *TIMED_OUT), "no_answer"),
         (None, (DIAL, DELETED, event("ChannelDestroyed", cause=16)), "canceled"),
-        (None, (DELETED, *NEVER_SENT), None),  # created, and given up before it was dialled
+        (None, (DELETED, *NEVER_SENT), None),  # created, and given up before it was dialed
         ("Down", (DELETED, *NEVER_SENT), None),
-        ("Down", BUSY, "busy"),  # dialled before the stream began
+        ("Down", BUSY, "busy"),  # dialed before the stream began
         ("Ringing", TIMED_OUT, "no_answer"),
-        (None, TIMED_OUT, "no_answer"),  # it ended while the stream began; a channel that rings was dialled
+        (None, TIMED_OUT, "no_answer"),  # it ended while the stream began; a channel that rings was dialed
     ],
 )
 def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, Any], ...], told: str | None) -> None:

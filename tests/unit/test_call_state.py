@@ -45,7 +45,7 @@ def test_every_status_can_reach_an_end(status: CallStatus) -> None:
 
 
 class ReportedCall(RuleBasedStateMachine):
-    """A call that was dialled, whose provider reports anything, in any order, any number of times."""
+    """A call that was dialed, whose provider reports anything, in any order, any number of times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class ReportedCall(RuleBasedStateMachine):
             self.path.append(reported)
 
     @invariant()
-    def is_never_dialled_twice(self) -> None:
+    def is_never_dialed_twice(self) -> None:
         assert self.path.count(CallStatus.DIALING) <= 1
 
     @invariant()

@@ -131,10 +131,10 @@ def test_a_number_of_the_home_country_is_one_however_it_is_written(seed: int, ho
     read = rules.read(own)
     assert read.format(NumberFormat.DIGITS, home) == digits
     assert read.format(NumberFormat.E164, home) == f"+{digits}"
-    dialled = read.format(NumberFormat.NATIONAL, home)
-    assert rules.read(dialled) == read
+    dialed = read.format(NumberFormat.NATIONAL, home)
+    assert rules.read(dialed) == read
     if home == "IN" and phonenumbers.number_type(number) == PhoneNumberType.MOBILE:
-        assert dialled == f"0{own}"
+        assert dialed == f"0{own}"
 
 
 @given(st.integers(0, 10**6), st.sampled_from(ELSEWHERE))
@@ -152,7 +152,7 @@ def test_a_number_of_another_country_stays_what_it_is(seed: int, country: str) -
         assert INDIA.read(digits) == PhoneNumber(digits)
 
 
-def test_extensions_are_dialled_where_the_installation_can() -> None:
+def test_extensions_are_dialed_where_the_installation_can() -> None:
     assert INDIA.read_agent("101") == Extension("101")
     assert INDIA.read_agent(" 1234567 ") == Extension("1234567")
     assert INDIA.read_agent("9876543210") == PhoneNumber("919876543210")

@@ -105,7 +105,7 @@ async def test_it_survives_a_restart_and_keeps_a_ledger(tmp_path: Path) -> None:
     assert b"".join([chunk async for chunk in recording.chunks])[:4] == b"RIFF"
     await after.place(order())
     (ledger,) = tmp_path.rglob("*.jsonl")
-    assert ledger.read_text().count('"place"') == 2, "a second order is a second line: it would have been dialled"
+    assert ledger.read_text().count('"place"') == 2, "a second order is a second line: it would have been dialed"
     assert order().customer_number.digits not in ledger.read_text(), "it outlives users who are erased"
 
 

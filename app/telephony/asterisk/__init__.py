@@ -1,4 +1,4 @@
-"""Asterisk, by ARI. Two legs are dialled one after the other, joined in a bridge, and recorded on a channel each."""
+"""Asterisk, by ARI. Two legs are dialed one after the other, joined in a bridge, and recorded on a channel each."""
 
 from app.telephony.asterisk.adapter import Asterisk
 from app.telephony.asterisk.options import AsteriskOptions

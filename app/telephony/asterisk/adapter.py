@@ -1,6 +1,6 @@
 """The adapter: the agent's leg first, then the customer's, each by create and dial, joined before they answer.
 
-A channel that was created and dialled needs no process of ours while it rings. Both channels are in the bridge before
+A channel that was created and dialed needs no process of ours while it rings. Both channels are in the bridge before
 the customer answers. So both people hear each other, are recorded, and are cut off after the longest time allowed, even
 if every process of ours has died by then. Only one request per leg rings a telephone, the `dial`. It is not sent again
 once it may have arrived. Every request before it may be repeated.
@@ -45,13 +45,13 @@ _RATE = 8000
 """Samples per second that MixMonitor writes into a `.raw` file, without a header."""
 _FRAME = 4  # two channels of 16 bits
 _PREPARE_SECONDS = 8.0
-"""A leg that could not be dialled within this time is not dialled any more, because the call may have been given up."""
+"""A leg that could not be dialed within this time is not dialed any more, because the call may have been given up."""
 _DIAL_SECONDS = 4.0
 """How long to wait for the answer to a dial."""
 _ENTERING_SECONDS = 0.005
 """The pause between two attempts, while a new channel enters our application."""
 _CLEAR_SECONDS = 2.0
-"""How long deleting the channel of a leg that was not dialled may take. After that, `hangup` does it later."""
+"""How long deleting the channel of a leg that was not dialed may take. After that, `hangup` does it later."""
 _RETRY_SECONDS = 2.0
 _LONGEST_SILENCE_SECONDS = 10.0
 """How long a channel may exist beyond its ring time."""
@@ -129,11 +129,11 @@ class Asterisk(TelephonyProvider):
             if answer.ok:
                 return Accepted(channel)
             if answer.status == 404:
-                raise _NotDialed(f"The {leg}'s leg was gone before it was dialled", retry=True)
+                raise _NotDialed(f"The {leg}'s leg was gone before it was dialed", retry=True)
             if answer.status != 409:
                 return Unknown(f"Asterisk answered the dial with {answer.description}")
             await asyncio.sleep(_ENTERING_SECONDS)  # 409: the channel is still entering our application
-        raise _NotDialed(f"Dialling the {leg}'s leg took too long", retry=True)
+        raise _NotDialed(f"Dialing the {leg}'s leg took too long", retry=True)
 
     async def _prepare_agent(self, order: CallOrder) -> None:
         await self._create(order, Leg.AGENT, order.agent_number)
@@ -189,7 +189,7 @@ class Asterisk(TelephonyProvider):
         )
 
     async def _entered(self, channel: str) -> None:
-        """Wait until the new channel is in our application. Before that, it cannot be dialled."""
+        """Wait until the new channel is in our application. Before that, it cannot be dialed."""
         while True:
             answer = await self._answer("GET", f"/channels/{channel}")
             if answer.status == 404:
@@ -355,7 +355,7 @@ async def _provider_events(
 
 
 def _frames_before_the_talk(frames: int, talk: Talk | None) -> int:
-    """How many frames to skip of a recording that began when the customer was dialled. The whole talk always stays.
+    """How many frames to skip of a recording that began when the customer was dialed. The whole talk always stays.
     While a telephone sends nothing, Asterisk may have written nothing."""
     if talk is None:
         return 0

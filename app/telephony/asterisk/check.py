@@ -62,7 +62,7 @@ async def check(
     yield Finding(
         "extensions",
         ok=True,
-        seen=f"agents of 2 to 7 digits are dialled as {options.extension_dial}"
+        seen=f"agents of 2 to 7 digits are dialed as {options.extension_dial}"
         if options.extension_dial is not None
         else "agents of 2 to 7 digits are refused. RINGBACK_ASTERISK_EXTENSION_DIAL can say how to dial them",
     )

@@ -38,7 +38,7 @@ class EventTranslator:
         self._hangups: dict[str, str] = {}
 
     def remember(self, channel: dict[str, Any]) -> None:
-        """Add a channel that existed before the stream began. A silent one does not say whether it was dialled."""
+        """Add a channel that existed before the stream began. A silent one does not say whether it was dialed."""
         self._perhaps_dialed.add(channel["id"])
         if channel.get("state") == _UP:
             self._up.add(channel["id"])
@@ -66,7 +66,7 @@ class EventTranslator:
                     self._up.add(channel["id"])
                 found = _standing(leg, channel["state"], at, waiting=True)
             case "ChannelHangupRequest":
-                # The first request counts. Asterisk reports the deletion of a channel that was not dialled as a
+                # The first request counts. Asterisk reports the deletion of a channel that was not dialed as a
                 # rejection.
                 self._hangups.setdefault(channel["id"], _OURS if event.get("soft") else _FAR_END)
             case "ChannelDestroyed":
@@ -80,7 +80,7 @@ class EventTranslator:
         return None if found is None else ProviderEvent(call_id, found)
 
     def _was_dialed(self, channel: dict[str, Any]) -> bool:
-        """Whether the channel was dialled. The end of another one says nothing about its call: the worker that made it
+        """Whether the channel was dialed. The end of another one says nothing about its call: the worker that made it
         has given it up."""
         if channel["state"] != _DOWN or channel["id"] in self._dialed:
             return True
@@ -116,7 +116,7 @@ def snapshot(
 ) -> Snapshot | None:
     """What the two channels say now. None if there are none. `date` is Asterisk's clock.
 
-    A channel that neither rings nor ends within `longest_silence` seconds was created and never dialled, because its
+    A channel that neither rings nor ends within `longest_silence` seconds was created and never dialed, because its
     worker died. It counts as missing.
     """
     now = datetime.now(UTC)

@@ -26,14 +26,14 @@ class AsteriskOptions(Options):
     app: str | None = Field(
         None, min_length=1, description="Name of the Stasis application; absent: one of this installation alone"
     )
-    dial: str = Field("PJSIP/{number}@trunk", description="What is dialled: technology, number and your trunk's name")
+    dial: str = Field("PJSIP/{number}@trunk", description="What is dialed: technology, number and your trunk's name")
     number_format: NumberFormat = Field(
         NumberFormat.E164,
-        description="How the trunk wants numbers: `digits`, `e164` (with +) or `national` (as dialled at home, with 0)",
+        description="How the trunk wants numbers: `digits`, `e164` (with +) or `national` (as dialed at home, with 0)",
     )
     extension_dial: str | None = Field(
         None,
-        description="What is dialled for an agent of 2 to 7 digits, as `PJSIP/{number}`; absent: they are refused",
+        description="What is dialed for an agent of 2 to 7 digits, as `PJSIP/{number}`; absent: they are refused",
     )
     ami_address: str | None = Field(
         None, description="AMI, which starts the recording, as `host:5038`; absent: port 5038 of the URL's host"
