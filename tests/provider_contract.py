@@ -160,7 +160,7 @@ class ProviderContract:
             async with Following(stage.provider, new_order(ending.customer, ending.agent)).placed() as call:
                 ended = await call.until_ended()
             assert (ended.status, ended.hangup_cause, ended.leg) == (ending.status, ending.hangup_cause, ending.leg)
-            assert ended.detail, "what a person is told"
+            assert ended.detail, "the reason, for a person"
             assert not ended.has_recording
             # A recording may have begun when the customer was dialed.
             await stage.provider.discard_recording(call.ref)

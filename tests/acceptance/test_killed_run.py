@@ -22,9 +22,9 @@ from pathlib import Path
 
 def test_endless(servers):
     subprocess.Popen(["sleep", "600"], start_new_session=True)
-    part = Path("{told}.part")
+    part = Path("{report}.part")
     part.write_text(os.environ["TEST_RUN_FOLDER"] + " " + str(os.getpid()))
-    part.replace("{told}")
+    part.replace("{report}")
     time.sleep(600)
 """
 
@@ -34,9 +34,9 @@ PYTEST = ["-p", "tests.conftest", "--rootdir=.", "-c", "pyproject.toml"]
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 @pytest.mark.parametrize("killed", ["make", "pytest with processes"])
 def test_whatever_is_killed_nothing_is_left(tmp_path: Path, killed: str) -> None:
-    told = tmp_path / "told"
+    report = tmp_path / "report"
     endless = tmp_path / "test_endless.py"
-    endless.write_text(ENDLESS.format(told=told))
+    endless.write_text(ENDLESS.format(report=report))
     arguments = [*PYTEST, *(["-n", "1"] if "processes" in killed else []), str(endless)]
     if killed == "make":
         command = ["make", "--old-file=.venv/dev", "test", f"ARGS={' '.join(arguments)}"]
@@ -44,9 +44,9 @@ def test_whatever_is_killed_nothing_is_left(tmp_path: Path, killed: str) -> None
         command = [sys.executable, "-m", "pytest", *arguments]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "MAKE", "TEST_RUN_P"))}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        wait_for(lambda: told.exists() or run.poll() is not None)
+        wait_for(lambda: report.exists() or run.poll() is not None)
         assert run.poll() is None, "it ended by itself"
-        said, _, pid = told.read_text().rpartition(" ")
+        said, _, pid = report.read_text().rpartition(" ")
         folder, itself = Path(said), psutil.Process(int(pid))
         names = {process.name() for process in run_folder.processes_of(folder)}
         assert {"postgres", "valkey-server", "sleep"} <= names, names

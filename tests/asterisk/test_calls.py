@@ -137,8 +137,8 @@ async def test_the_reference_conversation_is_transcribed_with_the_right_words_fr
     assert transcript.outcome == REFERENCE["expected_outcome"]
     for role in ("agent", "customer"):
         said = normalized(" ".join(turn["content"] for turn in REFERENCE["turns"] if turn["role"] == role))
-        heard = normalized(" ".join(turn["content"] for turn in transcript.history or () if turn["role"] == role))
-        assert word_errors(said, heard) <= 0.15, f"{role}: {' '.join(heard)}"
+        recognized = normalized(" ".join(turn["content"] for turn in transcript.history or () if turn["role"] == role))
+        assert word_errors(said, recognized) <= 0.15, f"{role}: {' '.join(recognized)}"
     print(f"\n{len(transcript.history or ())} turns of {len(REFERENCE['turns'])}")
 
 

@@ -64,7 +64,7 @@ async def test_an_asterisk_that_is_only_starting_is_not_believed_to_know_nothing
         return False
 
     await eventually(discarded)
-    assert not recording.exists(), "who was told that it is gone may rely on it"
+    assert not recording.exists(), "the caller may rely on it"
     await starting
 
 

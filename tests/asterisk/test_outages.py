@@ -296,12 +296,12 @@ async def test_a_leg_that_was_never_dialed_tells_nothing_of_its_call(
     async with provider.listen() as reports, asyncio.timeout(PATIENCE_SECONDS):
 
         async def until_the_second_ends() -> set[str]:
-            told = set()
+            reported = set()
             async for report in reports:
-                told.add(report.call_id)
+                reported.add(report.call_id)
                 if report.call_id == after.call_id and report.event.status in TERMINAL:
                     break
-            return told
+            return reported
 
         listening = asyncio.create_task(until_the_second_ends())
         given_up = await provider.place(order)

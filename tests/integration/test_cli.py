@@ -91,8 +91,8 @@ def test_numbers_are_not_rewritten_by_the_rules_of_another_country(ringback: Rin
 
 
 def test_debugging_shows_where_it_came_from(ringback: Ringback) -> None:
-    told = ringback.process("users", "list", RINGBACK_DATABASE_URL=NOWHERE).refused()
-    assert "PostgreSQL cannot be reached" in told
+    error = ringback.process("users", "list", RINGBACK_DATABASE_URL=NOWHERE).refused()
+    assert "PostgreSQL cannot be reached" in error
     done = ringback.process("users", "list", RINGBACK_DATABASE_URL=NOWHERE, RINGBACK_DEBUG="1")
     assert done.code == 1
     assert "Traceback" in done.stderr
@@ -134,11 +134,11 @@ def test_migrate_waits_for_a_database_that_is_starting(
 ) -> None:
     postgres = Postgres(tmp_path)
 
-    def told(message: str) -> None:
+    def record(message: str) -> None:
         complain(message)
         postgres.start()
 
-    monkeypatch.setattr(migrate, "complain", told)
+    monkeypatch.setattr(migrate, "complain", record)
     try:
         url = postgres.start()
         postgres.stop()

@@ -28,7 +28,7 @@ TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
 
 
 @pytest.mark.parametrize(
-    ("there_before", "events", "told"),
+    ("there_before", "events", "expected"),
     [
         (None, (DIAL, *BUSY), "busy"),
         (None, (DIAL, RINGING, *TIMED_OUT), "no_answer"),
@@ -40,9 +40,11 @@ TIMED_OUT = (DELETED, event("ChannelDestroyed", "Ringing", cause=19))
         (None, TIMED_OUT, "no_answer"),  # it ended while the stream began; a channel that rings was dialed
     ],
 )
-def test_the_end_of_a_channel(there_before: str | None, events: tuple[dict[str, Any], ...], told: str | None) -> None:
+def test_the_end_of_a_channel(
+    there_before: str | None, events: tuple[dict[str, Any], ...], expected: str | None
+) -> None:
     translator = EventTranslator()
     if there_before is not None:
         translator.remember({"id": CHANNEL, "state": there_before})
     ends = [report.event for one in events if (report := translator.translate(one)) and report.event.key == "ended"]
-    assert [end.status for end in ends] == ([] if told is None else [told])
+    assert [end.status for end in ends] == ([] if expected is None else [expected])
