@@ -134,11 +134,11 @@ def test_migrate_waits_for_a_database_that_is_starting(
 ) -> None:
     postgres = Postgres(tmp_path)
 
-    def record(message: str) -> None:
+    def start_postgres(message: str) -> None:
         complain(message)
         postgres.start()
 
-    monkeypatch.setattr(migrate, "complain", record)
+    monkeypatch.setattr(migrate, "complain", start_postgres)
     try:
         url = postgres.start()
         postgres.stop()
