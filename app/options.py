@@ -2,15 +2,19 @@
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 class SettingsError(Exception):
     """The configuration cannot be used. The text names each variable that is wrong, and says what to do."""
+
+
+_STORED = "stored_values"
 
 
 class Options(BaseSettings):
@@ -38,6 +42,15 @@ class Options(BaseSettings):
             raise cls.explain(error) from None
 
     @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Options that were stored by name. The environment adds nothing. Raises `SettingsError`."""
+        try:
+            stored: dict[str, Any] = {_STORED: values}
+            return cls(**stored)
+        except ValidationError as error:
+            raise cls.explain(error, variable=str) from None
+
+    @classmethod
     def refuse_removed(cls) -> None:
         """Raises `SettingsError` if a removed variable is set."""
         for variable, what_to_do in cls.removed.items():
@@ -45,11 +58,12 @@ class Options(BaseSettings):
                 raise SettingsError(f"{variable} is not a setting any more. {what_to_do}")
 
     @classmethod
-    def explain(cls, error: ValidationError) -> SettingsError:
-        """Every fault by the name of its variable. Values are not shown, because they may be secret."""
+    def explain(cls, error: ValidationError, *, variable: Callable[[str], str] | None = None) -> SettingsError:
+        """Every fault by the name of its variable, or what `variable` makes of its option. Values are not shown,
+        because they may be secret."""
         lines = []
         for fault in error.errors():
-            name = cls.variable("_".join(str(part) for part in fault["loc"])) if fault["loc"] else ""
+            name = (variable or cls.variable)("_".join(str(part) for part in fault["loc"])) if fault["loc"] else ""
             text = cls._missing() if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {text}" if name else text)
         header = "The configuration cannot be used:"
@@ -68,6 +82,9 @@ class Options(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        stored = init_settings().get(_STORED)
+        if stored is not None:  # `from_values`
+            return (InitSettingsSource(settings_cls, stored),)
         return init_settings, env_settings, _RenamedVariables(settings_cls, cls), *cls._more_sources(settings_cls)
 
     @classmethod

@@ -3,13 +3,13 @@
 A new adapter is its own file, and a line in two tables here. No other module of the server names an adapter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from app.numbers import NumberRules
 from app.options import Options, SettingsError
 from app.outbound import Outbound, parse_networks
 from app.security import RecordingLinks, installation_id
@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
-from app.telephony.base import TelephonyProvider
+from app.telephony.base import AdapterContext, TelephonyProvider
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
@@ -26,20 +26,6 @@ from app.transcription.outcome import RulesSummarizer
 from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")
-
-
-def _simulator(settings: Settings) -> TelephonyProvider:
-    options = SimulatorOptions.read()
-    return Simulator(settings.data_dir / "simulator", speed=options.speed, latency=options.latency_seconds)
-
-
-def _asterisk(settings: Settings) -> TelephonyProvider:
-    return Asterisk(
-        AsteriskOptions.read(),
-        installation=installation_id(settings.secret_key.get_secret_value()),
-        home_country=settings.home_country,
-        longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
-    )
 
 
 def _whisper(settings: Settings) -> Recognizer:
@@ -63,11 +49,14 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
-TELEPHONY: dict[str, Callable[[Settings], TelephonyProvider]] = {"simulator": _simulator, "asterisk": _asterisk}
+TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk}
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
 """The adapter that is used where the setting names none."""
+
+ENVIRONMENT = "environment"
+"""The name of the telephony provider that environment variables configure."""
 
 OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
@@ -80,20 +69,33 @@ OPTIONS: dict[str, type[Options]] = {
 """The options of every adapter, by the title of their table in docs/settings.md."""
 
 
-def telephony_name(settings: Settings) -> str:
-    """The name of the adapter that dials."""
-    name = settings.telephony_provider
-    return DEFAULTS["telephony_provider"] if name is None else name
+def telephony_kinds() -> dict[str, type[TelephonyProvider]]:
+    """Every telephony adapter by its kind: ours, and those of installed packages (docs/adapters.md)."""
+    installed = {point.name: point for point in entry_points(group="ringback.telephony")}
+    return {kind: point.load() for kind, point in installed.items()} | TELEPHONY
 
 
-def telephony(settings: Settings) -> TelephonyProvider:
-    """The adapter that dials. Raises `SettingsError`."""
-    return _choose("RINGBACK_TELEPHONY_PROVIDER", TELEPHONY, telephony_name(settings))(settings)
+def telephony_from_environment(settings: Settings) -> TelephonyProvider:
+    """The telephony provider that environment variables configure. Raises `SettingsError`."""
+    kind = settings.telephony_provider or DEFAULTS["telephony_provider"]
+    adapter = _choose("RINGBACK_TELEPHONY_PROVIDER", telephony_kinds(), kind)
+    return adapter.make(adapter.options.read(), _adapter_context(settings, ENVIRONMENT))
 
 
-def number_rules(settings: Settings) -> NumberRules:
-    """How this installation reads numbers. Raises `SettingsError`."""
-    return NumberRules(settings.home_country, telephony(settings).capabilities.extension_refusal)
+def telephony_from_values(settings: Settings, name: str, kind: str, values: Mapping[str, Any]) -> TelephonyProvider:
+    """The telephony provider `name`, with options that were stored. Raises `SettingsError`."""
+    adapter = _choose(f"The provider {name}", telephony_kinds(), kind)
+    return adapter.make(adapter.options.from_values(values), _adapter_context(settings, name))
+
+
+def _adapter_context(settings: Settings, provider: str) -> AdapterContext:
+    return AdapterContext(
+        installation=installation_id(settings.secret_key.get_secret_value(), "" if provider == ENVIRONMENT else provider),
+        provider=provider,
+        data_dir=settings.data_dir,
+        home_country=settings.home_country,
+        longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
+    )
 
 
 def recognizer(settings: Settings) -> Recognizer:

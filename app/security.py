@@ -221,9 +221,10 @@ def _claims_of(claims: dict[str, Any], kind: TokenKind) -> Claims:
     return Claims(claims["sub"], UUID(claims["sid"]), datetime.fromtimestamp(claims["exp"], UTC))
 
 
-def installation_id(secret: str) -> str:
-    """The id of this installation: 8 hex digits, derived from its secret."""
-    return hmac.digest(secret.encode(), b"installation", "sha256").hex()[:8]
+def installation_id(secret: str, provider: str = "") -> str:
+    """The id of this installation at a telephony provider: 8 hex digits, derived from its secret and the provider's
+    name."""
+    return hmac.digest(secret.encode(), f"installation{provider}".encode(), "sha256").hex()[:8]
 
 
 class RecordingLinks:

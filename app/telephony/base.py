@@ -10,13 +10,16 @@ says how to write an adapter.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from app.numbers import Callee, PhoneNumber
+from app.options import Options
 
 CUSTOMER_DIALED = "customer:dialed"
 """Key of the event that the customer's leg was dialed, where a provider reports it."""
@@ -61,14 +64,32 @@ class CallOrder:
     max_call_seconds: float = 3600.0
     """The call must end after this long, even if no process of ours lives. A provider that cannot do that is asked to
     hang up."""
+    record: bool = True
+    """Whether the provider may record the call."""
+    notify_url: str | None = None
+    """Where the provider may send notifications of this call. It holds a secret. None: this server has no public
+    address."""
+    instructions_url: str | None = None
+    """Where the provider may ask for `TelephonyProvider.instructions`. None: this server has no public address."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRef:
-    """A call's identity at its provider: always our id, and the provider's reference once it is known."""
+    """A call's identity at its provider: always our id, and the provider's reference once it is known.
+
+    The other fields are what a call is looked up by whose reference was lost with the answer to its order.
+    """
 
     call_id: str
     reference: str | None
+    customer_number: PhoneNumber | None = None
+    agent_number: Callee | None = None
+    caller_id: PhoneNumber | None = None
+    """As in the call's order."""
+    dialed_at: datetime | None = None
+    """When the order left, at the earliest. By our clock."""
+    taken: frozenset[str] = frozenset()
+    """References of our other calls between these numbers. This call is none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,8 @@ class Snapshot:
     events: tuple[CallEvent, ...]
     check_after: float | None = None
     """Seconds until asking again makes sense. None: the caller decides."""
+    reference: str | None = None
+    """The reference of the call, if the adapter had to look it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +166,13 @@ class Capabilities:
     """What an adapter can do, as data, so that no code asks which adapter it is."""
 
     hangup: bool
+    """It can end a call that is in progress."""
+    cancel: bool = True
+    """It can end a call that the customer has not answered yet."""
+    discard_recording: bool = False
+    """It keeps the recording for us, until it is told to delete it."""
     dual_channel: bool = True
-    """The recording has the agent on its first channel and the customer on its second."""
+    """The recording has the agent on one channel and the customer on another (`Recording.agent_channel`)."""
     idempotent_place: bool = False
     longest_dial_seconds: float = 0.0
     """The longest time that `place` and `connect` take. Before that, `fetch` may not know the call yet."""
@@ -173,6 +201,8 @@ class Recording:
 
     content_type: str
     chunks: AsyncIterator[bytes] = field(repr=False)
+    agent_channel: int = 1
+    """Of a recording with two channels: which one is the agent, 1 or 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +224,57 @@ class Finding:
     fix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A provider's request to `CallOrder.notify_url`. It is never believed. It only makes the next `fetch` sooner."""
+
+    url: str
+    """Exactly as the order gave it, with the query that the provider added."""
+    method: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+    form: Mapping[str, str]
+    """The fields of the body, if it is a form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """What a provider is to do with a call, for those that ask once the agent has answered."""
+
+    content_type: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterContext:
+    """What an adapter may know of the installation that it dials for."""
+
+    installation: str
+    """The id of this installation, among all that use the same phone system."""
+    provider: str
+    """The name of this provider, as `ringback providers list` shows it."""
+    data_dir: Path
+    home_country: str
+    """ISO code, as `IN`."""
+    longest_ring_seconds: float
+    """The longer of both legs' ring times."""
+
+
 class TelephonyProvider(ABC):
     """The port. Every method may raise `ProviderError`, except `place` and `connect`, which return `Unknown`
     instead."""
 
-    name: str
+    kind: ClassVar[str]
+    """The adapter's name, as in `ringback providers add NAME --kind KIND`."""
+    options: ClassVar[type[Options]]
+    """What can be set for it. Secrets are of type `SecretStr`."""
     capabilities: Capabilities
+
+    @classmethod
+    def make(cls, options: Any, context: AdapterContext) -> Self:
+        """An adapter with these `options`. It connects when it is first used."""
+        raise NotImplementedError
 
     @abstractmethod
     async def place(self, order: CallOrder) -> PlaceResult:
@@ -228,11 +303,21 @@ class TelephonyProvider(ABC):
 
     @abstractmethod
     async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
-        """The call's recording. Raises `RecordingUnavailable` if there is none, and will be none."""
+        """The call's recording. Raises `RecordingUnavailable` if there is none, and will be none. Raises
+        `ProviderError` if it may still come."""
 
     async def discard_recording(self, ref: CallRef) -> None:  # noqa: B027  # most providers keep none for us
         """Let the provider delete the recording, because it is stored here or not needed. A missing recording is not an
         error."""
+
+    def is_authentic(self, notification: Notification) -> bool:
+        """Whether the provider itself sent this. The secret in its URL is checked already, so an adapter whose provider
+        signs nothing accepts everything. Pure."""
+        return True
+
+    def instructions(self, order: CallOrder) -> Instructions:
+        """What the provider is to do with this call now that the agent has answered. Pure."""
+        raise NotImplementedError
 
     @abstractmethod
     def check(self) -> AsyncIterator[Finding]:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -38,6 +38,7 @@ from app.telephony.base import (
     CallStatus,
     Capabilities,
     Finding,
+    AdapterContext,
     Leg,
     PlaceResult,
     ProviderError,
@@ -174,13 +175,20 @@ class Simulator(TelephonyProvider):
     """The adapter. `folder` holds the ledger. `speed` is the factor by which calls are shorter. Every request takes
     `latency` seconds, half of them before it arrives."""
 
-    name = "simulator"
-    capabilities = Capabilities(hangup=True, simulated=True, poll_seconds=0.25, extension_refusal=None)
+    kind = "simulator"
+    options = SimulatorOptions
+    capabilities = Capabilities(
+        hangup=True, discard_recording=True, simulated=True, poll_seconds=0.25, extension_refusal=None
+    )
 
     def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
         self._folder = folder
         self._speed = speed
         self._latency = latency
+
+    @classmethod
+    def make(cls, options: SimulatorOptions, context: AdapterContext) -> Self:
+        return cls(context.data_dir / "simulator", speed=options.speed, latency=options.latency_seconds)
 
     async def place(self, order: CallOrder) -> PlaceResult:
         """Never rejects. A simulated call fails later, as most real ones do."""

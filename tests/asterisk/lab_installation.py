@@ -18,6 +18,7 @@ from app.db import Database, is_unreachable
 from app.models import Call, CallEventRow, RecordingRow, Task, TranscriptRow
 from app.numbers import NumberFormat
 from app.telephony.asterisk import Asterisk, AsteriskOptions
+from app.telephony.base import AdapterContext
 from bench.installation import Installation
 from lab.asterisk import PASSWORD as ARI_PASSWORD
 from lab.asterisk import USERNAME, AsteriskServer
@@ -60,9 +61,8 @@ class Lab:
         return AsteriskOptions(**{**values, **changed})  # type: ignore[arg-type]
 
     def provider(self, *, installation: str = "a-test", **changed: object) -> Asterisk:
-        return Asterisk(
-            self.options(**changed), installation=installation, home_country="IN", longest_ring_seconds=RING_SECONDS
-        )
+        context = AdapterContext(installation, "a-test", Path(), home_country="IN", longest_ring_seconds=RING_SECONDS)
+        return Asterisk(self.options(**changed), context)
 
     def number(self, behaviour: str) -> str:
         """A number that no other call dials, whose telephone behaves like this (`lab/phones.xml`)."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 from app.numbers import Callee, PhoneNumber
 from app.telephony.asterisk.application import Application
@@ -28,6 +28,7 @@ from app.telephony.base import (
     CallRef,
     Capabilities,
     Finding,
+    AdapterContext,
     Leg,
     PlaceResult,
     ProviderError,
@@ -70,26 +71,28 @@ class _NotDialed(Exception):
 
 
 class Asterisk(TelephonyProvider):
-    name = "asterisk"
+    kind = "asterisk"
+    options = AsteriskOptions
     capabilities = Capabilities(
         hangup=True,
+        discard_recording=True,
         stream=True,
         poll_seconds=5.0,
         longest_dial_seconds=_PREPARE_SECONDS + _DIAL_SECONDS + _CLEAR_SECONDS,
     )
 
-    def __init__(
-        self, options: AsteriskOptions, *, installation: str, home_country: str, longest_ring_seconds: float
-    ) -> None:
-        """`installation` is the id of this installation among those that use the same Asterisk. `longest_ring_seconds`
-        is the longer of both legs' ring timeouts."""
+    def __init__(self, options: AsteriskOptions, context: AdapterContext) -> None:
         self._options = options
-        self._application = Application(options.app or f"ringback-{installation}", installation)
-        self._home_country = home_country
+        self._application = Application(options.app or f"ringback-{context.installation}", context.installation)
+        self._home_country = context.home_country
         refusal = None if options.extension_dial is not None else EXTENSION_REFUSAL
         self.capabilities = replace(type(self).capabilities, extension_refusal=refusal)
         self._ari = Ari(str(options.url), options.username, options.password.get_secret_value())
-        self._longest_silence = longest_ring_seconds + _LONGEST_SILENCE_SECONDS
+        self._longest_silence = context.longest_ring_seconds + _LONGEST_SILENCE_SECONDS
+
+    @classmethod
+    def make(cls, options: AsteriskOptions, context: AdapterContext) -> Self:
+        return cls(options, context)
 
     async def place(self, order: CallOrder) -> PlaceResult:
         return await self._dialed(order, Leg.AGENT, self._prepare_agent(order))
