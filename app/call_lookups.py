@@ -1,14 +1,17 @@
 """What workers look up about a call: to ask its provider, to fetch its recording, to transcribe it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import case, exists, func, select
+from sqlalchemy import case, exists, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_state, tasks
 from app.call_state import HANGING_UP
-from app.models import Call, CallEventRow, TaskKind
+from app.engine_models import TaskKind
+from app.models import Call, CallEventRow, User
+from app.numbers import PhoneNumber, stored_callee
 from app.telephony.base import CUSTOMER_DIALED, CallRef, CallStatus, Talk
 
 
@@ -35,9 +38,8 @@ async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
     row = (
         await session.execute(
             select(
+                *_REF_COLUMNS,
                 Call.status,
-                Call.provider_reference,
-                Call.dialed_at,
                 Call.customer_dialed_at,
                 Call.expires_at,
                 being_hung_up.label("being_hung_up"),
@@ -49,7 +51,7 @@ async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
     if row is None or row.dialed_at is None or CallStatus(row.status) in call_state.TERMINAL:
         return None
     return LiveCall(
-        CallRef(call_id, row.provider_reference),
+        await _ref(session, row),
         CallStatus(row.status),
         row.dialed_at,
         row.customer_dialed_at,
@@ -62,8 +64,52 @@ async def find_live(session: AsyncSession, call_id: str) -> LiveCall | None:
 
 async def get_ref(session: AsyncSession, call_id: str) -> CallRef:
     """The call's identity at its provider."""
-    query = select(Call.provider_reference).where(Call.id == call_id)
-    return CallRef(call_id, (await session.execute(query)).scalar_one())
+    return await _ref(session, (await session.execute(select(*_REF_COLUMNS).where(Call.id == call_id))).one())
+
+
+_REF_COLUMNS = (
+    Call.id,
+    Call.provider,
+    Call.provider_reference,
+    Call.customer_number,
+    Call.agent_number,
+    Call.did,
+    Call.dialed_at,
+)
+
+
+async def _ref(session: AsyncSession, row: Any) -> CallRef:
+    return CallRef(
+        row.id,
+        row.provider_reference,
+        customer_number=PhoneNumber(row.customer_number),
+        agent_number=None if row.agent_number is None else stored_callee(row.agent_number),
+        caller_id=None if row.did is None else PhoneNumber(row.did),
+        dialed_at=row.dialed_at,
+        taken=frozenset() if row.provider_reference else await _read_taken(session, row),
+    )
+
+
+async def _read_taken(session: AsyncSession, row: Any) -> frozenset[str]:
+    """References of the provider's other calls to this customer, of the hour before the call was dialed and since."""
+    if row.dialed_at is None:
+        return frozenset()
+    since = row.dialed_at - timedelta(hours=1)
+    # By user, because the index of calls is by user. Only a call whose answer was lost comes here.
+    of_user = (
+        select(Call.provider_reference)
+        .where(
+            Call.user_id == User.id,
+            Call.created_at > since,
+            Call.customer_number == row.customer_number,
+            Call.provider == row.provider,
+            Call.provider_reference.is_not(None),
+        )
+        .lateral()
+    )
+    return frozenset(
+        await session.scalars(select(of_user.c.provider_reference).select_from(User).join(of_user, true()))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +132,7 @@ async def get_hangup_state(session: AsyncSession, call_id: str) -> HangupState:
     row = (
         await session.execute(
             select(
-                Call.provider_reference,
+                *_REF_COLUMNS,
                 Call.ended_at,
                 fetch_pending.label("fetch_pending"),
                 seconds.label("unconfirmed_seconds"),
@@ -94,7 +140,7 @@ async def get_hangup_state(session: AsyncSession, call_id: str) -> HangupState:
         )
     ).one()
     return HangupState(
-        CallRef(call_id, row.provider_reference),
+        await _ref(session, row),
         row.ended_at is not None,
         row.fetch_pending,
         None if row.unconfirmed_seconds is None else float(row.unconfirmed_seconds),

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app import call_state, tasks
 from app.call_state import REPORT_KEY_PREFIX
 from app.db import Database
+from app.engine_models import TaskKind
 from app.errors import NoSuchCall, NotYourCall
-from app.models import Call, CallEventRow, CallType, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus
+from app.models import Call, CallEventRow, CallType, RecordingRow, TranscriptRow, TranscriptStatus
 from app.telephony.base import CallStatus
 
 

@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_views, tasks, vendor
 from app.call_views import CallView
-from app.models import Call, CallType, Delivery, DeliveryStatus, TaskKind, TranscriptStatus, User, WebhookSecret
+from app.engine_models import TaskKind
+from app.models import Call, CallType, Delivery, DeliveryStatus, TranscriptStatus, User, WebhookSecret
 from app.security import RecordingLinks
 
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)

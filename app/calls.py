@@ -11,17 +11,20 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app import call_state, callbacks, recordings, tasks, transcripts
 from app.call_state import HANGING_UP, NOTE_KEY_PREFIX, REPORT_KEY_PREFIX, Mover
+from app.engine_models import TaskKind
 from app.errors import NoSuchCall
-from app.models import Call, CallEventRow, TaskKind
+from app.models import Call, CallEventRow
 from app.telephony.base import CallEvent, CallStatus, Leg
 
 log = structlog.get_logger()
@@ -55,6 +58,7 @@ class DialedCall:
     customer_number: str
     agent_number: str
     did: str | None
+    provider: str
     age_seconds: float
     """Since the call was created."""
 
@@ -63,21 +67,30 @@ _DIALED_COLUMNS = (
     Call.customer_number,
     Call.agent_number,
     Call.did,
+    Call.provider,
     func.extract("epoch", func.now() - Call.created_at).label("age_seconds"),
 )
 
 
 async def start_dialing(
-    session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float
+    session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float, queue_seconds: float
 ) -> DialedCall | None:
-    """Move a queued call to `dialing`. None if it is not queued any more: somebody dialed or canceled it."""
+    """Move a queued call to `dialing`. None if it is not queued any more, because somebody dialed or canceled it. None
+    if it has been queued for longer than `queue_seconds`: then it ends, so that nobody is called for an old click."""
+    is_queued = (
+        Call.id == call_id,
+        Call.status.in_(call_state.sources(CallStatus.DIALING, Mover.DIALER)),
+        Call.dial_token.is_(None),
+    )
+    is_late = Call.created_at < func.now() - timedelta(seconds=queue_seconds)
+    if await session.scalar(select(Call.id).where(*is_queued, is_late)) is not None:
+        detail = f"It could not be dialed within {queue_seconds:.0f} s"
+        too_late = CallEvent("too_late", CallStatus.FAILED, datetime.now(UTC), detail=detail)
+        await apply_events(session, call_id, [too_late], max_call_seconds=0)
+        return None
     moving = (
         update(Call)
-        .where(
-            Call.id == call_id,
-            Call.status.in_(call_state.sources(CallStatus.DIALING, Mover.DIALER)),
-            Call.dial_token.is_(None),
-        )
+        .where(*is_queued)
         .values(
             status=CallStatus.DIALING,
             dial_token=token,
@@ -90,7 +103,18 @@ async def start_dialing(
     if row is None:
         return None
     _record(session, call_id, CallEvent(_DIALING, CallStatus.DIALING, datetime.now(UTC)))
-    return DialedCall(row.customer_number, row.agent_number, row.did, float(row.age_seconds))
+    return _dialed_call(row)
+
+
+async def find_dialed(session: AsyncSession, call_id: str) -> DialedCall | None:
+    """The live call, once it was dialed."""
+    query = select(*_DIALED_COLUMNS).where(Call.id == call_id, Call.dialed_at.is_not(None), Call.ended_at.is_(None))
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else _dialed_call(row)
+
+
+def _dialed_call(row: Any) -> DialedCall:
+    return DialedCall(row.customer_number, row.agent_number, row.did, row.provider, float(row.age_seconds))
 
 
 def start_reported(call: Call, *, answer_timeout_seconds: float) -> None:
@@ -131,12 +155,18 @@ async def start_connecting(session: AsyncSession, call_id: str, *, answer_timeou
     if row is None:
         return None
     _record(session, call_id, CallEvent(_CONNECTING, CallStatus.RINGING, datetime.now(UTC), leg=Leg.CUSTOMER))
-    return DialedCall(row.customer_number, row.agent_number, row.did, float(row.age_seconds))
+    return _dialed_call(row)
 
 
-async def save_reference(session: AsyncSession, call_id: str, token: UUID, reference: str | None) -> bool:
+async def save_reference(session: AsyncSession, call_id: str, token: UUID, reference: str) -> bool:
     """Save the provider's reference of the call, if the dial attempt with this token counts. Returns whether it does
     and the call is still live."""
+    other = aliased(Call)
+    provider = select(other.provider).where(other.id == call_id).scalar_subquery()
+    # Another call of ours found this reference when it was looked up. What the provider itself answers counts more.
+    mistaken = update(Call).where(Call.provider == provider, Call.provider_reference == reference, Call.id != call_id)
+    for lost in await session.scalars(mistaken.values(provider_reference=None).returning(Call.id)):
+        log.warning("reference_was_of_another_call", call_id=lost, other=call_id, reference=reference)
     saving = (
         update(Call)
         .where(Call.id == call_id, Call.dial_token == token)
@@ -145,6 +175,18 @@ async def save_reference(session: AsyncSession, call_id: str, token: UUID, refer
     )
     row = (await session.execute(saving)).one_or_none()
     return row is not None and row.ended_at is None
+
+
+async def save_found_reference(session: AsyncSession, call_id: str, reference: str) -> bool:
+    """Save the reference under which the provider was found to have the call. False if it is another call's."""
+    other = aliased(Call)
+    is_taken = (
+        select(other.id)
+        .where(other.provider == Call.provider, other.provider_reference == reference, other.id != call_id)
+        .exists()
+    )
+    saving = update(Call).where(Call.id == call_id, ~is_taken).values(provider_reference=reference)
+    return await session.scalar(saving.returning(Call.id)) is not None
 
 
 # Events

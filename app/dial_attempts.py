@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import calls, tasks
 from app.calls import DialedCall
-from app.models import Task, TaskKind
+from app.engine_models import Task, TaskKind
 from app.numbers import PhoneNumber, stored_callee
+from app.security import ProviderLinks
 from app.settings import Settings
 from app.telephony.base import Accepted, CallOrder
 
@@ -29,19 +30,25 @@ class DialAttempt:
 
 
 async def claim_dial(
-    session: AsyncSession, call_id: str, settings: Settings, *, track_after: float
+    session: AsyncSession, call_id: str, settings: Settings, links: ProviderLinks, *, track_after: float
 ) -> DialAttempt | None:
     """Claim the call's only dial attempt. Commit *before* the request leaves.
 
-    None: somebody else dialed or canceled the call, so do not dial. The same commit adds a `track` task, which brings
-    the call to an end even if this process dies.
+    None: somebody else dialed or canceled the call, or it is too late, so do not dial. The same commit adds a `track`
+    task, which brings the call to an end even if this process dies.
     """
     token = uuid4()
-    dialed = await calls.start_dialing(session, call_id, token, answer_timeout_seconds=settings.answer_timeout_seconds)
+    dialed = await calls.start_dialing(
+        session,
+        call_id,
+        token,
+        answer_timeout_seconds=settings.answer_timeout_seconds,
+        queue_seconds=settings.queue_seconds,
+    )
     if dialed is None:
         return None
     await tasks.add(session, TaskKind.TRACK, call_id, delay=track_after)
-    return DialAttempt(_order(call_id, dialed, settings), token, dialed.age_seconds)
+    return DialAttempt(order_of(call_id, dialed, settings, links), token, dialed.age_seconds)
 
 
 async def save_reference(session: AsyncSession, attempt: DialAttempt, accepted: Accepted) -> bool:
@@ -62,17 +69,21 @@ async def return_to_queue(session: AsyncSession, attempt: DialAttempt, reason: s
     return True
 
 
-async def claim_connect(session: AsyncSession, call_id: str, settings: Settings) -> CallOrder | None:
+async def claim_connect(
+    session: AsyncSession, call_id: str, settings: Settings, links: ProviderLinks
+) -> CallOrder | None:
     """Claim the only attempt to dial the customer, for an agent who waits.
 
     Commit before the request leaves. None: do not dial.
     """
     dialed = await calls.start_connecting(session, call_id, answer_timeout_seconds=settings.answer_timeout_seconds)
-    return None if dialed is None else _order(call_id, dialed, settings)
+    return None if dialed is None else order_of(call_id, dialed, settings, links)
 
 
-def _order(call_id: str, dialed: DialedCall, settings: Settings) -> CallOrder:
+def order_of(call_id: str, dialed: DialedCall, settings: Settings, links: ProviderLinks) -> CallOrder:
+    """What the call's provider is asked to dial."""
     shown = dialed.did or settings.caller_id
+    url = links.make(dialed.provider, call_id)
     return CallOrder(
         call_id,
         PhoneNumber(dialed.customer_number),
@@ -81,4 +92,6 @@ def _order(call_id: str, dialed: DialedCall, settings: Settings) -> CallOrder:
         agent_ring_seconds=settings.agent_ring_seconds,
         customer_ring_seconds=settings.customer_ring_seconds,
         max_call_seconds=settings.max_call_seconds,
+        notify_url=url,
+        instructions_url=url and f"{url}/instructions",
     )

@@ -31,6 +31,8 @@ class Reservation:
     """A channel of a DID, and the warning for the call's client."""
 
     did_id: str
+    provider: str | None
+    """What dials calls of this DID. None: the default provider."""
     warning: str | None
 
 
@@ -95,7 +97,7 @@ async def reserve(session: AsyncSession, user_id: str, number: PhoneNumber) -> R
         warnings.append(none_left)
     if sum(active.values()) >= pool:
         warnings.append(pool_empty)
-    return Reservation(did.id, "|".join(warnings) or None)
+    return Reservation(did.id, did.provider, "|".join(warnings) or None)
 
 
 async def get_channels(session: AsyncSession, user_id: str, *, number: PhoneNumber | None = None) -> Channels:
@@ -176,8 +178,10 @@ async def find(
     return (await session.scalars(query)).one_or_none()
 
 
-async def add(session: AsyncSession, number: PhoneNumber, *, owner: User | None, max_channels: int) -> Did:
-    """Create a number. Raises `AlreadyExists`, `ValidationFailed`."""
+async def add(
+    session: AsyncSession, number: PhoneNumber, *, owner: User | None, max_channels: int, provider: str | None = None
+) -> Did:
+    """Create a number. `provider` dials its calls; None: the default. Raises `AlreadyExists`, `ValidationFailed`."""
     if max_channels < 1:
         raise ValidationFailed("A number needs at least one channel")
     did = Did(
@@ -185,6 +189,7 @@ async def add(session: AsyncSession, number: PhoneNumber, *, owner: User | None,
         number=number.digits,
         user_id=None if owner is None else owner.id,
         max_channels=max_channels,
+        provider=provider,
     )
     session.add(did)
     try:

@@ -1,4 +1,4 @@
-"""Readiness: whether PostgreSQL, Valkey, a worker for each queue and the telephony provider's stream are there."""
+"""Readiness: whether PostgreSQL, Valkey, a worker for each queue and every telephony provider are there."""
 
 import asyncio
 from datetime import timedelta
@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from app import tasks
 from app.db import Database
-from app.models import ListenerRow, Queue, Worker
+from app.engine_models import ListenerRow, Queue, Worker
 from app.tasks import Backlog
 
 WORKER_SILENT_SECONDS = 6
@@ -25,25 +25,26 @@ calls must never wait.
 _PATIENCE_SECONDS = 2.0
 
 
-async def missing_parts(db: Database, redis: Redis, provider: str) -> list[str]:
+async def missing_parts(db: Database, redis: Redis) -> list[str]:
     """What is missing, in words for the operator. Empty when everything is there."""
-    checks = await asyncio.gather(_missing_in_database(db, provider), _missing_valkey(redis))
+    checks = await asyncio.gather(_missing_in_database(db), _missing_valkey(redis))
     return [part for parts in checks for part in parts]
 
 
-async def _missing_in_database(db: Database, provider: str) -> list[str]:
+async def _missing_in_database(db: Database) -> list[str]:
     alive = (
         select(Worker.queue).where(Worker.seen_at > func.now() - timedelta(seconds=WORKER_SILENT_SECONDS)).distinct()
     )
-    # Only a provider with a stream has a listener. If its lease has run out, no calls worker lives, and that is
-    # reported anyway.
-    listening = select(ListenerRow.problem).where(
-        ListenerRow.provider == provider, ListenerRow.lease_until > func.now(), ListenerRow.connected_since.is_(None)
+    # If a lease has run out, no calls worker lives, and that is reported anyway.
+    listening = (
+        select(ListenerRow.provider, ListenerRow.problem)
+        .where(ListenerRow.lease_until > func.now(), ListenerRow.connected_since.is_(None))
+        .order_by(ListenerRow.provider)
     )
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS), db.statement() as connection:
             queues = set(await connection.scalars(alive))
-            lost = list(await connection.scalars(listening))
+            lost = (await connection.execute(listening)).all()
             backlogs = await tasks.backlogs(connection)
     except Exception as error:  # any error here means that PostgreSQL cannot be used
         return [
@@ -52,7 +53,7 @@ async def _missing_in_database(db: Database, provider: str) -> list[str]:
     return [
         *[f"no live {queue} worker: start `ringback worker {queue}`" for queue in Queue if queue not in queues],
         *[_late(queue, backlogs[queue]) for queue in Queue if queue in queues and _is_late(queue, backlogs[queue])],
-        *[f"{provider}: {problem or 'connecting'}. `ringback telephony check` says more" for problem in lost],
+        *[f"{name}: {problem or 'connecting'}. `ringback providers check {name}` says more" for name, problem in lost],
     ]
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import Call, CallEventRow, Delivery, RecordingRow, Task, TranscriptRow, User
+from app.engine_models import Task
+from app.models import Call, CallEventRow, Delivery, RecordingRow, TranscriptRow, User
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.db import Database
+from app.new_calls import CallCreator
+from app.numbers import NumberRules
+from app.provider_directory import ProviderDirectory
 from app.security import Tokens
 from app.settings import Settings, get_settings, split_list
 from app.tasks import Hints, arq_pool
@@ -31,9 +34,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = arq_pool(settings.redis_url)
         hints = Hints(redis)
+        db = Database(settings.database_url, after_commit=hints.send_added)
+        directory = ProviderDirectory(db, settings)
         opened = Resources(
             settings=settings,
-            db=Database(settings.database_url, after_commit=hints.send_added),
+            db=db,
+            providers=directory,
+            new_calls=CallCreator(db, hints, directory),
+            provider_links=providers.provider_links(settings),
             redis=redis,
             hints=hints,
             tokens=Tokens(
@@ -44,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             throttle=LoginThrottle(settings.redis_url),
             links=providers.links(settings),
             storage=providers.storage(settings),
-            numbers=providers.number_rules(settings),
+            numbers=NumberRules(settings.home_country),
         )
         app.state.resources = opened
         gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
@@ -52,6 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         yield
         await opened.throttle.aclose()
         await opened.hints.aclose()
+        await opened.providers.aclose()
         await opened.db.dispose()
 
     app = FastAPI(

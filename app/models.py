@@ -1,4 +1,4 @@
-"""Every table, on one page.
+"""The tables of accounts and calls.
 
 users ─┬─ login_sessions
        ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
@@ -8,9 +8,7 @@ users ─┬─ login_sessions
                  ├─ transcripts   one per call
                  ├─ recordings    at most one per call
                  ├─ deliveries    callbacks, one row per message
-                 └─ tasks         work to be done; the change that completes it deletes the row
-workers                           one row per worker process: its heartbeat
-listeners                         one row per telephony provider that has a stream: its listener
+                 └─ tasks         work to be done, in `app.engine_models`
 
 States are text with a check constraint, so that adding one is a plain migration. All times are UTC.
 """
@@ -63,25 +61,8 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
-class TaskKind(StrEnum):
-    DIAL = "dial"
-    CONNECT = "connect"
-    TRACK = "track"
-    HANGUP = "hangup"
-    FETCH_RECORDING = "fetch_recording"
-    TRANSCRIBE = "transcribe"
-    DELIVER = "deliver"
-
-
-class Queue(StrEnum):
-    """Tasks that must not wait for others. Recognition uses the CPU, and a receiver of callbacks may be slow."""
-
-    CALLS = "calls"
-    CALLBACKS = "callbacks"
-    TRANSCRIPTS = "transcripts"
-
-
-def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """The constraint that the column holds one of these states."""
     listed = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -167,14 +148,17 @@ class Did(Base):
     expired_at: Mapped[datetime | None]
     inbound_callback_url: Mapped[str | None]
     inbound_transcript: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    provider: Mapped[str | None] = mapped_column(
+        ForeignKey("providers.name"), doc="What dials calls of this number; None: the default provider"
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Call(Base):
     __tablename__ = "calls"
     __table_args__ = (
-        _one_of("status", CallStatus),
-        _one_of("call_type", CallType),
+        one_of("status", CallStatus),
+        one_of("call_type", CallType),
         # The index includes what lists are filtered by, so that filtering reads no rows of other calls.
         Index(
             "ix_calls_user_newest",
@@ -191,8 +175,18 @@ class Call(Base):
             text("created_at DESC"),
             postgresql_where=text("only_reported"),
         ),
-        # Counts the channels in use, by number and by user.
-        Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL AND did_id IS NOT NULL")),
+        # Counts a user's live calls, and the channels in use by number.
+        Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL")),
+        # Counts the calls that are up at a provider.
+        Index("ix_calls_up", "provider", postgresql_where=text("ended_at IS NULL AND dialed_at IS NOT NULL")),
+        # No two calls are the same call of their provider.
+        Index(
+            "uq_calls_provider_reference",
+            "provider",
+            "provider_reference",
+            unique=True,
+            postgresql_where=text("provider_reference IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="call_ and 16 of [0-9a-z]")
@@ -218,6 +212,9 @@ class Call(Base):
     )
     recording_url: Mapped[str | None] = mapped_column(doc="The URL of the recording, if a report named one")
     status: Mapped[str] = mapped_column(server_default=CallStatus.QUEUED)
+    provider: Mapped[str] = mapped_column(
+        server_default=text("'environment'"), doc="What dials it. Fixed when the call is created"
+    )
     dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(
         doc="The dial attempt of the customer's leg, if it is dialed alone: set once, before the request leaves"
@@ -265,7 +262,7 @@ class RecordingRow(Base):
 class TranscriptRow(Base):
     __tablename__ = "transcripts"
     __table_args__ = (
-        _one_of("status", TranscriptStatus),
+        one_of("status", TranscriptStatus),
         # Counts a list that is filtered by transcript, without reading the tables.
         Index("ix_transcripts_user_status", "user_id", "status", postgresql_include=["call_id"]),
     )
@@ -290,7 +287,7 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        _one_of("status", DeliveryStatus),
+        one_of("status", DeliveryStatus),
         UniqueConstraint("call_id", "event", "round"),
         Index("ix_deliveries_pending", "call_id", "id", postgresql_where=text("status = 'pending'")),
         Index("ix_deliveries_user_newest", "user_id", text("id DESC")),
@@ -315,57 +312,3 @@ class Delivery(Base):
         server_default=func.now(), doc="When its schedule began: when it was written or replayed"
     )
     ended_at: Mapped[datetime | None]
-
-
-class Task(Base):
-    """Work to be done for a call. See `app.tasks`."""
-
-    __tablename__ = "tasks"
-    __table_args__ = (
-        _one_of("kind", TaskKind),
-        _one_of("queue", Queue),
-        Index("ix_tasks_queue_due", "queue", "due_at"),
-        Index("ix_tasks_call", "call_id"),
-        # A call has at most one task of these kinds. So its callbacks are sent in order, and nothing is fetched twice.
-        Index(
-            "uq_tasks_one",
-            "call_id",
-            "kind",
-            unique=True,
-            postgresql_where=text("kind IN ('track', 'fetch_recording', 'transcribe', 'deliver')"),
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    kind: Mapped[str]
-    queue: Mapped[str]
-    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
-    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    lease_token: Mapped[UUID | None]
-    lease_until: Mapped[datetime | None]
-    last_error: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class Worker(Base):
-    __tablename__ = "workers"
-    __table_args__ = (_one_of("queue", Queue),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    queue: Mapped[str]
-    host: Mapped[str]
-    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class ListenerRow(Base):
-    """The worker that listens to a provider's events. It holds a lease, as a task's worker does."""
-
-    __tablename__ = "listeners"
-
-    provider: Mapped[str] = mapped_column(primary_key=True)
-    worker_id: Mapped[UUID]
-    lease_until: Mapped[datetime]
-    connected_since: Mapped[datetime | None]
-    problem: Mapped[str | None] = mapped_column(doc="Why it is not connected, for a person")

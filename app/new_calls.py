@@ -9,10 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import calls, dids, tasks, transcripts
 from app.db import Compiled, Database
-from app.errors import InactiveUser, InvalidToken
-from app.models import Call, CallType, Queue, TaskKind, TranscriptRow, TranscriptStatus
-from app.numbers import Callee, PhoneNumber, digits_of
+from app.engine_models import Queue, TaskKind
+from app.errors import InactiveUser, InvalidToken, Unavailable, ValidationFailed
+from app.models import Call, CallType, TranscriptRow, TranscriptStatus
+from app.numbers import Callee, Extension, PhoneNumber, digits_of
+from app.provider_directory import ProviderDirectory
 from app.security import Claims
+from app.telephony.base import ProviderError
+
+_RETRY_AFTER_SECONDS = 30
+"""When a client may try again, if the provider takes no new calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +53,70 @@ WITH caller AS (
     WHERE login_sessions.id = :session_id AND users.id = :user_id
       AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
 ), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language)
-    SELECT :call_id, id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
-           CAST(:callback_url AS text), CAST(:language AS text)
-    FROM caller WHERE is_active
-    RETURNING id, user_id
+    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language, provider)
+    SELECT :call_id, caller.id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
+           CAST(:callback_url AS text), CAST(:language AS text), providers.name
+    FROM caller, providers WHERE caller.is_active AND providers.name = :provider AND providers.drained_at IS NULL
+    RETURNING id, user_id, provider
 ), event AS (
     INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
 ), transcript AS (
     INSERT INTO transcripts (id, call_id, user_id, status)
     SELECT :transcript_id, id, user_id, CAST(:transcript_status AS text) FROM call
 ), task AS (
-    INSERT INTO tasks (kind, queue, call_id) SELECT 'dial', 'calls', id FROM call RETURNING id
+    INSERT INTO tasks (kind, queue, call_id, user_id, lane)
+    SELECT 'dial', 'calls', id, user_id, 'dial:' || provider FROM call
+    RETURNING id
 )
 SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
 """)
 _CREATE_COMPILED = Compiled(_CREATE)
 
 
-async def create_call(db: Database, hints: tasks.Hints, claims: Claims, order: NewCall) -> CreatedCall:
-    """Create a call for the user and queue it. It is committed when this returns.
+class CallCreator:
+    """Creates the calls that clients order."""
 
-    Raises `InvalidToken` when the login has ended, `InactiveUser`, and for a DID what `dids.reserve` raises.
-    """
-    if order.did is None:
-        values = _values(claims, order, None)
-        hints.send(_dial_task(await db.fetch_one(_CREATE_COMPILED, values)))
-        return CreatedCall(values["call_id"])
-    async with db.transaction() as session:
-        reserved = await dids.reserve(session, claims.user_id, order.did)
-        values = _values(claims, order, reserved)
-        row = (await session.execute(_CREATE, values)).mappings().one_or_none()
-        tasks.hint_after_commit(session, _dial_task(row))
-    return CreatedCall(values["call_id"], reserved.warning)
+    def __init__(self, db: Database, hints: tasks.Hints, directory: ProviderDirectory) -> None:
+        self._db = db
+        self._hints = hints
+        self._directory = directory
+
+    async def create(self, claims: Claims, order: NewCall) -> CreatedCall:
+        """Create a call for the user and queue it. It is committed when this returns.
+
+        Raises `InvalidToken` when the login has ended, `InactiveUser`, `ValidationFailed` for an agent that the
+        provider cannot dial, `Unavailable` if the provider takes no new calls, and for a DID what `dids.reserve`
+        raises.
+        """
+        if order.did is None:
+            provider = await self._choose_provider(None, order)
+            values = _values(claims, order, provider, None)
+            self._hints.send(_dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider))
+            return CreatedCall(values["call_id"])
+        async with self._db.transaction() as session:
+            reserved = await dids.reserve(session, claims.user_id, order.did)
+            provider = await self._choose_provider(reserved.provider, order)
+            values = _values(claims, order, provider, reserved)
+            row = (await session.execute(_CREATE, values)).mappings().one_or_none()
+            tasks.hint_after_commit(session, _dial_task(row, provider))
+        return CreatedCall(values["call_id"], reserved.warning)
+
+    async def _choose_provider(self, of_did: str | None, order: NewCall) -> str:
+        """The name of the provider that will dial: the DID's, else the default."""
+        name = of_did or (await self._directory.get_default()).name
+        try:
+            capabilities = await self._directory.get_capabilities(name)
+        except ProviderError as error:
+            raise Unavailable(str(error), retry_after=_RETRY_AFTER_SECONDS) from error
+        if isinstance(order.agent_number, Extension) and capabilities.extension_refusal is not None:
+            refusal = f"{order.agent_number} is an extension of a PBX, and {capabilities.extension_refusal}"
+            raise ValidationFailed(f"agent_number: {refusal}")
+        return name
 
 
-def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -> dict[str, Any]:
+def _values(claims: Claims, order: NewCall, provider: str, reserved: dids.Reservation | None) -> dict[str, Any]:
     return {
+        "provider": provider,
         "session_id": claims.session_id,
         "user_id": claims.user_id,
         "call_id": calls.new_call_id(),
@@ -98,13 +131,19 @@ def _values(claims: Claims, order: NewCall, reserved: dids.Reservation | None) -
     }
 
 
-def _dial_task(row: Mapping[Any, Any] | None) -> tasks.AddedTask:
+def _dial_task(row: Mapping[Any, Any] | None, provider: str) -> tasks.AddedTask:
     """The call's dial task, from the row that `_CREATE` returns."""
     if row is None:
         raise InvalidToken
     if not row["is_active"]:
         raise InactiveUser
-    return tasks.AddedTask(row["task_id"], Queue.CALLS)
+    if row["task_id"] is None:
+        raise Unavailable(
+            f"The telephony provider {provider} takes no new calls. Its operator can change that: `ringback providers "
+            f"resume {provider}`, or make another one the default",
+            retry_after=_RETRY_AFTER_SECONDS,
+        )
+    return tasks.AddedTask(row["task_id"], Queue.CALLS, tasks.dial_lane(provider))
 
 
 @dataclass(frozen=True, slots=True)

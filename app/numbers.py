@@ -79,25 +79,13 @@ class NumberRules:
     """How an installation reads numbers. `home_country` is an ISO code, as `IN`."""
 
     home_country: str
-    extension_refusal: str | None = None
-    """Why agents cannot be extensions. None: they can."""
 
     def read(self, written: str) -> PhoneNumber:
         """The number that a person or a client wrote. Raises ValueError with the rule."""
         return _read(written, self.home_country)
 
     def read_agent(self, written: str) -> Callee:
-        """The agent to dial: a number or an extension. Raises ValueError with the rule, or with the refusal."""
-        extension = _find_extension(written)
-        if extension is None:
-            return self.read(written)
-        if self.extension_refusal is not None:
-            raise ValueError(f"{extension} is an extension of a PBX, and {self.extension_refusal}")
-        return extension
-
-    def read_reported_agent(self, written: str) -> Callee:
-        """The agent of a call that another system made. That system can dial any extension. Raises ValueError with the
-        rule."""
+        """An agent: a number or an extension. Raises ValueError with the rule."""
         return _find_extension(written) or self.read(written)
 
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from app.options import Options, SettingsError
 from app.outbound import Outbound, parse_networks
-from app.security import RecordingLinks, installation_id
+from app.security import ProviderLinks, RecordingLinks, Vault, installation_id
 from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
@@ -75,10 +75,14 @@ def telephony_kinds() -> dict[str, type[TelephonyProvider]]:
     return {kind: point.load() for kind, point in installed.items()} | TELEPHONY
 
 
+def environment_kind(settings: Settings) -> str:
+    """The kind of the telephony provider that environment variables configure."""
+    return settings.telephony_provider or DEFAULTS["telephony_provider"]
+
+
 def telephony_from_environment(settings: Settings) -> TelephonyProvider:
     """The telephony provider that environment variables configure. Raises `SettingsError`."""
-    kind = settings.telephony_provider or DEFAULTS["telephony_provider"]
-    adapter = _choose("RINGBACK_TELEPHONY_PROVIDER", telephony_kinds(), kind)
+    adapter = _choose("RINGBACK_TELEPHONY_PROVIDER", telephony_kinds(), environment_kind(settings))
     return adapter.make(adapter.options.read(), _adapter_context(settings, ENVIRONMENT))
 
 
@@ -90,7 +94,9 @@ def telephony_from_values(settings: Settings, name: str, kind: str, values: Mapp
 
 def _adapter_context(settings: Settings, provider: str) -> AdapterContext:
     return AdapterContext(
-        installation=installation_id(settings.secret_key.get_secret_value(), "" if provider == ENVIRONMENT else provider),
+        installation=installation_id(
+            settings.secret_key.get_secret_value(), "" if provider == ENVIRONMENT else provider
+        ),
         provider=provider,
         data_dir=settings.data_dir,
         home_country=settings.home_country,
@@ -140,6 +146,17 @@ def outbound(settings: Settings) -> Outbound:
 def links(settings: Settings) -> RecordingLinks:
     """What makes and checks links to recordings."""
     return RecordingLinks(settings.secret_key.get_secret_value(), settings.base_url)
+
+
+def vault(settings: Settings) -> Vault:
+    """What encrypts stored secrets."""
+    return Vault(settings.secret_key.get_secret_value())
+
+
+def provider_links(settings: Settings) -> ProviderLinks:
+    """What makes and checks the URLs at which telephony providers reach this server."""
+    public_url = None if settings.public_url is None else str(settings.public_url)
+    return ProviderLinks(settings.secret_key.get_secret_value(), public_url)
 
 
 def models_folder(settings: Settings) -> Path:

@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks, transcripts
-from app.models import Call, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus
+from app.engine_models import TaskKind
+from app.models import Call, RecordingRow, TranscriptRow, TranscriptStatus
 from app.storage import Stored
 
 MAX_BYTES = 512 * 1024 * 1024

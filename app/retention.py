@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, calls, dids, recordings, tasks
 from app.db import Database
+from app.engine_models import Task, TaskKind
 from app.errors import Conflict
-from app.models import Call, Delivery, Did, RecordingRow, Task, TaskKind, TranscriptRow, TranscriptStatus, User
+from app.models import Call, Delivery, Did, RecordingRow, TranscriptRow, TranscriptStatus, User
 from app.storage import Storage, StorageError
 
 log = structlog.get_logger()

@@ -1,10 +1,11 @@
-"""Passwords, tokens and signed links. The only module that uses passlib and python-jose.
+"""Passwords, tokens, encryption and signed links. The only module that uses passlib, python-jose and cryptography.
 
 Tokens are JWTs with HS256. A valid token proves who logged in. Whether the login is still valid is checked in the
 database, by the statement that its user runs anyway.
 """
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import re
@@ -19,6 +20,10 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from cachetools import TTLCache
+from cryptography.fernet import Fernet
+from cryptography.fernet import InvalidToken as NotDecryptable
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jose import jwt
 from passlib.hash import argon2
 
@@ -225,6 +230,46 @@ def installation_id(secret: str, provider: str = "") -> str:
     """The id of this installation at a telephony provider: 8 hex digits, derived from its secret and the provider's
     name."""
     return hmac.digest(secret.encode(), f"installation{provider}".encode(), "sha256").hex()[:8]
+
+
+class Vault:
+    """Encrypts what is stored and must be read again, such as a provider's password."""
+
+    def __init__(self, secret: str) -> None:
+        key = HKDF(hashes.SHA256(), length=32, salt=None, info=b"ringback vault").derive(secret.encode())
+        self._fernet = Fernet(base64.urlsafe_b64encode(key))
+
+    def encrypt(self, text: str) -> str:
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted: str) -> str:
+        """Raises ValueError for what was encrypted with another secret, or was changed since."""
+        try:
+            return self._fernet.decrypt(encrypted.encode()).decode()
+        except NotDecryptable as error:
+            raise ValueError("it was encrypted with another RINGBACK_SECRET_KEY") from error
+
+
+class ProviderLinks:
+    """URLs at which a provider may reach this server about one call. The signature covers the provider and the call."""
+
+    def __init__(self, secret: str, public_url: str | None) -> None:
+        self._key = hmac.digest(secret.encode(), b"provider links", "sha256")
+        self._public_url = None if public_url is None else public_url.rstrip("/")
+
+    def make(self, provider: str, call_id: str) -> str | None:
+        """The URL for notifications of this call. None: this server has no public address."""
+        if self._public_url is None:
+            return None
+        return f"{self._public_url}/api/telephony/{provider}/{call_id}/{self._sign(provider, call_id)}"
+
+    def allows(self, provider: str, call_id: str, signature: str) -> bool:
+        """Whether the signature is ours."""
+        given = signature.encode("ascii", "replace").decode()
+        return hmac.compare_digest(self._sign(provider, call_id), given)
+
+    def _sign(self, provider: str, call_id: str) -> str:
+        return hmac.new(self._key, f"{provider}\n{call_id}".encode(), hashlib.sha256).hexdigest()[:40]
 
 
 class RecordingLinks:

@@ -46,6 +46,7 @@ class Settings(Options):
     renamed = {  # noqa: RUF012
         "RINGBACK_PROVIDER_USERNAME": "call_log_username",
         "RINGBACK_PROVIDER_PASSWORD": "call_log_password",
+        "RINGBACK_DIAL_PATIENCE_SECONDS": "queue_seconds",
     }
 
     # Where things are
@@ -77,12 +78,16 @@ class Settings(Options):
     home_country: str = Field(
         "IN", description="ISO code of the country whose numbers are written without a country code: `IN`, `GB`, `US`"
     )
-    telephony_provider: str | None = Field(None, description="The adapter that dials")
+    telephony_provider: str | None = Field(
+        None, description="The adapter of the provider `environment`, which its own variables configure"
+    )
     caller_id: str | None = Field(None, description="Number both people are shown, unless the call names its own")
     agent_ring_seconds: Seconds = Field(30, description="How long the agent's telephone rings")
     customer_ring_seconds: Seconds = Field(45, description="How long the customer's telephone rings")
-    dial_patience_seconds: float = Field(
-        60, ge=0, description="How long a call waits in the queue for a telephony system that cannot be reached"
+    queue_seconds: Seconds = Field(
+        900,
+        description="A call that could not be dialed this long after it was created ends as `failed`: the provider "
+        "cannot be reached, or has no capacity, or no worker ran",
     )
     answer_timeout_seconds: Seconds = Field(
         300,

@@ -28,12 +28,13 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, union_all, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, exists, func, literal, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
-from app.models import Call, Queue, Task, TaskKind
+from app.engine_models import ProviderRow, Queue, Task, TaskKind
+from app.models import Call
 
 log = structlog.get_logger()
 
@@ -48,19 +49,27 @@ QUEUE_OF: dict[TaskKind, Queue] = {
 }
 
 JOB = "run_task"
-"""The only arq function. Its argument is a task's id."""
+"""The only arq function. Its arguments are a task's id and its lane."""
 
 _JOB_LIFE_MS = 3600 * 1000  # how long a job stays in Valkey after it was due; later, the sweep finds its task
 
 # A job may reach a worker some milliseconds before the task is due by the database's clock. Without this slack the task
 # would wait for the sweep.
-_CLOCK_SLACK = timedelta(milliseconds=50)
+CLOCK_SLACK = timedelta(milliseconds=50)
 
 
 BACKLOG_COUNTED = 1000
 """At most so many tasks of a queue's backlog are counted."""
 
-_AGE = func.extract("epoch", func.now() - Task.created_at)
+LANE_OF: dict[TaskKind, str] = {
+    TaskKind.DIAL: "dial:",
+    TaskKind.TRANSCRIBE: "transcribe",
+    TaskKind.DELIVER: "deliver",
+}
+"""The lanes of these kinds (`app.lanes`). That of a dial task goes on with the name of its provider."""
+
+_AGE = func.extract("epoch", func.now() - Task.created_at).label("age")
+_PROVIDER = select(Call.provider).where(Call.id == Task.call_id).scalar_subquery().label("provider")
 
 
 class LeaseLost(Exception):
@@ -73,6 +82,7 @@ class AddedTask:
 
     id: int
     queue: Queue
+    lane: str | None = None
     delay: float = 0.0
     attempts: int = 0
 
@@ -82,6 +92,8 @@ class ClaimedTask:
     id: int
     kind: TaskKind
     call_id: str
+    provider: str
+    """The call's provider."""
     attempts: int
     """How often it was claimed, including this time."""
     lease_token: UUID
@@ -120,23 +132,30 @@ async def add(
     A call has at most one task of most kinds. If there is one already, this does nothing.
     """
     queue = QUEUE_OF[kind]
-    due_at = func.now() + timedelta(seconds=delay)
-    task_id = await session.scalar(
-        insert(Task)
-        .values(
-            kind=kind,
-            queue=queue,
-            call_id=call_id,
-            due_at=due_at,
-            attempts=attempts,
-            created_at=func.now() - timedelta(seconds=age_seconds),
-        )
-        .on_conflict_do_nothing()
-        .returning(Task.id)
-    )
-    if task_id is None:
-        return
-    hint_after_commit(session, AddedTask(task_id, queue, delay, attempts))
+    values = {
+        "kind": kind,
+        "queue": queue,
+        "call_id": call_id,
+        "due_at": func.now() + timedelta(seconds=delay),
+        "attempts": attempts,
+        "created_at": func.now() - timedelta(seconds=age_seconds),
+    }
+    if kind in LANE_OF:
+        values["user_id"] = _of_call(Call.user_id, call_id)
+        values["lane"] = LANE_OF[kind] if kind is not TaskKind.DIAL else _of_call(dial_lane(Call.provider), call_id)
+    adding = insert(Task).values(values).on_conflict_do_nothing().returning(Task.id, Task.lane)
+    added = (await session.execute(adding)).one_or_none()
+    if added is not None:
+        hint_after_commit(session, AddedTask(added.id, queue, added.lane, delay, attempts))
+
+
+def dial_lane(provider: Any) -> Any:
+    """The lane of the provider's dial tasks: a text, or for a column an expression."""
+    return LANE_OF[TaskKind.DIAL] + provider
+
+
+def _of_call(expression: Any, call_id: str) -> ScalarSelect[Any]:
+    return select(expression).where(Call.id == call_id).scalar_subquery()
 
 
 def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
@@ -145,23 +164,31 @@ def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
 
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
-    """Claim the task, if it is due and unclaimed."""
-    due = and_(Task.id == task_id, Task.due_at <= func.now() + _CLOCK_SLACK, _is_unclaimed())
+    """Claim the task, if it is due, unclaimed, and in no lane."""
+    due = and_(Task.id == task_id, Task.lane.is_(None), Task.due_at <= func.now() + CLOCK_SLACK, is_unclaimed())
     claimed = await _claim(db, due, lease_seconds)
     return claimed[0] if claimed else None
 
 
 async def claim_overdue(
-    db: Database, queue: Queue, *, limit: int, overdue_seconds: float, lease_seconds: float
+    db: Database,
+    queue: Queue,
+    *,
+    limit: int,
+    overdue_seconds: float,
+    lease_seconds: float,
+    kind: TaskKind | None = None,
 ) -> list[ClaimedTask]:
-    """Claim up to `limit` unclaimed tasks that were due `overdue_seconds` ago, oldest first.
+    """Claim up to `limit` unclaimed tasks that were due `overdue_seconds` ago, oldest first: those that are in no lane,
+    or of this kind.
 
     Workers that do this at the same time claim different tasks, and none waits for another.
     """
     late = func.now() - timedelta(seconds=overdue_seconds)
     chosen = (
         select(Task.id)
-        .where(Task.queue == queue, Task.due_at <= late, _is_unclaimed())
+        .where(Task.queue == queue, Task.due_at <= late, is_unclaimed())
+        .where(Task.lane.is_(None) if kind is None else Task.kind == kind)
         .order_by(Task.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -179,15 +206,17 @@ async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float)
             lease_until=func.now() + timedelta(seconds=lease_seconds),
             attempts=Task.attempts + 1,
         )
-        .returning(Task.id, Task.kind, Task.call_id, Task.attempts, Task.lease_token, _AGE)
+        .returning(Task.id, Task.kind, Task.call_id, _PROVIDER, Task.attempts, Task.lease_token, _AGE)
     )
     async with db.statement() as connection:
-        rows = (await connection.execute(claiming)).all()
-    return [
-        ClaimedTask(task_id, TaskKind(kind), call_id, attempts, token, float(age))
-        for task_id, kind, call_id, attempts, token, age in rows
-        if token is not None
-    ]
+        return [claimed_task(row) for row in await connection.execute(claiming)]
+
+
+def claimed_task(row: Any) -> ClaimedTask:
+    """The task of a row that a claim returned."""
+    return ClaimedTask(
+        row.id, TaskKind(row.kind), row.call_id, row.provider, row.attempts, row.lease_token, float(row.age)
+    )
 
 
 async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> bool:
@@ -214,12 +243,12 @@ async def retry_later(session: AsyncSession, task: ClaimedTask, *, delay: float,
         update(Task)
         .where(*_lease_is_held(task))
         .values(lease_token=None, lease_until=None, due_at=func.now() + timedelta(seconds=delay), last_error=error)
-        .returning(Task.queue)
+        .returning(Task.queue, Task.lane)
     )
-    queue = await session.scalar(giving_back)
-    if queue is None:
+    released = (await session.execute(giving_back)).one_or_none()
+    if released is None:
         raise LeaseLost(f"task {task.id} was taken over")
-    hint_after_commit(session, AddedTask(task.id, Queue(queue), delay, task.attempts))
+    hint_after_commit(session, AddedTask(task.id, Queue(released.queue), released.lane, delay, task.attempts))
 
 
 async def postpone(session: AsyncSession, task: ClaimedTask, *, delay: float) -> None:
@@ -232,11 +261,13 @@ async def postpone(session: AsyncSession, task: ClaimedTask, *, delay: float) ->
 async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
     """The backlog of every queue."""
     since = func.greatest(Task.due_at, Task.lease_until)  # a task whose worker was lost waits since its lease ran out
+    is_gated = or_(ProviderRow.calls_at_once.is_not(None), ProviderRow.pace_calls.is_not(None))
+    gated = select(dial_lane(ProviderRow.name)).where(is_gated)  # these calls wait for others, and not for a worker
     counted = []
     for queue in Queue:
-        due = (Task.queue == queue, Task.due_at <= func.now())
+        due = (Task.queue == queue, Task.due_at <= func.now(), or_(Task.lane.is_(None), Task.lane.not_in(gated)))
         waiting = (
-            select(since.label("since")).where(*due, _is_unclaimed()).order_by(Task.due_at).limit(BACKLOG_COUNTED)
+            select(since.label("since")).where(*due, is_unclaimed()).order_by(Task.due_at).limit(BACKLOG_COUNTED)
         ).subquery()
         oldest = func.coalesce(func.extract("epoch", func.now() - func.min(waiting.c.since)), 0)
         held = exists().where(*due, Task.lease_until >= func.now())
@@ -245,9 +276,10 @@ async def backlogs(connection: AsyncConnection) -> dict[Queue, Backlog]:
     return {Queue(queue): Backlog(count, float(seconds), held) for queue, count, seconds, held in rows}
 
 
-async def make_all_due(db: Database, kind: TaskKind) -> None:
-    """Make all tasks of this kind due now. The sweep finds them."""
-    hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), _is_unclaimed())
+async def make_all_due(db: Database, kind: TaskKind, provider: str) -> None:
+    """Make all tasks of this kind for calls of this provider due now. The sweep finds them."""
+    is_of_provider = exists().where(Call.id == Task.call_id, Call.provider == provider)
+    hastening = update(Task).where(Task.kind == kind, Task.due_at > func.now(), is_unclaimed(), is_of_provider)
     async with db.statement() as connection:
         await connection.execute(hastening.values(due_at=func.now()))
 
@@ -256,12 +288,12 @@ async def make_due(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     """Make the call's task of this kind due now, with all attempts, or add one. The caller holds the call's lock."""
     hastening = (
         update(Task)
-        .where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed())
+        .where(Task.kind == kind, Task.call_id == call_id, is_unclaimed())
         .values(due_at=func.now(), lease_token=None, attempts=0)
-        .returning(Task.id)
+        .returning(Task.id, Task.lane)
     )
-    for task_id in await session.scalars(hastening):
-        hint_after_commit(session, AddedTask(task_id, QUEUE_OF[kind]))
+    for made_due in await session.execute(hastening):
+        hint_after_commit(session, AddedTask(made_due.id, QUEUE_OF[kind], made_due.lane))
         return
     await add(session, kind, call_id)
 
@@ -275,7 +307,7 @@ async def replace(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
 
 async def discard(session: AsyncSession, kind: TaskKind, call_id: str) -> None:
     """Delete the call's task of this kind, unless a worker has it. The caller holds the call's lock."""
-    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, _is_unclaimed()))
+    await session.execute(delete(Task).where(Task.kind == kind, Task.call_id == call_id, is_unclaimed()))
 
 
 def is_pending(kind: TaskKind) -> ColumnElement[bool]:
@@ -283,7 +315,8 @@ def is_pending(kind: TaskKind) -> ColumnElement[bool]:
     return exists().where(Task.call_id == Call.id, Task.kind == kind)
 
 
-def _is_unclaimed() -> ColumnElement[bool]:
+def is_unclaimed() -> ColumnElement[bool]:
+    """Whether no worker has the task."""
     return or_(Task.lease_until.is_(None), Task.lease_until < func.now())
 
 
@@ -344,7 +377,7 @@ class Hints:
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for task in batch:  # the job must exist before its id is in the queue
                         job_id = f"task:{task.id}:{task.attempts}"
-                        job = serialize_job(JOB, (task.id,), {}, None, now, serializer=to_json)
+                        job = serialize_job(JOB, (task.id, task.lane), {}, None, now, serializer=to_json)
                         due = now + int(task.delay * 1000)
                         pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)
                         pipe.zadd(arq_queue(task.queue), {job_id: due}, lt=True)  # never later than before

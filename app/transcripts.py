@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import call_state, call_views, callbacks, tasks
 from app.call_views import CallView
 from app.db import Compiled, Database
+from app.engine_models import TaskKind
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import LoginSession, RecordingRow, TaskKind, TranscriptRow, TranscriptStatus, User
+from app.models import LoginSession, RecordingRow, TranscriptRow, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from app.db import Database
-from app.models import Queue
+from app.engine_models import Queue
 from app.tasks import arq_queue
 from bench.installation import Installation
 from bench.telephony_backends import InjectedFault

@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import statistics
 import tempfile
@@ -14,15 +15,19 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from pydantic import SecretStr
 from sqlalchemy import text
 
-from app import accounts, calls, new_calls
+from app import accounts, calls
 from app.db import Database
 from app.models import User
-from app.new_calls import NewCall
+from app.new_calls import CallCreator, NewCall
 from app.numbers import PhoneNumber
+from app.provider_directory import ProviderDirectory
+from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from app.telephony.base import CallEvent, CallStatus
+from app.telephony.simulator import Simulator
 from bench.installation import Installation, processes
 
 _WAITING = """
@@ -31,8 +36,14 @@ INSERT INTO calls (id, user_id, customer_number, agent_number, status, ended_at,
     FROM generate_series(1, :waiting) n;
 INSERT INTO deliveries (message_id, user_id, call_id, event, round, url, body)
     SELECT 'msg_' || id, user_id, id, 'call.not_answered', 0, callback_url, '{"data": {}}' FROM calls;
-INSERT INTO tasks (kind, queue, call_id) SELECT 'deliver', 'callbacks', id FROM calls;
+INSERT INTO tasks (kind, queue, call_id, user_id, lane)
+    SELECT 'deliver', 'callbacks', id, user_id, 'deliver' FROM calls;
 """
+
+
+def _directory(db: Database) -> ProviderDirectory:
+    settings = Settings.model_construct(secret_key=SecretStr(secrets.token_hex(32)))
+    return ProviderDirectory(db, settings, environment=Simulator(Path("nowhere")))  # nobody is dialed
 
 
 class _Bench:
@@ -41,6 +52,7 @@ class _Bench:
         self._user = user
         self._hints = Hints(arq_pool(installation.redis_url))
         self._db = Database(installation.database_url, pool_size=4, after_commit=self._hints.send_added)
+        self._creator = CallCreator(self._db, self._hints, _directory(self._db))
         self._received = asyncio.Event()
 
     async def receive(self, request: web.Request) -> web.Response:
@@ -53,7 +65,7 @@ class _Bench:
         async with self._db.transaction() as session:
             claims = await accounts.open_login(session, self._user, seconds=3600)
         order = NewCall(PhoneNumber("919999999999"), PhoneNumber("918888888888"), callback_url=url)
-        call_id = (await new_calls.create_call(self._db, self._hints, claims, order)).id
+        call_id = (await self._creator.create(claims, order)).id
         self._received.clear()
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))
         async with self._db.transaction() as session:

@@ -27,9 +27,12 @@ from app.db import Database
 from app.embedded import Postgres, Valkey
 from app.main import create_app
 from app.models import User
+from app.new_calls import CallCreator
 from app.numbers import PhoneNumber
+from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
+from app.telephony.simulator import Simulator
 from tests import parallel, run_folder
 from tests.__main__ import is_ci
 
@@ -143,6 +146,12 @@ async def new_user(db: Database, *, active: bool = True, verified: bool = True) 
     async with db.transaction() as session:
         email = f"{secrets.token_hex(6)}@example.com"
         return await accounts.create_user(session, email, PASSWORD, active=active, verified=verified)
+
+
+def creator_of(db: Database, hints: Hints) -> CallCreator:
+    """What creates calls, for tests that dial nobody."""
+    settings = Settings.model_construct(secret_key=SecretStr(secrets.token_hex(32)))
+    return CallCreator(db, hints, ProviderDirectory(db, settings, environment=Simulator(Path("nowhere"))))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ def run() -> None:
     import asyncio
 
     from app import logs, parent_watch
-    from app.models import Queue
+    from app.engine_models import Queue
     from app.options import SettingsError
     from app.settings import get_settings
     from worker import main

@@ -20,17 +20,17 @@ refusal."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
-    async with context.db.transaction() as session:
-        await tasks.finish(session, task)
-        order = await dial_attempts.claim_connect(session, task.call_id, context.settings)
-        spent_at = monotonic()
-    if order is None:
-        return
-    if monotonic() - spent_at > STALE_SECONDS:
-        log.warning("connect_not_sent", call_id=task.call_id, reason="this process was frozen")
-        return
-
-    result = await context.provider.connect(order)
+    async with context.providers.use(task.provider) as provider:
+        async with context.db.transaction() as session:
+            await tasks.finish(session, task)
+            order = await dial_attempts.claim_connect(session, task.call_id, context.settings, context.provider_links)
+            spent_at = monotonic()
+        if order is None:
+            return
+        if monotonic() - spent_at > STALE_SECONDS:
+            log.warning("connect_not_sent", call_id=task.call_id, reason="this process was frozen")
+            return
+        result = await provider.connect(order)
 
     if isinstance(result, Rejected):
         await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)

@@ -18,7 +18,7 @@ from arq.worker import func
 from redis.exceptions import RedisError, ResponseError
 
 from app import tasks
-from app.models import Queue
+from app.engine_models import Queue
 from app.tasks import arq_pool, arq_queue
 from worker.context import Context
 from worker.runner import run_task
@@ -84,14 +84,14 @@ class Consumer:
             log_results=False,
         )
 
-    async def _start_task(self, _: dict[str, object], task_id: int) -> None:
+    async def _start_task(self, _: dict[str, object], task_id: int, lane: str | None = None) -> None:
         """The only arq function."""
-        if not isinstance(task_id, int):
-            raise TypeError("a job's argument is the id of a task")
+        if not isinstance(task_id, int) or not isinstance(lane, str | None):
+            raise TypeError("a job's arguments are the id of a task and its lane")
         with suppress(TimeoutError):
             async with asyncio.timeout(_SLOT_SECONDS):
                 await self._slots.wait()
-            self._slots.start(run_task(self._context, task_id))
+            self._slots.start(run_task(self._context, task_id, lane))
 
 
 class _QueueWorker(ArqWorker):

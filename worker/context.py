@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from app.db import Database
 from app.outbound import Outbound
-from app.security import RecordingLinks
+from app.provider_directory import ProviderDirectory
+from app.security import ProviderLinks, RecordingLinks
 from app.settings import Settings
 from app.storage import Storage
 from app.tasks import Hints
-from app.telephony.base import TelephonyProvider
 from app.transcription.base import Recognizer, Summarizer
+from worker.gates import Gates
 from worker.host_limiter import HostLimiter
 
 
@@ -18,7 +19,9 @@ class Context:
     settings: Settings
     db: Database
     hints: Hints
-    provider: TelephonyProvider
+    providers: ProviderDirectory
+    provider_links: ProviderLinks
+    gates: Gates
     storage: Storage
     recognizer: Recognizer
     summarizer: Summarizer

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from app import callbacks, calls, tasks
 from app.callbacks import LONGEST_SECONDS, SCHEDULE_SECONDS, Message
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.tasks import ClaimedTask
 from worker.context import Context

@@ -7,7 +7,7 @@ import structlog
 
 from app import calls, dial_attempts, tasks
 from app.dial_attempts import DialAttempt
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
 from worker.context import Context
@@ -20,21 +20,24 @@ worker may have given the call up."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
-    provider, settings = context.provider, context.settings
-    async with context.db.transaction() as session:
-        # From this commit on, the call is tracked, whatever happens to this process.
-        await tasks.finish(session, task)
-        attempt = await dial_attempts.claim_dial(
-            session, task.call_id, settings, track_after=provider.capabilities.poll_seconds
-        )
-        spent_at = monotonic()
-    if attempt is None:
-        return
-    if monotonic() - spent_at > STALE_SECONDS:
-        log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
-        return  # tracking finds that the provider does not know the call, and ends it
-
-    result = await provider.place(attempt.order)
+    async with context.providers.use(task.provider) as provider:
+        async with context.db.transaction() as session:
+            # From this commit on, the call is tracked, whatever happens to this process.
+            await tasks.finish(session, task)
+            attempt = await dial_attempts.claim_dial(
+                session,
+                task.call_id,
+                context.settings,
+                context.provider_links,
+                track_after=provider.capabilities.poll_seconds,
+            )
+            spent_at = monotonic()
+        if attempt is None:
+            return
+        if monotonic() - spent_at > STALE_SECONDS:
+            log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
+            return  # tracking finds that the provider does not know the call, and ends it
+        result = await provider.place(attempt.order)
 
     if isinstance(result, Accepted):
         async with context.db.transaction() as session:
@@ -50,7 +53,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
 async def _rejected(context: Context, attempt: DialAttempt, result: Rejected) -> None:
     settings = context.settings
     async with context.db.transaction() as session:
-        if result.retry_after is not None and attempt.call_age_seconds < settings.dial_patience_seconds:
+        if result.retry_after is not None and attempt.call_age_seconds + result.retry_after < settings.queue_seconds:
             await dial_attempts.return_to_queue(session, attempt, result.reason, again_after=result.retry_after)
             return
         rejected = CallEvent("rejected", CallStatus.FAILED, datetime.now(UTC), detail=result.reason)

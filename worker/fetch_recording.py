@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from app import call_lookups, recordings, tasks
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.storage import StorageError, Stored, TooLarge
 from app.tasks import ClaimedTask, LeaseLost
@@ -31,7 +31,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         if url is not None and await _is_postponed(context, task, host_of(url)):
             return
         if url is None:
-            stored, content_type = await _from_provider(context, task.call_id)
+            stored, content_type = await _from_provider(context, task)
         else:
             stored, content_type = await _from_url(context, task.call_id, url)
     except OutboundError as error:
@@ -80,12 +80,13 @@ async def _is_postponed(context: Context, task: ClaimedTask, host: str) -> bool:
     return True
 
 
-async def _from_provider(context: Context, call_id: str) -> tuple[Stored, str]:
+async def _from_provider(context: Context, task: ClaimedTask) -> tuple[Stored, str]:
     async with context.db.transaction() as session:
-        ref = await call_lookups.get_ref(session, call_id)
-        talk = await call_lookups.find_talk(session, call_id)
-    recording = await context.provider.open_recording(ref, talk)
-    return await _store(context, call_id, recording.content_type, recording.chunks), recording.content_type
+        ref = await call_lookups.get_ref(session, task.call_id)
+        talk = await call_lookups.find_talk(session, task.call_id)
+    async with context.providers.use(task.provider) as provider:
+        recording = await provider.open_recording(ref, talk)
+        return await _store(context, task.call_id, recording.content_type, recording.chunks), recording.content_type
 
 
 async def _from_url(context: Context, call_id: str, url: str) -> tuple[Stored, str]:

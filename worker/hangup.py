@@ -5,7 +5,7 @@ stays alone on a line, even if the worker that dialed has died.
 """
 
 from app import call_lookups, tasks
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
 from worker.context import Context
 
@@ -13,10 +13,12 @@ from worker.context import Context
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         call = await call_lookups.get_hangup_state(session, task.call_id)
-    if context.provider.capabilities.hangup:
-        await context.provider.hangup(call.ref)
-        if call.ended and not call.fetch_pending:
-            await context.provider.discard_recording(call.ref)
+    async with context.providers.use(task.provider) as provider:
+        can = provider.capabilities
+        if can.hangup or can.cancel:
+            await provider.hangup(call.ref)
+        if can.discard_recording and call.ended and not call.fetch_pending:
+            await provider.discard_recording(call.ref)
     # A request without an answer may still arrive, and create a channel after the call has ended.
     grace = context.settings.dial_grace_seconds
     once_more = call.unconfirmed_seconds is not None and call.unconfirmed_seconds < grace

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 
 from app.db import Database
-from app.models import Queue, Worker
+from app.engine_models import Queue, Worker
 
 log = structlog.get_logger()
 

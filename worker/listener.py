@@ -1,8 +1,12 @@
-"""Listens to a provider's events, for all workers. One worker at a time leads, by a lease in the database.
+"""Listens to the providers' events, for all workers. Of each provider one worker at a time is the listener, by a lease
+in the database.
 
-A leader that dies, freezes or loses its network loses the lease in seconds, and another worker listens. Two listeners
+A listener that dies, freezes or loses its network loses the lease in seconds, and another worker listens. Two listeners
 at once do no harm, because an event counts once (`calls.apply_events`). Events during a gap are found by tracking: when
-a listener connects, every live call is tracked at once.
+a listener connects, every live call of the provider is tracked at once.
+
+A provider without a stream is watched instead: its listener examines it once a minute. Both write into the lease's row
+whether the provider can be reached, for `/readyz`.
 """
 
 import asyncio
@@ -16,8 +20,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import calls, tasks
 from app.db import is_unreachable
-from app.models import ListenerRow, TaskKind
-from app.telephony.base import ProviderError, ProviderEvent
+from app.engine_models import ListenerRow, TaskKind
+from app.telephony.base import ProviderError, ProviderEvent, TelephonyProvider
+from app.telephony_providers import ProviderConfig
 from worker.context import Context
 
 log = structlog.get_logger()
@@ -25,15 +30,63 @@ log = structlog.get_logger()
 LEASE_SECONDS = 3.0
 _BEAT_SECONDS = 1.0
 _RECONNECT_SECONDS = 1.0
+_WATCH_SECONDS = 60.0
+_WATCH_AGAIN_SECONDS = 10.0
+"""When to examine a provider again that could not be reached."""
 _APPLIERS = 8
 """Events of different calls are applied in parallel, and those of one call in order."""
 
 
-class Listener:
-    """The listener of one worker."""
+class Listeners:
+    """The listeners of one worker: one for each provider. They follow changes of the providers."""
 
     def __init__(self, context: Context, worker_id: UUID) -> None:
         self._context = context
+        self._worker_id = worker_id
+
+    async def run(self) -> None:
+        """Runs until cancelled. While the database is away it goes on with the providers that it knows."""
+        running: dict[tuple[str, int], asyncio.Task[None]] = {}
+        try:
+            while True:
+                try:
+                    configs = await self._context.providers.configs()
+                except Exception as error:
+                    log.warning("providers_not_read", error=repr(error))
+                else:
+                    wanted = {(config.name, config.version): config for config in configs.values()}
+                    for key in running.keys() - wanted.keys():
+                        running.pop(key).cancel()
+                    for key in wanted.keys() - running.keys():
+                        running[key] = asyncio.create_task(self._listen_to(wanted[key]), name=f"listener {key[0]}")
+                    for task in running.values():
+                        if task.done():
+                            task.result()  # raises, and the worker ends
+                await asyncio.sleep(_BEAT_SECONDS)
+        finally:
+            for task in running.values():
+                task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    async def _listen_to(self, config: ProviderConfig) -> None:
+        listener = Listener(self._context, config.name, self._worker_id)
+        try:
+            await listener.run()
+        finally:
+            await listener.release()
+
+    async def leave(self) -> None:
+        """Release all leases, because the worker stops."""
+        async with self._context.db.statement() as connection:
+            await connection.execute(delete(ListenerRow).where(ListenerRow.worker_id == self._worker_id))
+
+
+class Listener:
+    """The listener of one worker to one provider."""
+
+    def __init__(self, context: Context, provider: str, worker_id: UUID) -> None:
+        self._context = context
+        self._provider = provider
         self._worker_id = worker_id
         self._connected = False
         self._problem: str | None = None
@@ -49,10 +102,10 @@ class Listener:
                 while True:
                     leading = await self._lead()
                     if leading and listening is None:
-                        log.info("listener_leads", provider=self._context.provider.name)
+                        log.info("listener_leads", provider=self._provider)
                         listening = group.create_task(self._listen())
                     elif not leading and listening is not None:
-                        log.warning("listener_deposed", provider=self._context.provider.name)
+                        log.warning("listener_deposed", provider=self._provider)
                         listening.cancel()
                         listening = None
                     await asyncio.sleep(_BEAT_SECONDS)
@@ -60,10 +113,11 @@ class Listener:
                 if listening is not None:
                     listening.cancel()
 
-    async def leave(self) -> None:
-        """Release the lease, because the worker stops."""
+    async def release(self) -> None:
+        """Release the lease, because the provider's options have changed, or it was removed."""
+        ours = (ListenerRow.worker_id == self._worker_id, ListenerRow.provider == self._provider)
         async with self._context.db.statement() as connection:
-            await connection.execute(delete(ListenerRow).where(ListenerRow.worker_id == self._worker_id))
+            await connection.execute(delete(ListenerRow).where(*ours))
 
     async def _lead(self) -> bool:
         """Take or renew the lease, and write the state of the connection."""
@@ -75,7 +129,7 @@ class Listener:
         }
         taking = (
             insert(ListenerRow)
-            .values(provider=self._context.provider.name, **ours)
+            .values(provider=self._provider, **ours)
             .on_conflict_do_update(
                 index_elements=["provider"],
                 set_={**ours, "connected_since": func.coalesce(ListenerRow.connected_since, func.now())}
@@ -93,32 +147,55 @@ class Listener:
             return False
 
     async def _listen(self) -> None:
-        provider = self._context.provider
-        connected_at = 0.0
+        """Runs until cancelled."""
         try:
             while True:
+                began, pause = monotonic(), _RECONNECT_SECONDS
                 try:
-                    async with provider.listen() as events:
-                        log.info("listener_connected", provider=provider.name)
-                        self._connected, self._problem, connected_at = True, None, monotonic()
-                        # Events until now were missed, so every live call is tracked.
-                        await tasks.make_all_due(self._context.db, TaskKind.TRACK)
-                        async for event in events:
-                            self._queues[hash(event.call_id) % _APPLIERS].put_nowait(event)
-                    self._problem = "the connection was closed"
+                    async with self._context.providers.use(self._provider) as provider:
+                        if provider.capabilities.stream:
+                            await self._receive(provider)
+                            self._lost("the connection was closed")
+                        else:
+                            pause = await self._watch(provider)
                 except ProviderError as error:
-                    self._problem = str(error)
+                    self._lost(str(error))
                 except Exception as error:  # whatever the error is, listening must go on
-                    log.exception("listener_failed", provider=provider.name)
-                    self._problem = repr(error)
-                log.warning("listener_disconnected", provider=provider.name, problem=self._problem)
+                    log.exception("listener_failed", provider=self._provider)
+                    self._lost(repr(error))
                 # A connection that was cut is mostly back at once. A provider that is away takes longer. One that
                 # disconnects us in favour of another listener must not be fought over.
-                lasted = monotonic() - connected_at if self._connected else 0.0
-                await asyncio.sleep(0.1 if lasted > _RECONNECT_SECONDS else _RECONNECT_SECONDS)
-                self._connected = False
+                if self._problem is not None and self._connected and monotonic() - began > _RECONNECT_SECONDS:
+                    pause = 0.1
+                await asyncio.sleep(pause)
+                self._connected = self._problem is None
         finally:
             self._connected = False
+
+    def _lost(self, problem: str) -> None:
+        self._problem = problem
+        log.warning("listener_disconnected", provider=self._provider, problem=problem)
+
+    async def _receive(self, provider: TelephonyProvider) -> None:
+        """Returns when the provider closes the stream."""
+        async with provider.listen() as events:
+            log.info("listener_connected", provider=self._provider)
+            self._connected, self._problem = True, None
+            # Events until now were missed, so every live call is tracked.
+            await tasks.make_all_due(self._context.db, TaskKind.TRACK, self._provider)
+            async for event in events:
+                self._queues[hash(event.call_id) % _APPLIERS].put_nowait(event)
+
+    async def _watch(self, provider: TelephonyProvider) -> float:
+        """Examine the provider. Returns in how many seconds to do it again."""
+        findings = [] if provider.capabilities.simulated else [finding async for finding in provider.check()]
+        wrong = next((finding for finding in findings if not finding.ok), None)
+        if wrong is not None:
+            self._connected = False
+            self._lost(f"{wrong.what}: {wrong.seen or 'missing'}")
+            return _WATCH_AGAIN_SECONDS
+        self._connected, self._problem = True, None
+        return _WATCH_SECONDS
 
     async def _apply(self, queue: "asyncio.Queue[ProviderEvent]") -> None:
         """Runs until cancelled. While the database is away events wait, because they may be the only report of

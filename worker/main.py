@@ -1,5 +1,5 @@
 """A worker process. Its parts run side by side: arq's consumer, the sweep and the heartbeat, and for calls also the
-listener and the retention loop. The process ends on a signal, or when one of its parts ends.
+listeners and the retention loop. The process ends on a signal, or when one of its parts ends.
 
 arq only brings tasks to a worker quickly. Leases, retries and schedules are in `app.tasks`.
 """
@@ -16,14 +16,16 @@ import structlog
 
 from app import providers
 from app.db import Database
-from app.models import Queue
+from app.engine_models import Queue
+from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from worker import retention_loop
 from worker.consumer import Consumer
 from worker.context import Context, receivers, recording_hosts
+from worker.gates import Gates
 from worker.heartbeat import Heartbeat
-from worker.listener import Listener
+from worker.listener import Listeners
 from worker.slots import Slots
 from worker.sweep import Sweep
 
@@ -60,7 +62,7 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     }[queue]
     slots = Slots(size)
     consumer, sweep = Consumer(context, queue, slots, size), Sweep(context, queue, slots)
-    heartbeat, listener = Heartbeat(context.db, queue, worker_id), Listener(context, worker_id)
+    heartbeat, listeners = Heartbeat(context.db, queue, worker_id), Listeners(context, worker_id)
     parts = {
         "consumer": consumer.run(),
         "sweep": sweep.run(settings.sweep_seconds),
@@ -68,10 +70,9 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     }
     if queue is Queue.CALLS:
         parts["cleaning"] = retention_loop.run(context)
-        if context.provider.capabilities.stream:
-            parts["listener"] = listener.run()
+        parts["listeners"] = listeners.run()
     structlog.contextvars.bind_contextvars(worker=f"{queue}-{worker_id.hex[:6]}")
-    log.info("worker_started", queue=queue, pid=os.getpid(), provider=context.provider.name)
+    log.info("worker_started", queue=queue, pid=os.getpid())
 
     running = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     stopping = asyncio.create_task(stop.wait())
@@ -89,10 +90,10 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     for part in running:
         part.cancel()
     await asyncio.wait(running, timeout=_CLOSE_SECONDS)
-    await _at_most(_CLOSE_SECONDS, heartbeat.leave(), listener.leave(), consumer.aclose(), context.hints.aclose())
+    await _at_most(_CLOSE_SECONDS, heartbeat.leave(), listeners.leave(), consumer.aclose(), context.hints.aclose())
     await _at_most(
         _CLOSE_SECONDS,
-        context.provider.aclose(),
+        context.providers.aclose(),
         context.recognizer.aclose(),
         context.summarizer.aclose(),
         context.outbound.aclose(),
@@ -116,11 +117,14 @@ async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None
 
 def _open(settings: Settings) -> Context:
     hints = Hints(arq_pool(settings.redis_url))
+    db = Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_added)
     return Context(
         settings=settings,
-        db=Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_added),
+        db=db,
         hints=hints,
-        provider=providers.telephony(settings),
+        providers=ProviderDirectory(db, settings),
+        provider_links=providers.provider_links(settings),
+        gates=Gates(),
         storage=providers.storage(settings),
         recognizer=providers.recognizer(settings),
         summarizer=providers.summarizer(),

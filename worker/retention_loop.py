@@ -8,8 +8,9 @@ import structlog
 from sqlalchemy import delete, func, select
 
 from app import retention
+from app.engine_models import Worker
 from app.health import WORKER_SILENT_SECONDS
-from app.models import LoginSession, Worker
+from app.models import LoginSession
 from worker.context import Context
 
 log = structlog.get_logger()

@@ -10,12 +10,12 @@ from time import monotonic
 
 import structlog
 
-from app import calls, tasks, transcripts
+from app import calls, lanes, tasks, transcripts
 from app.db import is_unreachable
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.outbound import OutboundError
 from app.storage import StorageError
-from app.tasks import ClaimedTask, LeaseLost
+from app.tasks import ClaimedTask, LeaseLost, dial_lane
 from app.telephony.base import CallEvent, CallStatus, ProviderError
 from app.transcription.base import TranscriptionError
 from worker import connect, deliver, dial, fetch_recording, hangup, track, transcribe
@@ -85,15 +85,43 @@ HANDLERS: dict[TaskKind, _Handler] = {
 }
 
 
-async def run_task(context: Context, task_id: int) -> None:
-    """Do the task if it is due and unclaimed. Raises nothing but cancellation."""
+async def run_task(context: Context, task_id: int, lane: str | None = None) -> None:
+    """Do the task if it is due and unclaimed. For a task in a lane: do the one whose turn it is. Raises nothing but
+    cancellation."""
     try:
-        task = await tasks.claim(context.db, task_id, lease_seconds=context.settings.lease_seconds)
+        if lane is None:
+            task = await tasks.claim(context.db, task_id, lease_seconds=context.settings.lease_seconds)
+        else:
+            task = next(iter(await claim_in_lane(context, lane, limit=1)), None)
     except Exception as error:
-        log.warning("claim_failed", task_id=task_id, error=repr(error))
+        log.warning("claim_failed", task_id=task_id, lane=lane, error=repr(error))
         return
     if task is not None:
         await run_claimed(context, task)
+
+
+async def claim_in_lane(
+    context: Context, lane: str, *, limit: int, overdue_seconds: float | None = None
+) -> list[ClaimedTask]:
+    """Claim up to `limit` tasks of the lane, as its gate allows. `overdue_seconds` leaves newer ones to arq, but not at
+    a gate, because hints are dropped there."""
+    if context.gates.is_shut(lane):
+        return []
+    lease_seconds = context.settings.lease_seconds
+    gated = next((name for name in await _gated(context) if dial_lane(name) == lane), None)
+    if gated is None:
+        claim = await lanes.claim(
+            context.db, lane, limit=limit, lease_seconds=lease_seconds, overdue_seconds=overdue_seconds
+        )
+    else:
+        claim = await lanes.claim_through_gate(context.db, gated, limit=limit, lease_seconds=lease_seconds)
+    if claim.shut_seconds > 0:
+        context.gates.shut(lane, claim.shut_seconds)
+    return claim.tasks
+
+
+async def _gated(context: Context) -> list[str]:
+    return [name for name, config in (await context.providers.configs()).items() if config.is_gated]
 
 
 async def run_claimed(context: Context, task: ClaimedTask) -> None:

@@ -7,14 +7,17 @@ faster.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
-from app import tasks
-from app.models import Queue
+from app import lanes, tasks
+from app.engine_models import Queue, TaskKind
+from app.tasks import ClaimedTask
 from worker.context import Context
-from worker.runner import run_claimed
+from worker.runner import claim_in_lane, run_claimed
 from worker.slots import Slots
 
 log = structlog.get_logger()
@@ -49,24 +52,52 @@ class Sweep:
                     async with asyncio.timeout(every):
                         await self._slots.wait()
             else:
-                await asyncio.sleep(every)
+                await self._context.gates.wait(every)
 
     async def once(self) -> bool:
-        """Start overdue tasks in half of the free slots. Returns whether there may be more."""
+        """Start overdue tasks, of each sort in half of the slots that are free then. Returns whether there may be
+        more."""
+        more = await self._start(self._claim_overdue)
+        providers = list(await self._context.providers.configs()) if self._queue is Queue.CALLS else []
+        for lane in lanes.lanes_of(self._queue, providers):
+            more |= await self._start(partial(self._claim_in_lane, lane))
+        if self._queue is Queue.CALLS:
+            more |= await self._start(self._claim_too_late)
+        return more
+
+    async def _start(self, claim: Callable[[int], Awaitable[list[ClaimedTask]]]) -> bool:
         reserved = self._slots.reserve()
         if not reserved:
             return True
         try:
             async with asyncio.timeout(_LONGEST_CLAIM_SECONDS):
-                claimed = await tasks.claim_overdue(
-                    self._context.db,
-                    self._queue,
-                    limit=reserved,
-                    overdue_seconds=HEAD_START_SECONDS,
-                    lease_seconds=self._context.settings.lease_seconds,
-                )
+                claimed = await claim(reserved)
         finally:
             self._slots.release(reserved)
         for task in claimed:
             self._slots.start(run_claimed(self._context, task))
         return len(claimed) == reserved
+
+    async def _claim_overdue(self, limit: int) -> list[ClaimedTask]:
+        return await tasks.claim_overdue(
+            self._context.db,
+            self._queue,
+            limit=limit,
+            overdue_seconds=HEAD_START_SECONDS,
+            lease_seconds=self._context.settings.lease_seconds,
+        )
+
+    async def _claim_in_lane(self, lane: str, limit: int) -> list[ClaimedTask]:
+        return await claim_in_lane(self._context, lane, limit=limit, overdue_seconds=HEAD_START_SECONDS)
+
+    async def _claim_too_late(self, limit: int) -> list[ClaimedTask]:
+        """Calls that wait at a gate for too long. Their dial tasks end them."""
+        settings = self._context.settings
+        return await tasks.claim_overdue(
+            self._context.db,
+            self._queue,
+            limit=limit,
+            overdue_seconds=settings.queue_seconds,
+            lease_seconds=settings.lease_seconds,
+            kind=TaskKind.DIAL,
+        )

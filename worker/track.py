@@ -12,9 +12,16 @@ import structlog
 from app import call_lookups, calls, tasks
 from app.call_lookups import LiveCall
 from app.call_state import TERMINAL
-from app.models import TaskKind
+from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
-from app.telephony.base import CallEvent, CallStatus, Leg, ProviderError, Snapshot
+from app.telephony.base import (
+    CallEvent,
+    CallStatus,
+    Capabilities,
+    Leg,
+    ProviderError,
+    Snapshot,
+)
 from worker.context import Context
 from worker.dial import STALE_SECONDS
 
@@ -34,7 +41,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await tasks.finish(session, task)
             return
 
-    events, again = await _ask(context, call)
+    events, again = await _ask(context, task.provider, call)
     expired = call.now >= call.expires_at
     cut = expired and call.status == CallStatus.IN_PROGRESS and not call.being_hung_up
     if expired and not cut:
@@ -46,30 +53,36 @@ async def run(context: Context, task: ClaimedTask) -> None:
             session, task.call_id, events, max_call_seconds=context.settings.max_call_seconds
         )
         if cut and status == CallStatus.IN_PROGRESS:
-            await calls.hang_up(
-                session, task.call_id, f"Hung up after {context.settings.max_call_seconds:.0f} s (the longest allowed)"
-            )
+            longest = context.settings.max_call_seconds
+            await calls.hang_up(session, task.call_id, f"Hung up after {longest:.0f} s (the longest allowed)")
         if status is not None and status not in TERMINAL:
             left = (call.expires_at - call.now).total_seconds()
             await tasks.add(session, TaskKind.TRACK, task.call_id, delay=min(again, left) if left > 0 else again)
 
 
-async def _ask(context: Context, call: LiveCall) -> tuple[list[CallEvent], float]:
+async def _ask(context: Context, name: str, call: LiveCall) -> tuple[list[CallEvent], float]:
     """The events that the provider reports, and in how many seconds to ask again."""
     if call.only_reported:
         return [], context.settings.answer_timeout_seconds
     try:
-        snapshot = await context.provider.fetch(call.ref)
+        async with context.providers.use(name) as provider:
+            can, snapshot = provider.capabilities, await provider.fetch(call.ref)
     except ProviderError as error:
-        log.warning("provider_unreachable", call_id=call.ref.call_id, error=str(error))
+        log.warning("provider_unreachable", provider=name, call_id=call.ref.call_id, error=str(error))
         return [], _AFTER_TROUBLE_SECONDS
-    return await _interpret(context, call, snapshot)
+    if snapshot is not None and snapshot.reference is not None and snapshot.reference != call.ref.reference:
+        async with context.db.transaction() as session:
+            if not await calls.save_found_reference(session, call.ref.call_id, snapshot.reference):
+                snapshot = None  # it is another call of ours, with the same numbers
+    return await _interpret(context, can, call, snapshot)
 
 
-async def _interpret(context: Context, call: LiveCall, snapshot: Snapshot | None) -> tuple[list[CallEvent], float]:
+async def _interpret(
+    context: Context, can: Capabilities, call: LiveCall, snapshot: Snapshot | None
+) -> tuple[list[CallEvent], float]:
     """The events that the provider's answer means, and in how many seconds to ask again."""
     events = list(snapshot.events) if snapshot is not None else []
-    usual = context.provider.capabilities.poll_seconds
+    usual = can.poll_seconds
     again = usual if snapshot is None or snapshot.check_after is None else snapshot.check_after
     alone = any(event.agent_waiting for event in events)
     if snapshot is not None and not alone:
@@ -88,7 +101,7 @@ async def _interpret(context: Context, call: LiveCall, snapshot: Snapshot | None
             detail="The end itself was not seen",
             late=True,
         )
-    elif since is None or (call.now - since).total_seconds() < _grace(context):
+    elif since is None or (call.now - since).total_seconds() < _grace(context, can):
         return events, min(again, _AFTER_TROUBLE_SECONDS) if snapshot is None else again
     elif call.status == CallStatus.DIALING:
         missed = CallEvent(
@@ -112,9 +125,9 @@ async def _interpret(context: Context, call: LiveCall, snapshot: Snapshot | None
     return [*events, missed], again
 
 
-def _grace(context: Context) -> float:
+def _grace(context: Context, can: Capabilities) -> float:
     """By then the worker that claimed the dial attempt has sent the request, or given it up."""
-    return max(context.settings.dial_grace_seconds, STALE_SECONDS + context.provider.capabilities.longest_dial_seconds)
+    return max(context.settings.dial_grace_seconds, STALE_SECONDS + can.longest_dial_seconds)
 
 
 def _timed_out(call: LiveCall) -> CallEvent:

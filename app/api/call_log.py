@@ -109,7 +109,7 @@ ReportedDid = Annotated[
 ]
 ReportedAgent = Annotated[
     Callee | None,
-    PlainValidator(_nothing_or(lambda text, info: number_rules(info).read_reported_agent(text))),
+    PlainValidator(_nothing_or(lambda text, info: number_rules(info).read_agent(text))),
     WithJsonSchema(
         {"type": ["string", "null"], "description": "A number or an extension", "examples": ["918888888888", "101"]}
     ),

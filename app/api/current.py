@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
-from app import call_views, new_calls, transcripts, vendor
+from app import call_views, transcripts, vendor
 from app.api.deps import LoggedIn, check_call_id, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
@@ -153,7 +153,7 @@ async def click2call(request: Request, claims: LoggedIn) -> Response:
     if isinstance(body.agent_number, VoiceAgent):
         raise NoSuchAgent
     order = body.order(body.customer_number, body.agent_number, transcript=body.transcript)
-    created = await new_calls.create_call(resources.db, resources.hints, claims, order)
+    created = await resources.new_calls.create(claims, order)
     data = CurrentClick2CallData(
         call_id=created.id,
         did=body.did and body.did.written,

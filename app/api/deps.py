@@ -14,8 +14,10 @@ from app import accounts, calls
 from app.api.envelope import explain
 from app.db import Database
 from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
+from app.new_calls import CallCreator
 from app.numbers import NumberRules
-from app.security import Claims, RecordingLinks, Tokens
+from app.provider_directory import ProviderDirectory
+from app.security import Claims, ProviderLinks, RecordingLinks, Tokens
 from app.settings import Settings
 from app.storage import Storage
 from app.tasks import Hints
@@ -36,6 +38,9 @@ class Resources:
     hints: Hints
     tokens: Tokens
     throttle: LoginThrottle
+    providers: ProviderDirectory
+    new_calls: CallCreator
+    provider_links: ProviderLinks
     links: RecordingLinks
     storage: Storage
     numbers: NumberRules

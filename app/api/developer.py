@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app import accounts, new_calls, transcripts
+from app import accounts, transcripts
 from app.api.deps import Bearer, check_call_id, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
@@ -68,7 +68,7 @@ async def click2call(request: Request, claims: Bearer) -> Response:
         body = await read_body(request, Click2CallRequest)
         wants_transcript = body.transcript is not False
         order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
-        created = await new_calls.create_call(resources.db, resources.hints, claims, order)
+        created = await resources.new_calls.create(claims, order)
     except RingbackError:
         # a login that has ended is answered first, whatever else is wrong
         await accounts.check_login(resources.db, claims)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app import parent_watch
-from app.cli import api_keys, calls, deliveries, dids, models, telephony, users
+from app.cli import api_keys, calls, deliveries, dids, models, providers, users
 from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
@@ -24,7 +24,8 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(dids.app, name="dids")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(models.app, name="models")
-app.add_typer(telephony.app, name="telephony")
+app.add_typer(providers.app, name="providers")
+app.add_typer(providers.telephony, name="telephony", hidden=True)
 app.command("call")(calls.place)
 
 

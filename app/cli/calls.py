@@ -111,6 +111,8 @@ def place(
     """Place a call and follow it to its transcript."""
     from app import accounts, new_calls
     from app.cli.follow import follow
+    from app.provider_directory import ProviderDirectory
+    from app.settings import get_settings
 
     order = new_calls.NewCall(
         read_number(customer), read_agent(agent), shown=None if shown is None else read_number(shown)
@@ -122,7 +124,11 @@ def place(
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
-        created = await new_calls.create_call(db, hints, claims, order)
+        directory = ProviderDirectory(db, get_settings())
+        try:
+            created = await new_calls.CallCreator(db, hints, directory).create(claims, order)
+        finally:
+            await directory.aclose()
         return await follow(db, created.id, console)
 
     raise typer.Exit(0 if with_hints(work) else 1)

@@ -110,11 +110,11 @@ def read_agent(written: str) -> "Callee":
 
 
 def _read(reading: "Callable[[NumberRules], T]") -> T:
-    from app import providers
+    from app.numbers import NumberRules
     from app.settings import get_settings
 
     try:
-        return reading(providers.number_rules(get_settings()))
+        return reading(NumberRules(get_settings().home_country))
     except ValueError as error:
         fail(f"A telephone number {error}")
 

@@ -27,16 +27,19 @@ def add(
     number: Number,
     user: Annotated[str | None, typer.Option(help="Whose it is, by e-mail", show_default=False)] = None,
     max_channels: Annotated[int, typer.Option(min=1, help="Calls it can hold at once")] = 1,
+    provider: Annotated[str | None, typer.Option(help="What dials its calls", show_default="the default")] = None,
 ) -> None:
     """Add a number. Its owner then allocates channels of their pool to it."""
-    from app import dids
+    from app import dids, telephony_providers
 
     read = read_number(number)
 
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
             owner = None if user is None else await get_user(session, user)
-            did = await dids.add(session, read, owner=owner, max_channels=max_channels)
+            if provider is not None:
+                await telephony_providers.get_config(session, provider)
+            did = await dids.add(session, read, owner=owner, max_channels=max_channels, provider=provider)
         console.print(f"Added {did.number} ({did.id}), {did.max_channels} channels at most", soft_wrap=True)
 
     with_database(work)
@@ -52,7 +55,7 @@ def list_() -> None:
         async with db.transaction() as session:
             everything = await dids.list_all(session)
         table = Table(box=None)
-        for name in ("number", "id", "user", "channels", "of at most", "status", "inbound callback"):
+        for name in ("number", "id", "user", "channels", "of at most", "status", "provider", "inbound callback"):
             table.add_column(name, overflow="fold")
         for did, email in everything:
             table.add_row(
@@ -62,6 +65,7 @@ def list_() -> None:
                 str(did.allocated_channels),
                 str(did.max_channels),
                 "active" if did.expired_at is None else "expired",
+                did.provider or "",
                 did.inbound_callback_url or "",
             )
         console.print(table if everything else "No numbers yet. Add one: ringback dids add NUMBER --user EMAIL")
@@ -84,6 +88,24 @@ def assign(
         return f"{did.number} is {owner.email}'s" if owner else f"{did.number} is nobody's"
 
     _change(number, assigned)
+
+
+@app.command("set")
+@failures_explained
+def set_(
+    number: Number,
+    provider: Annotated[str, typer.Option(help="What dials its calls; `default`: the default provider")],
+) -> None:
+    """Choose the provider that dials the calls of a number."""
+    from app import telephony_providers
+
+    async def changed(session: "AsyncSession", did: "Did") -> str:
+        if provider != "default":
+            await telephony_providers.get_config(session, provider)
+        did.provider = None if provider == "default" else provider
+        return f"New calls of {did.number} are dialed by {did.provider or 'the default provider'}"
+
+    _change(number, changed)
 
 
 @app.command()

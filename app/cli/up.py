@@ -22,7 +22,7 @@ from typing import NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from app import accounts, providers
+from app import accounts
 from app.cli.common import complain, console, fail, program
 from app.cli.follow import follow
 from app.cli.migrate import migrate_to_head
@@ -30,8 +30,10 @@ from app.cli.processes import Processes
 from app.db import Database
 from app.embedded import EmbeddedError, Postgres, Valkey
 from app.options import SettingsError
+from app.provider_directory import ProviderDirectory
 from app.security import Tokens
 from app.settings import INSTANCE_FILE, Settings, data_dir_from_environment
+from app.telephony.base import ProviderError
 
 FIRST_USER = "demo@ringback.local"
 _CUSTOMER, _AGENT = "919999999999", "918888888888"
@@ -193,9 +195,9 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
 def _greet(settings: Settings, demo: bool) -> None:
     base_url = f"http://127.0.0.1:{settings.port}"
     password = asyncio.run(_first_user(settings))
-    provider = providers.telephony(settings)
-    if not provider.capabilities.simulated:
-        console.print(f"\nCalls are real: {provider.name} dials. {program()} telephony check", style="bold")
+    real = asyncio.run(_find_real_provider(settings))
+    if real is not None:
+        console.print(f"\nCalls are real: the provider {real} dials. {program()} providers check", style="bold")
     elif demo:
         console.print("\nOne demonstration call, simulated, through the API:", style="bold")
         asyncio.run(_demonstrate(settings, base_url))
@@ -209,6 +211,22 @@ def _greet(settings: Settings, demo: bool) -> None:
         console.print(f"                     {program()} users set-password {FIRST_USER}", soft_wrap=True)
     console.print(f"  data and logs      {settings.data_dir}", markup=False, soft_wrap=True)
     console.print("  Ctrl-C stops it all\n")
+
+
+async def _find_real_provider(settings: Settings) -> str | None:
+    """The name of the provider that dials by default. None: it only simulates."""
+    db = Database(settings.database_url)
+    directory = ProviderDirectory(db, settings)
+    try:
+        name = (await directory.get_default()).name
+        try:
+            return None if (await directory.get_capabilities(name)).simulated else name
+        except ProviderError as error:
+            complain(str(error))
+            return name
+    finally:
+        await directory.aclose()
+        await db.dispose()
 
 
 async def _first_user(settings: Settings) -> str | None:

@@ -32,13 +32,13 @@ from app.numbers import Callee, PhoneNumber
 from app.options import Options
 from app.telephony.base import (
     Accepted,
+    AdapterContext,
     CallEvent,
     CallOrder,
     CallRef,
     CallStatus,
     Capabilities,
     Finding,
-    AdapterContext,
     Leg,
     PlaceResult,
     ProviderError,

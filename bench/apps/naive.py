@@ -18,7 +18,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from app.calls import new_call_id
-from app.models import Call, CallEventRow, LoginSession, Task, TranscriptRow, User
+from app.engine_models import Task
+from app.models import Call, CallEventRow, LoginSession, TranscriptRow, User
 from app.transcripts import new_transcript_id
 
 app = FastAPI()

@@ -123,7 +123,7 @@ def _rewrite_calls(column: str, read: Callable[[str], str]) -> None:
 def _read(rules: NumberRules, written: str) -> str:
     """What cannot be read, an agent's extension say, stays as it is."""
     try:
-        return rules.read_reported_agent(written).digits
+        return rules.read_agent(written).digits
     except ValueError:
         return written
 

@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 from app import accounts
 from app.call_state import TERMINAL
 from app.db import Database, is_unreachable
-from app.models import Call, CallEventRow, RecordingRow, Task, TranscriptRow
+from app.engine_models import Task
+from app.models import Call, CallEventRow, RecordingRow, TranscriptRow
 from app.numbers import NumberFormat
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext

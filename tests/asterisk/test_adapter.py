@@ -69,7 +69,7 @@ async def test_a_trunk_that_is_not_there(lab: Lab, make_provider: MakeProvider) 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"dial": "PJSIP/{number}@no-such-trunk"}, "ringback telephony check"),
+        ({"dial": "PJSIP/{number}@no-such-trunk"}, "ringback providers check"),
         ({"password": "wrong"}, "refuses RINGBACK_ASTERISK_USERNAME"),
     ],
 )
@@ -220,7 +220,7 @@ async def test_each_installation_has_an_application_of_its_own(lab: Lab, make_pr
     assert [(finding.ok, finding.seen) for finding in seen] == [(True, "ringback-one"), (True, "ringback-other")]
 
 
-# `ringback telephony check`
+# `ringback providers check`
 
 
 async def findings(provider: Asterisk) -> dict[str, Finding]:

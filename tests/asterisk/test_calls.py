@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from sqlalchemy import select
 
-from app.models import ListenerRow
+from app.engine_models import ListenerRow
 from lab.voices import likeness, voice
 from tests.acceptance.conftest import start
 from tests.asterisk.lab_installation import Lab, LabInstallation, MakeInstallation, eventually
@@ -105,7 +105,7 @@ async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_installation:
 
     (said,) = await eventually(missing)
     assert said.startswith("asterisk: Asterisk cannot be reached at http://127.0.0.1:9")
-    assert "ringback telephony check" in said
+    assert "ringback providers check" in said
 
 
 async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import soundfile
 from sqlalchemy import select
 
 from app.call_state import TERMINAL
-from app.models import Call, ListenerRow
+from app.engine_models import ListenerRow
+from app.models import Call
 from app.telephony.base import CallRef, Rejected
 from lab.proxy import Fault, FaultyProxy
 from tests.asterisk.lab_installation import PATIENCE_SECONDS, Lab, LabInstallation, MakeProvider, eventually

@@ -7,10 +7,11 @@ import httpx
 from sqlalchemy import func, select, update
 
 from app.db import Database
-from app.models import Call, Delivery, Task, TranscriptRow
+from app.engine_models import Task
+from app.models import Call, Delivery, TranscriptRow
 from tests.envelopes import data_of
+from tests.integration.call_runner import run_now
 from worker.context import Context
-from worker.runner import run_task
 
 LOG = "/api/calls/call-log"
 PROVIDER = {"X-Greeter-Username": "greeter", "X-Greeter-Password": "a provider's"}
@@ -41,4 +42,4 @@ async def run(context: Context, call_id: str, kind: str) -> None:
         due = update(Task).where(Task.call_id == call_id, Task.kind == kind)
         task_id = await session.scalar(due.values(due_at=func.now() - timedelta(seconds=1)).returning(Task.id))
     assert task_id is not None, f"there is no {kind} task"
-    await run_task(context, task_id)
+    await run_now(context, task_id)

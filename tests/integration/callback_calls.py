@@ -6,23 +6,24 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select, update
 
-from app import accounts, callbacks, calls, new_calls, recordings, transcripts
-from app.models import Call, Delivery, Task, User
+from app import accounts, callbacks, calls, recordings, transcripts
+from app.engine_models import Task
+from app.models import Call, Delivery, User
 from app.new_calls import NewCall
 from app.storage import Stored
 from app.telephony.base import CallEvent, CallStatus
 from app.transcription.base import Digest, SpokenTurn, Transcription
-from tests.conftest import AGENT, CUSTOMER
+from tests.conftest import AGENT, CUSTOMER, creator_of
+from tests.integration.call_runner import run_now
 from tests.integration.receiver import Receiver
 from worker.context import Context
-from worker.runner import run_task
 
 
 async def new_call(context: Context, user: User, url: str, *, transcript: bool = True) -> str:
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
     order = NewCall(CUSTOMER, AGENT, callback_url=url, transcript=transcript)
-    return (await new_calls.create_call(context.db, context.hints, claims, order)).id
+    return (await creator_of(context.db, context.hints).create(claims, order)).id
 
 
 async def end(context: Context, call_id: str, status: CallStatus, *, recording: bool = False) -> None:
@@ -66,7 +67,7 @@ async def send_due(context: Context, *call_ids: str, at_once: int = 50) -> int:
 
     async def one(task_id: int) -> None:
         async with limit:
-            await run_task(context, task_id)
+            await run_now(context, task_id)
 
     await asyncio.gather(*(one(task_id) for task_id in due))
     return len(due)

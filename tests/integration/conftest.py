@@ -14,13 +14,15 @@ from redis.asyncio import Connection
 from sqlalchemy import delete, text
 from sqlalchemy.engine import make_url
 
-from app import accounts, new_calls, providers
+from app import accounts, providers
 from app.cli.migrate import alembic_config
 from app.db import Database
-from app.models import Did, Task, User, Worker
-from app.new_calls import NewCall
+from app.engine_models import Task, Worker
+from app.models import Did, User
+from app.new_calls import CallCreator, NewCall
 from app.numbers import PhoneNumber
 from app.outbound import Outbound, parse_networks
+from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.storage import FolderStorage
 from app.tasks import Hints, arq_pool
@@ -31,6 +33,7 @@ from tests.integration.command import Ringback
 from tests.integration.current_calls import add_did
 from tests.integration.isolated_worker import IsolatedWorker
 from worker.context import Context, receivers, recording_hosts
+from worker.gates import Gates
 
 WORKERS_DATABASE = 7
 
@@ -42,7 +45,9 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         settings=migrated,
         db=db,
         hints=hints,
-        provider=ScriptedProvider(),
+        providers=ProviderDirectory(db, migrated, environment=ScriptedProvider()),
+        provider_links=providers.provider_links(migrated),
+        gates=Gates(),
         storage=FolderStorage(tmp_path),
         recognizer=StubRecognizer(SAID),
         summarizer=RulesSummarizer(),
@@ -70,9 +75,12 @@ def make_runner(context: Context, user: User) -> MakeCallRunner:
     async def make(provider: Any = None, recognizer: Any = None, customer: str = "919999999999") -> CallRunner:
         async with context.db.transaction() as session:
             claims = await accounts.open_login(session, user, seconds=60)
-        created = await new_calls.create_call(context.db, context.hints, claims, NewCall(PhoneNumber(customer), AGENT))
-        own = replace(context, provider=provider or context.provider, recognizer=recognizer or context.recognizer)
-        return CallRunner(own, created.id)
+        provider = provider or ScriptedProvider()
+        directory = ProviderDirectory(context.db, context.settings, environment=provider)
+        order = NewCall(PhoneNumber(customer), AGENT)
+        created = await CallCreator(context.db, context.hints, directory).create(claims, order)
+        own = replace(context, providers=directory, recognizer=recognizer or context.recognizer)
+        return CallRunner(own, created.id, provider)
 
     return make
 

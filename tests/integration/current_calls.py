@@ -8,7 +8,8 @@ from sqlalchemy import select, update
 
 from app import calls, dids, recordings, transcripts
 from app.db import Database
-from app.models import Call, Did, Task, User
+from app.engine_models import Task
+from app.models import Call, Did, User
 from app.numbers import PhoneNumber
 from app.settings import Settings
 from app.storage import Stored
@@ -41,7 +42,7 @@ def order(did: Did | None, **more: Any) -> dict[str, Any]:
 async def dial(db: Database, call_id: str) -> None:
     """Claim the call's dial attempt, as a worker does."""
     async with db.transaction() as session:
-        assert await calls.start_dialing(session, call_id, uuid4(), answer_timeout_seconds=60)
+        assert await calls.start_dialing(session, call_id, uuid4(), answer_timeout_seconds=60, queue_seconds=60)
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field, replace
 from arq.connections import ArqRedis
 from sqlalchemy import func, select
 
-from app import accounts, new_calls
+from app import accounts
 from app.db import Database
-from app.models import Call, Queue, User
+from app.engine_models import Queue
+from app.models import Call, User
 from app.new_calls import NewCall
+from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.tasks import Hints, arq_pool
 from app.telephony import base
-from tests.conftest import AGENT, CUSTOMER
+from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.call_runner import ScriptedProvider, ended
 from worker.context import Context
+from worker.gates import Gates
 from worker.main import work
 
 PATIENCE_SECONDS = 60  # far above what anything takes
@@ -54,20 +57,23 @@ class IsolatedWorker:
         """A worker's context, with its own clients."""
         changed = self.settings.model_copy(update=settings)
         hints = Hints(arq_pool(changed.redis_url))
+        db = Database(changed.database_url, pool_size=4, after_commit=hints.send_added)
         return replace(
             self.context,
             settings=changed,
-            db=Database(changed.database_url, pool_size=4, after_commit=hints.send_added),
+            db=db,
             hints=hints,
-            provider=self.provider,
+            providers=ProviderDirectory(db, changed, environment=self.provider),
+            gates=Gates(),
         )
 
     async def place(self, count: int) -> set[str]:
         db = self.context.db
         async with db.transaction() as session:
             claims = await accounts.open_login(session, self.user, seconds=60)
+        creator = creator_of(db, self.context.hints)
         order = NewCall(CUSTOMER, AGENT)
-        return {(await new_calls.create_call(db, self.context.hints, claims, order)).id for _ in range(count)}
+        return {(await creator.create(claims, order)).id for _ in range(count)}
 
     async def ended(self, ids: set[str]) -> None:
         """Wait until all these calls have ended, each dialed once."""

@@ -10,13 +10,16 @@ from sqlalchemy import func, select, update
 
 from app import accounts, calls
 from app.db import Database
+from app.engine_models import Task
 from app.main import create_app
-from app.models import Call, RecordingRow, Task, User
+from app.models import Call, RecordingRow, User
+from app.providers import ENVIRONMENT
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import bearer, client_of, new_user
 from tests.envelopes import data_of, error_of
 from tests.integration.call_reports import LOG, PROVIDER, list_delivery_events, report, row, run, transcript
+from tests.integration.call_runner import ScriptedProvider
 from tests.integration.current_calls import CREATE, CREATED, add_did, happen, order, store
 from tests.integration.receiver import Receiver, listening
 from worker.context import Context
@@ -171,8 +174,9 @@ async def test_the_first_end_counts(client: httpx.AsyncClient, db: Database, cal
 async def test_a_reported_call_is_not_dialed(context: Context, client: httpx.AsyncClient, call_id: str) -> None:
     await report(client, status="NoAnswered", customer_crm_id=call_id)
     await run(context, call_id, "dial")
-    provider: Any = context.provider
-    assert provider.orders == []
+    async with context.providers.use(ENVIRONMENT) as provider:
+        assert isinstance(provider, ScriptedProvider)
+        assert provider.orders == []
 
 
 async def test_repeats_at_once_start_one_pipeline(client: httpx.AsyncClient, db: Database, call_id: str) -> None:

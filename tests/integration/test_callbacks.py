@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import delete, update
 from standardwebhooks.webhooks import Webhook
 
-from app import accounts, calls, new_calls, recordings, transcripts
+from app import accounts, calls, recordings, transcripts
 from app.call_state import Mover
-from app.models import Task, User
+from app.engine_models import Task
+from app.models import User
 from app.new_calls import NewCall
 from app.telephony.base import CallEvent, CallStatus
-from tests.conftest import AGENT, CUSTOMER
+from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.callback_calls import (
     deliveries,
     end,
@@ -119,7 +120,7 @@ async def test_a_disabled_transcript_is_reported_with_the_recording(context: Con
 async def test_no_url_no_callbacks(context: Context, user: User) -> None:
     async with context.db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = (await new_calls.create_call(context.db, context.hints, claims, NewCall(CUSTOMER, AGENT))).id
+    call_id = (await creator_of(context.db, context.hints).create(claims, NewCall(CUSTOMER, AGENT))).id
     await end(context, call_id, CallStatus.BUSY)
     assert await deliveries(context, call_id) == []
 

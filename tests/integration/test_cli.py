@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts, calls, history, new_calls, security, transcripts
+from app import accounts, calls, history, security, transcripts
 from app.cli import migrate
 from app.cli.common import complain
 from app.cli.follow import follow
@@ -27,7 +27,7 @@ from app.settings import Settings
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus, Leg
 from app.transcription.base import Digest, SpokenTurn, Transcription
-from tests.conftest import new_user
+from tests.conftest import creator_of, new_user
 from tests.integration.command import Ringback
 from tests.integration.current_calls import dial
 
@@ -38,7 +38,7 @@ NOWHERE = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return (await new_calls.create_call(db, hints, claims, ORDER)).id
+    return (await creator_of(db, hints).create(claims, ORDER)).id
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:
@@ -283,7 +283,7 @@ def test_a_missing_asterisk_is_reported_with_the_fix(ringback: Ringback) -> None
 async def test_a_call_is_canceled_once(ringback: Ringback, db: Database, hints: Hints, user: User) -> None:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    call_id = (await new_calls.create_call(db, hints, claims, ORDER)).id
+    call_id = (await creator_of(db, hints).create(claims, ORDER)).id
     for _ in range(2):
         assert "canceled" in ringback("calls", "cancel", call_id).check()
     assert "call_0000000000000000" in ringback("calls", "cancel", "call_0000000000000000").refused()

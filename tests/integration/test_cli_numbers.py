@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import update
 
-from app import accounts, calls, dids, new_calls
+from app import accounts, calls, dids
 from app.db import Database
 from app.models import Delivery, User
 from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus
-from tests.conftest import AGENT, CUSTOMER
+from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.command import Ringback
 
 
@@ -70,7 +70,7 @@ async def test_deliveries(ringback: Ringback, db: Database, hints: Hints, user: 
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
     order = NewCall(CUSTOMER, AGENT, callback_url="http://127.0.0.1:1/hook")
-    call_id = (await new_calls.create_call(db, hints, claims, order)).id
+    call_id = (await creator_of(db, hints).create(claims, order)).id
     async with db.transaction() as session:
         canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC))
         await calls.apply_events(session, call_id, [canceled], max_call_seconds=60)

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 
 from app import transcripts
 from app.db import Database
-from app.models import Call, Did, Task, User
+from app.engine_models import Task
+from app.models import Call, Did, User
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import PASSWORD, bearer, new_user

@@ -12,8 +12,9 @@ from sqlalchemy import select, update
 
 from app import accounts, transcripts
 from app.db import Database
+from app.engine_models import Task
 from app.errors import TooManyAttempts
-from app.models import Call, CallEventRow, Did, LoginSession, Task, TranscriptRow, User
+from app.models import Call, CallEventRow, Did, LoginSession, TranscriptRow, User
 from app.settings import Settings
 from app.throttle import LoginThrottle
 from app.transcription.base import Digest, SpokenTurn, Transcription

@@ -10,16 +10,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
-from app import accounts, call_lookups, calls, dial_attempts, new_calls, tasks
+from app import accounts, call_lookups, calls, dial_attempts, providers, tasks
 from app.call_state import TERMINAL, Mover, may_move
 from app.db import Database
-from app.models import Call, CallEventRow, Queue, Task, TaskKind, TranscriptRow, User
+from app.engine_models import Queue, Task, TaskKind
+from app.models import Call, CallEventRow, TranscriptRow, User
 from app.new_calls import NewCall
 from app.settings import Settings
 from app.tasks import ClaimedTask, Hints, LeaseLost
 from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
-from tests.conftest import AGENT, CUSTOMER
-from tests.integration.call_runner import is_waiting_for_a_lock
+from tests.conftest import AGENT, CUSTOMER, creator_of
+from tests.integration.call_runner import claim_out_of_turn, is_waiting_for_a_lock
 from worker.context import Context
 
 ORDER = NewCall(CUSTOMER, AGENT)
@@ -29,7 +30,7 @@ LEASE = 30.0
 async def new_call(db: Database, hints: Hints, user: User) -> str:
     async with db.transaction() as session:
         claims = await accounts.open_login(session, user, seconds=60)
-    return (await new_calls.create_call(db, hints, claims, ORDER)).id
+    return (await creator_of(db, hints).create(claims, ORDER)).id
 
 
 async def task_of(db: Database, call_id: str, kind: TaskKind = TaskKind.DIAL) -> int:
@@ -38,7 +39,7 @@ async def task_of(db: Database, call_id: str, kind: TaskKind = TaskKind.DIAL) ->
 
 
 async def claim(db: Database, task_id: int) -> ClaimedTask:
-    task = await tasks.claim(db, task_id, lease_seconds=LEASE)
+    task = await claim_out_of_turn(db, task_id)
     assert task is not None
     return task
 
@@ -94,7 +95,7 @@ async def test_a_task_that_is_postponed_was_not_tried(db: Database, hints: Hints
 
 async def test_one_of_many_claims_a_task(db: Database, call_id: str) -> None:
     task_id = await task_of(db, call_id)
-    claimed = await asyncio.gather(*(tasks.claim(db, task_id, lease_seconds=LEASE) for _ in range(20)))
+    claimed = await asyncio.gather(*(claim_out_of_turn(db, task_id) for _ in range(20)))
     assert len([task for task in claimed if task]) == 1
 
 
@@ -113,7 +114,7 @@ async def test_a_lost_lease_rolls_back_what_was_done_under_it(db: Database, hint
     assert (await get(db, call_id)).failure is None
     async with db.transaction() as session:
         await tasks.finish(session, second)
-    assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is gone"
+    assert await claim_out_of_turn(db, task_id) is None, "it is gone"
 
 
 async def test_a_task_that_failed_comes_back_later(db: Database, hints: Hints, call_id: str) -> None:
@@ -121,7 +122,7 @@ async def test_a_task_that_failed_comes_back_later(db: Database, hints: Hints, c
     first = await claim(db, task_id)
     async with db.transaction() as session:
         await tasks.retry_later(session, first, delay=60, error="no luck")
-    assert await tasks.claim(db, task_id, lease_seconds=LEASE) is None, "it is not due"
+    assert await claim_out_of_turn(db, task_id) is None, "it is not due"
     async with db.transaction() as session:
         task = await session.get_one(Task, task_id)
         assert (task.last_error, task.lease_token) == ("no luck", None)
@@ -139,7 +140,14 @@ async def test_a_task_exists_only_if_its_transaction_committed(db: Database, hin
 
 
 async def claim_overdue(db: Database, limit: int = 10_000, overdue_seconds: float = 0.0) -> list[ClaimedTask]:
-    return await tasks.claim_overdue(db, Queue.CALLS, limit=limit, overdue_seconds=overdue_seconds, lease_seconds=LEASE)
+    return await tasks.claim_overdue(
+        db,
+        Queue.CALLS,
+        limit=limit,
+        overdue_seconds=overdue_seconds,
+        lease_seconds=LEASE,
+        kind=TaskKind.DIAL,
+    )
 
 
 async def test_what_is_overdue_is_claimed_by_one_worker_and_again_when_that_one_is_lost(
@@ -170,7 +178,9 @@ async def test_no_more_is_claimed_than_was_asked_for(db: Database, hints: Hints,
 
 async def claim_dial(db: Database, hints: Hints, migrated: Settings, call_id: str) -> dial_attempts.DialAttempt | None:
     async with db.transaction() as session:
-        return await dial_attempts.claim_dial(session, call_id, migrated, track_after=3600)
+        return await dial_attempts.claim_dial(
+            session, call_id, migrated, providers.provider_links(migrated), track_after=3600
+        )
 
 
 async def test_the_dial_attempt_is_claimed_once(db: Database, hints: Hints, migrated: Settings, call_id: str) -> None:

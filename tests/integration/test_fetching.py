@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import reports
-from app.models import RecordingRow, Task, TaskKind
+from app.engine_models import Task, TaskKind
+from app.models import RecordingRow
 from app.outbound import LONGEST_DOWNLOAD_SECONDS, OutboundError
 from app.reports import CallLogReport
 from tests.conftest import CUSTOMER

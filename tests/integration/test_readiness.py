@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, func, insert
 
 from app import health
-from app.models import Queue, Task, Worker
+from app.engine_models import Queue, Task, Worker
 from tests.integration.isolated_worker import IsolatedWorker
 
 
@@ -50,6 +50,6 @@ async def test_readiness_is_decided_by_the_oldest_task_that_nobody_has(
     await add_tasks(isolated, queue, 3, **waiting)
     if held is not None:
         await add_tasks(isolated, queue, 1, overdue=0, leased=held)
-    missing = await health.missing_parts(isolated.context.db, isolated.redis, "scripted")
+    missing = await health.missing_parts(isolated.context.db, isolated.redis)
     assert (named is None) == (missing == []), missing
     assert (named or "") in "".join(missing)

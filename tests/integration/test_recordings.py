@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import delete, select
 
 from app import calls, recordings, reports
-from app.models import Call, RecordingRow, Task, TaskKind
+from app.engine_models import Task, TaskKind
+from app.models import Call, RecordingRow
 from app.reports import CallLogReport
 from app.storage import FolderStorage
 from app.telephony import base
@@ -99,7 +100,7 @@ async def test_a_place_that_is_reported_when_all_attempts_at_another_are_spent(m
             await reported(runner.context, runner.call_id, "http://127.0.0.1:1/a.wav")
             raise ProviderError("away")
 
-    runner.context = replace(runner.context, provider=ReportedMeanwhile())
+    runner.use(ReportedMeanwhile())
     await runner.run("fetch_recording")
     assert (await runner.transcript()).status == "pending"
     for _ in HANDLERS[TaskKind.FETCH_RECORDING].delays:

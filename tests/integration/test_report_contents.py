@@ -9,8 +9,9 @@ from sqlalchemy import delete, select
 
 from app import retention
 from app.db import Database
+from app.engine_models import Task, TaskKind
 from app.errors import Conflict
-from app.models import CallEventRow, Did, Task, TaskKind, User
+from app.models import CallEventRow, Did, User
 from app.storage import FolderStorage
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import bearer

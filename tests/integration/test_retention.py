@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Table, delete, func, select, text, update
 
 from app import accounts, dids, recordings, reports, retention, tasks
+from app.engine_models import Task, TaskKind
 from app.errors import Conflict, ValidationFailed
-from app.models import Base, Call, Delivery, RecordingRow, Task, TaskKind, TranscriptRow, User
+from app.models import Base, Call, Delivery, RecordingRow, TranscriptRow, User
 from app.numbers import PhoneNumber
 from app.reports import CallLogReport
 from app.storage import FolderStorage, StorageError

@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import func, select
 
 from app import calls, dial_attempts
-from app.models import Call, CallEventRow, ListenerRow, Task, TaskKind
+from app.engine_models import ListenerRow, Task, TaskKind
+from app.models import Call, CallEventRow
+from app.providers import ENVIRONMENT
 from app.telephony.base import (
     CallEvent,
     CallOrder,
@@ -92,7 +94,9 @@ async def test_the_customer_is_dialed_once(runner: CallRunner) -> None:
 async def test_one_of_many_workers_dials_the_customer(runner: CallRunner) -> None:
     async def spend() -> object:
         async with runner.context.db.transaction() as session:
-            return await dial_attempts.claim_connect(session, runner.call_id, runner.context.settings)
+            return await dial_attempts.claim_connect(
+                session, runner.call_id, runner.context.settings, runner.context.provider_links
+            )
 
     assert len([order for order in await asyncio.gather(*(spend() for _ in range(20))) if order]) == 1
     await runner.run("connect")
@@ -170,7 +174,9 @@ async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
 async def test_a_call_that_is_canceled_while_it_is_dialed_is_hung_up(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
     async with runner.context.db.transaction() as session:
-        right = await dial_attempts.claim_dial(session, runner.call_id, runner.context.settings, track_after=60)
+        right = await dial_attempts.claim_dial(
+            session, runner.call_id, runner.context.settings, runner.context.provider_links, track_after=60
+        )
         assert right
     async with runner.context.db.transaction() as session:
         await calls.cancel(session, runner.call_id)
@@ -204,7 +210,7 @@ async def test_nobody_waits_for_a_telephony_system_for_ever(make_runner: MakeCal
     runner = await make_runner(ScriptedProvider(placing=Rejected("Asterisk cannot be reached", retry_after=2.0)))
     async with runner.context.db.transaction() as session:
         call = await session.get_one(Call, runner.call_id)
-        call.created_at -= timedelta(seconds=runner.context.settings.dial_patience_seconds)
+        call.created_at -= timedelta(seconds=runner.context.settings.queue_seconds - 1)
     await runner.run("dial")
     call = await runner.call()
     assert (call.status, call.failure) == ("failed", "Asterisk cannot be reached")
@@ -281,7 +287,7 @@ async def test_one_listens_and_another_takes_over(make_runner: MakeCallRunner) -
     provider = Streaming()
     runner = await make_runner(provider)
     await runner.run("dial")
-    first, second = Listener(runner.context, uuid4()), Listener(runner.context, uuid4())
+    first, second = Listener(runner.context, ENVIRONMENT, uuid4()), Listener(runner.context, ENVIRONMENT, uuid4())
 
     async def streams(number: int) -> bool:
         return len(provider.streams) == number
@@ -307,13 +313,13 @@ async def test_one_listens_and_another_takes_over(make_runner: MakeCallRunner) -
 
         await until(is_over)
         async with runner.context.db.transaction() as session:
-            row = (await session.scalars(select(ListenerRow).filter_by(provider=provider.name))).one()
+            row = (await session.scalars(select(ListenerRow).filter_by(provider=ENVIRONMENT))).one()
             assert row.worker_id == second._worker_id
     finally:
         for running in (leading, standing_by):
             running.cancel()
         await asyncio.gather(leading, standing_by, return_exceptions=True)
-        await second.leave()
+        await second.release()
 
 
 async def test_a_stream_that_is_cut_is_had_again_and_every_live_call_is_looked_at(make_runner: MakeCallRunner) -> None:
@@ -329,7 +335,7 @@ async def test_a_stream_that_is_cut_is_had_again_and_every_live_call_is_looked_a
             return bool(await session.scalar(select(Task.due_at <= func.now()).where(Task.id == task.id)))
 
     assert not await is_due()
-    listening = Listener(runner.context, uuid4())
+    listening = Listener(runner.context, ENVIRONMENT, uuid4())
     running = asyncio.create_task(listening.run())
     try:
         await until(is_due)
@@ -342,4 +348,4 @@ async def test_a_stream_that_is_cut_is_had_again_and_every_live_call_is_looked_a
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await listening.leave()
+        await listening.release()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from app.models import CallEventRow, RecordingRow, Task
+from app.engine_models import Task
+from app.models import CallEventRow, RecordingRow
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator

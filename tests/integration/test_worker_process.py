@@ -20,7 +20,7 @@ from sqlalchemy import func, update
 from sqlalchemy.engine import make_url
 
 from app import tasks
-from app.models import Queue, Task, TaskKind
+from app.engine_models import Queue, Task, TaskKind
 from app.settings import Settings
 from app.tasks import ClaimedTask, arq_queue
 from tests.integration.isolated_worker import PATIENCE_SECONDS, IsolatedWorker

@@ -152,14 +152,10 @@ def test_a_number_of_another_country_stays_what_it_is(seed: int, country: str) -
         assert INDIA.read(digits) == PhoneNumber(digits)
 
 
-def test_extensions_are_dialed_where_the_installation_can() -> None:
+def test_an_agent_can_be_an_extension() -> None:
     assert INDIA.read_agent("101") == Extension("101")
     assert INDIA.read_agent(" 1234567 ") == Extension("1234567")
     assert INDIA.read_agent("9876543210") == PhoneNumber("919876543210")
-    refusing = NumberRules("IN", "nobody says how")
-    with pytest.raises(ValueError, match="101 is an extension of a PBX, and nobody says how"):
-        refusing.read_agent("101")
-    assert refusing.read_reported_agent("101") == Extension("101")
     for written in ("1", "", "10a", "+101", "१०१"):
         with pytest.raises(ValueError, match="8 to 15 digits"):
             INDIA.read_agent(written)

@@ -24,11 +24,11 @@ from app.telephony.asterisk.manager import manager, start_recording
 from app.telephony.asterisk.options import EXTENSION_REFUSAL, AsteriskOptions
 from app.telephony.base import (
     Accepted,
+    AdapterContext,
     CallOrder,
     CallRef,
     Capabilities,
     Finding,
-    AdapterContext,
     Leg,
     PlaceResult,
     ProviderError,
@@ -187,7 +187,7 @@ class Asterisk(TelephonyProvider):
         if answer.status in (401, 403):
             raise _NotDialed("Asterisk refuses RINGBACK_ASTERISK_USERNAME and _PASSWORD", retry=False)
         raise _NotDialed(
-            f"Asterisk makes no channel for {self._options.dial}: {answer.description}. `ringback telephony check`",
+            f"Asterisk makes no channel for {self._options.dial}: {answer.description}. `ringback providers check`",
             retry=False,
         )
 
