@@ -12,10 +12,12 @@ RingbackError                     HTTP
 ├── MissingAuth                    401  (a call report)
 ├── NotYours                       403
 │   ├── NotYourCall                403
-│   └── NotYourNumber              403
+│   ├── NotYourNumber              403
+│   └── NotOfTheProvider           403  (a provider's notification)
 ├── NotFound                       404
 │   ├── NoSuchCall                 404
 │   ├── NoSuchNumber               404
+│   ├── NoSuchProvider             404
 │   ├── NoSuchRecording            404
 │   └── NoSuchAgent                404  (`detail` and `request_id`, not an envelope)
 ├── Conflict                       409
@@ -91,6 +93,10 @@ class NotYourNumber(NotYours):
     message = "This phone number is not assigned to you"
 
 
+class NotOfTheProvider(NotYours):
+    message = "This is not signed by the telephony provider"
+
+
 class NotFound(RingbackError):
     status = 404
 
@@ -101,6 +107,10 @@ class NoSuchCall(NotFound):
 
 class NoSuchNumber(NotFound):
     message = "Phone number not found"
+
+
+class NoSuchProvider(NotFound):
+    pass
 
 
 class NoSuchRecording(NotFound):

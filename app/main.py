@@ -10,19 +10,19 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app import providers
-from app.api import call_log, current, developer, health, mobile_numbers, recordings
+from app.api import call_log, current, developer, health, mobile_numbers, notifications, recordings
 from app.api.deps import Resources
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.db import Database
+from app.hints import Hints, arq_pool
 from app.new_calls import CallCreator
 from app.numbers import NumberRules
 from app.provider_directory import ProviderDirectory
 from app.security import Tokens
 from app.settings import Settings, get_settings, split_list
-from app.tasks import Hints, arq_pool
 from app.throttle import LoginThrottle
 
 
@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (developer, current, mobile_numbers, call_log, recordings, health):
+    for part in (developer, current, mobile_numbers, call_log, recordings, notifications, health):
         app.include_router(part.router)
     install_reference(app)
     app.add_middleware(RequestLog)

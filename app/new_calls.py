@@ -11,11 +11,11 @@ from app import calls, dids, tasks, transcripts
 from app.db import Compiled, Database
 from app.engine_models import Queue, TaskKind
 from app.errors import InactiveUser, InvalidToken, Unavailable, ValidationFailed
+from app.hints import Hints
 from app.models import Call, CallType, TranscriptRow, TranscriptStatus
 from app.numbers import Callee, Extension, PhoneNumber, digits_of
 from app.provider_directory import ProviderDirectory
 from app.security import Claims
-from app.telephony.base import ProviderError
 
 _RETRY_AFTER_SECONDS = 30
 """When a client may try again, if the provider takes no new calls."""
@@ -76,7 +76,7 @@ _CREATE_COMPILED = Compiled(_CREATE)
 class CallCreator:
     """Creates the calls that clients order."""
 
-    def __init__(self, db: Database, hints: tasks.Hints, directory: ProviderDirectory) -> None:
+    def __init__(self, db: Database, hints: Hints, directory: ProviderDirectory) -> None:
         self._db = db
         self._hints = hints
         self._directory = directory
@@ -85,8 +85,8 @@ class CallCreator:
         """Create a call for the user and queue it. It is committed when this returns.
 
         Raises `InvalidToken` when the login has ended, `InactiveUser`, `ValidationFailed` for an agent that the
-        provider cannot dial, `Unavailable` if the provider takes no new calls, and for a DID what `dids.reserve`
-        raises.
+        provider cannot dial, `Unavailable` or `ProviderError` if the provider takes no new calls, and for a DID what
+        `dids.reserve` raises.
         """
         if order.did is None:
             provider = await self._choose_provider(None, order)
@@ -104,10 +104,7 @@ class CallCreator:
     async def _choose_provider(self, of_did: str | None, order: NewCall) -> str:
         """The name of the provider that will dial: the DID's, else the default."""
         name = of_did or (await self._directory.get_default()).name
-        try:
-            capabilities = await self._directory.get_capabilities(name)
-        except ProviderError as error:
-            raise Unavailable(str(error), retry_after=_RETRY_AFTER_SECONDS) from error
+        capabilities = await self._directory.get_capabilities(name)
         if isinstance(order.agent_number, Extension) and capabilities.extension_refusal is not None:
             refusal = f"{order.agent_number} is an extension of a PBX, and {capabilities.extension_refusal}"
             raise ValidationFailed(f"agent_number: {refusal}")

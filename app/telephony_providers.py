@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.engine_models import ProviderRow, Task, TaskKind
-from app.errors import AlreadyExists, Conflict, NotFound, ValidationFailed
+from app.errors import AlreadyExists, Conflict, NoSuchProvider, ValidationFailed
 from app.models import Call, Did
 from app.options import SettingsError
 from app.security import Vault
@@ -22,10 +22,6 @@ from app.security import Vault
 _RESERVED = "default"  # `ringback dids set NUMBER --provider default`
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _KINDS_AT_A_PROVIDER = (TaskKind.DIAL, TaskKind.CONNECT, TaskKind.TRACK, TaskKind.HANGUP, TaskKind.FETCH_RECORDING)
-
-
-class NoSuchProvider(NotFound):
-    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.engine_models import Queue
-from app.tasks import arq_queue
+from app.hints import arq_queue
 from bench.installation import Installation
 from bench.telephony_backends import InjectedFault
 

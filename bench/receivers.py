@@ -20,12 +20,12 @@ from sqlalchemy import text
 
 from app import accounts, calls
 from app.db import Database
+from app.hints import Hints, arq_pool
 from app.models import User
 from app.new_calls import CallCreator, NewCall
 from app.numbers import PhoneNumber
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
-from app.tasks import Hints, arq_pool
 from app.telephony.base import CallEvent, CallStatus
 from app.telephony.simulator import Simulator
 from bench.installation import Installation, processes

@@ -25,13 +25,13 @@ from app import accounts, security
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.embedded import Postgres, Valkey
+from app.hints import Hints, arq_pool
 from app.main import create_app
 from app.models import User
 from app.new_calls import CallCreator
 from app.numbers import PhoneNumber
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
-from app.tasks import Hints, arq_pool
 from app.telephony.simulator import Simulator
 from tests import parallel, run_folder
 from tests.__main__ import is_ci

@@ -17,9 +17,8 @@ from arq.worker import Worker as ArqWorker
 from arq.worker import func
 from redis.exceptions import RedisError, ResponseError
 
-from app import tasks
 from app.engine_models import Queue
-from app.tasks import arq_pool, arq_queue
+from app.hints import JOB, arq_pool, arq_queue, to_json
 from worker.context import Context
 from worker.runner import run_task
 from worker.slots import Slots
@@ -69,10 +68,10 @@ class Consumer:
     def _new_worker(self) -> "_QueueWorker":
         return _QueueWorker(
             self._slots,
-            functions=[func(self._start_task, name=tasks.JOB)],  # type: ignore[arg-type]  # arq's protocol is looser
+            functions=[func(self._start_task, name=JOB)],  # type: ignore[arg-type]  # arq's protocol is looser
             queue_name=arq_queue(self._queue),
             redis_pool=self._pool,
-            job_serializer=tasks.to_json,
+            job_serializer=to_json,
             job_deserializer=json.loads,
             handle_signals=False,
             max_jobs=self._size,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from app.db import Database
+from app.hints import Hints
 from app.outbound import Outbound
 from app.provider_directory import ProviderDirectory
 from app.security import ProviderLinks, RecordingLinks
 from app.settings import Settings
 from app.storage import Storage
-from app.tasks import Hints
 from app.transcription.base import Recognizer, Summarizer
 from worker.gates import Gates
 from worker.host_limiter import HostLimiter

@@ -17,9 +17,9 @@ import structlog
 from app import providers
 from app.db import Database
 from app.engine_models import Queue
+from app.hints import Hints, arq_pool
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
-from app.tasks import Hints, arq_pool
 from worker import retention_loop
 from worker.consumer import Consumer
 from worker.context import Context, receivers, recording_hosts

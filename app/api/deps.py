@@ -14,13 +14,13 @@ from app import accounts, calls
 from app.api.envelope import explain
 from app.db import Database
 from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
+from app.hints import Hints
 from app.new_calls import CallCreator
 from app.numbers import NumberRules
 from app.provider_directory import ProviderDirectory
 from app.security import Claims, ProviderLinks, RecordingLinks, Tokens
 from app.settings import Settings
 from app.storage import Storage
-from app.tasks import Hints
 from app.throttle import LoginThrottle
 
 MAX_BODY_BYTES = 64 * 1024

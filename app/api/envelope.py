@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from app.db import is_unreachable
 from app.errors import InvalidToken, NoSuchAgent, RingbackError, Unavailable, ValidationFailed
+from app.telephony.base import ProviderError
 
 log = structlog.get_logger()
 
@@ -95,6 +96,11 @@ async def _maybe_database_away(request: Request, error: Exception) -> Response:
     return await _ringback_error(request, Unavailable(retry_after=2))
 
 
+async def _provider_unusable(request: Request, error: Exception) -> Response:
+    log.warning("provider_unusable", error=str(error))
+    return await _ringback_error(request, Unavailable(str(error), retry_after=30))
+
+
 async def _client_left(_: Request, error: Exception) -> Response:
     """The client has disconnected, so this response is only logged. nginx uses 499 for it."""
     return Response(status_code=499)
@@ -121,4 +127,5 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     for kind in (OSError, TimeoutError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
         app.add_exception_handler(kind, _maybe_database_away)
+    app.add_exception_handler(ProviderError, _provider_unusable)
     app.add_exception_handler(ClientDisconnect, _client_left)

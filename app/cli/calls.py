@@ -23,7 +23,7 @@ from app.cli.users import get_user
 if TYPE_CHECKING:
     from app import history
     from app.db import Database
-    from app.tasks import Hints
+    from app.hints import Hints
 
 app = typer.Typer(help="Calls: list them, show what happened to one.", no_args_is_help=True)
 

@@ -16,9 +16,9 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from app.db import Database
+    from app.hints import Hints
     from app.numbers import Callee, NumberRules, PhoneNumber
     from app.settings import Settings
-    from app.tasks import Hints
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,8 +84,8 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
 def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     """Run `work(db, hints)`, for commands that add tasks."""
     from app.db import Database
+    from app.hints import Hints, arq_pool
     from app.settings import get_settings
-    from app.tasks import Hints, arq_pool
 
     async def run(settings: "Settings") -> T:
         hints = Hints(arq_pool(settings.redis_url))

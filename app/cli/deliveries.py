@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from app.db import Database
+    from app.hints import Hints
     from app.models import Delivery
-    from app.tasks import Hints
 
 app = typer.Typer(help="Callbacks: list them, show one, send one again.", no_args_is_help=True)
 

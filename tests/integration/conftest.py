@@ -18,6 +18,7 @@ from app import accounts, providers
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.engine_models import Task, Worker
+from app.hints import Hints, arq_pool
 from app.models import Did, User
 from app.new_calls import CallCreator, NewCall
 from app.numbers import PhoneNumber
@@ -25,7 +26,6 @@ from app.outbound import Outbound, parse_networks
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.storage import FolderStorage
-from app.tasks import Hints, arq_pool
 from app.transcription.outcome import RulesSummarizer
 from tests.conftest import AGENT, bearer, new_user
 from tests.integration.call_runner import SAID, CallRunner, MakeCallRunner, ScriptedProvider, StubRecognizer

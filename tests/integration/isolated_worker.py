@@ -12,11 +12,11 @@ from sqlalchemy import func, select
 from app import accounts
 from app.db import Database
 from app.engine_models import Queue
+from app.hints import Hints, arq_pool
 from app.models import Call, User
 from app.new_calls import NewCall
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
-from app.tasks import Hints, arq_pool
 from app.telephony import base
 from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.call_runner import ScriptedProvider, ended

@@ -20,11 +20,11 @@ from app.cli.common import complain
 from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
+from app.hints import Hints
 from app.models import CallEventRow, User
 from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.settings import Settings
-from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus, Leg
 from app.transcription.base import Digest, SpokenTurn, Transcription
 from tests.conftest import creator_of, new_user

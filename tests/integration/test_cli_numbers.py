@@ -7,10 +7,10 @@ from sqlalchemy import update
 
 from app import accounts, calls, dids
 from app.db import Database
+from app.hints import Hints
 from app.models import Delivery, User
 from app.new_calls import NewCall
 from app.numbers import PhoneNumber
-from app.tasks import Hints
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.command import Ringback

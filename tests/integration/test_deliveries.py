@@ -15,9 +15,9 @@ from standardwebhooks.webhooks import Webhook
 
 from app import callbacks, tasks, transcripts
 from app.engine_models import Queue, Task, TaskKind
+from app.hints import arq_pool, arq_queue
 from app.models import Delivery, User
 from app.outbound import Outbound, OutboundError
-from app.tasks import arq_pool, arq_queue
 from app.telephony.base import CallStatus
 from tests.integration.call_runner import claim_out_of_turn, is_waiting_for_a_lock
 from tests.integration.callback_calls import (

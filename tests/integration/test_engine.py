@@ -14,10 +14,11 @@ from app import accounts, call_lookups, calls, dial_attempts, providers, tasks
 from app.call_state import TERMINAL, Mover, may_move
 from app.db import Database
 from app.engine_models import Queue, Task, TaskKind
+from app.hints import Hints
 from app.models import Call, CallEventRow, TranscriptRow, User
 from app.new_calls import NewCall
 from app.settings import Settings
-from app.tasks import ClaimedTask, Hints, LeaseLost
+from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import CUSTOMER_DIALED, Accepted, CallEvent, CallStatus, Leg, Talk
 from tests.conftest import AGENT, CUSTOMER, creator_of
 from tests.integration.call_runner import claim_out_of_turn, is_waiting_for_a_lock

@@ -11,11 +11,12 @@ from sqlalchemy import func, select, text, update
 from app import accounts, calls, lanes, tasks, telephony_providers
 from app.db import Database
 from app.engine_models import Queue, Task, TaskKind
+from app.hints import Hints
 from app.models import Call, User
 from app.new_calls import NewCall
 from app.providers import vault
 from app.settings import Settings
-from app.tasks import ClaimedTask, Hints, dial_lane
+from app.tasks import ClaimedTask, dial_lane
 from app.telephony.base import CallStatus, Rejected
 from app.telephony_providers import Limits, Pace
 from tests.conftest import AGENT, CUSTOMER, creator_of, new_user

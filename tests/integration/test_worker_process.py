@@ -21,8 +21,9 @@ from sqlalchemy.engine import make_url
 
 from app import tasks
 from app.engine_models import Queue, Task, TaskKind
+from app.hints import arq_queue
 from app.settings import Settings
-from app.tasks import ClaimedTask, arq_queue
+from app.tasks import ClaimedTask
 from tests.integration.isolated_worker import PATIENCE_SECONDS, IsolatedWorker
 from worker import retention_loop
 from worker.context import Context

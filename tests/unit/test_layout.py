@@ -32,6 +32,7 @@ DOMAIN = [
         "engine_models",
         "errors",
         "health",
+        "hints",
         "history",
         "lanes",
         "models",
