@@ -36,7 +36,7 @@ class Mover(StrEnum):
 
 
 _EVENT_MOVES = {
-    _S.QUEUED: frozenset({_S.CANCELED, _S.FAILED}),
+    _S.QUEUED: frozenset({_S.CANCELED, _S.FAILED, _S.AFTER_HOURS}),
     _S.DIALING: frozenset({_S.RINGING, _S.IN_PROGRESS}) | TERMINAL,
     _S.RINGING: frozenset({_S.IN_PROGRESS}) | TERMINAL,
     # A call in progress was answered, so it cannot end as busy, unanswered or canceled.
@@ -75,6 +75,9 @@ WHY_NO_TRANSCRIPT: dict[CallStatus, str] = {
     _S.ENDED: "The call is over, and no recording of it was reported",
 }
 """The error that a client reads when a call ends in this status and there is nothing to transcribe."""
+
+NOT_RECORDED = "The call was not recorded, as was ordered"
+"""The same of a call that was ordered without a recording."""
 
 
 def may_move(current: CallStatus, new: CallStatus, by: Mover) -> bool:

@@ -5,9 +5,6 @@ are written in one transaction.
 """
 
 import hashlib
-import re
-import secrets
-import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,10 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import call_state, callbacks, recordings, tasks, transcripts
+from app import call_state, callbacks, recordings, tasks, transcripts, usage
 from app.call_state import HANGING_UP, NOTE_KEY_PREFIX, REPORT_KEY_PREFIX, Mover
 from app.engine_models import TaskKind
-from app.errors import NoSuchCall
 from app.models import Call, CallEventRow
 from app.telephony.base import CallEvent, CallStatus, Leg
 
@@ -32,21 +28,6 @@ log = structlog.get_logger()
 _DIALING, _CONNECTING = "dialing", "connecting"
 _HANGUP_SECONDS = 30.0
 """How long a provider may take to report the end of a call after it was asked to end it."""
-
-_CALL_ID = re.compile(r"call_[0-9a-z]{16}")
-_ID_ALPHABET = string.digits + string.ascii_lowercase
-
-
-def is_call_id(text: str) -> bool:
-    """Whether this has the form of a call's id."""
-    return _CALL_ID.fullmatch(text) is not None
-
-
-def new_call_id() -> str:
-    """`call_` and 16 of [0-9a-z]."""
-    number = secrets.randbits(96)  # 16 digits of base 36 hold the last 82 bits
-    return "call_" + "".join(_ID_ALPHABET[number // 36**place % 36] for place in range(16))
-
 
 # Dialing: each leg once
 
@@ -59,8 +40,9 @@ class DialedCall:
     agent_number: str
     did: str | None
     provider: str
+    record: bool
     age_seconds: float
-    """Since the call was created."""
+    """Since the call could have been dialed."""
 
 
 _DIALED_COLUMNS = (
@@ -68,29 +50,22 @@ _DIALED_COLUMNS = (
     Call.agent_number,
     Call.did,
     Call.provider,
-    func.extract("epoch", func.now() - Call.created_at).label("age_seconds"),
+    Call.record,
+    func.extract("epoch", func.now() - func.coalesce(Call.dial_after, Call.created_at)).label("age_seconds"),
 )
 
 
 async def start_dialing(
-    session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float, queue_seconds: float
+    session: AsyncSession, call_id: str, token: UUID, *, answer_timeout_seconds: float
 ) -> DialedCall | None:
-    """Move a queued call to `dialing`. None if it is not queued any more, because somebody dialed or canceled it. None
-    if it has been queued for longer than `queue_seconds`: then it ends, so that nobody is called for an old click."""
-    is_queued = (
-        Call.id == call_id,
-        Call.status.in_(call_state.sources(CallStatus.DIALING, Mover.DIALER)),
-        Call.dial_token.is_(None),
-    )
-    is_late = Call.created_at < func.now() - timedelta(seconds=queue_seconds)
-    if await session.scalar(select(Call.id).where(*is_queued, is_late)) is not None:
-        detail = f"It could not be dialed within {queue_seconds:.0f} s"
-        too_late = CallEvent("too_late", CallStatus.FAILED, datetime.now(UTC), detail=detail)
-        await apply_events(session, call_id, [too_late], max_call_seconds=0)
-        return None
+    """Move a queued call to `dialing`. None if it is not queued any more: somebody dialed or canceled it."""
     moving = (
         update(Call)
-        .where(*is_queued)
+        .where(
+            Call.id == call_id,
+            Call.status.in_(call_state.sources(CallStatus.DIALING, Mover.DIALER)),
+            Call.dial_token.is_(None),
+        )
         .values(
             status=CallStatus.DIALING,
             dial_token=token,
@@ -114,7 +89,7 @@ async def find_dialed(session: AsyncSession, call_id: str) -> DialedCall | None:
 
 
 def _dialed_call(row: Any) -> DialedCall:
-    return DialedCall(row.customer_number, row.agent_number, row.did, row.provider, float(row.age_seconds))
+    return DialedCall(row.customer_number, row.agent_number, row.did, row.provider, row.record, float(row.age_seconds))
 
 
 def start_reported(call: Call, *, answer_timeout_seconds: float) -> None:
@@ -141,6 +116,12 @@ async def return_to_queue(session: AsyncSession, call_id: str, token: UUID, *, r
     await session.execute(delete(CallEventRow).filter_by(call_id=call_id, key=_DIALING))
     await _record_once(session, call_id, key="waiting", detail=reason)
     return True
+
+
+async def wait_until(session: AsyncSession, call_id: str, at: datetime, why: str) -> None:
+    """A queued call is not to be dialed before this."""
+    await session.execute(update(Call).where(Call.id == call_id).values(dial_after=at))
+    await _record_once(session, call_id, key="waits_for_hours", detail=why)
 
 
 async def start_connecting(session: AsyncSession, call_id: str, *, answer_timeout_seconds: float) -> DialedCall | None:
@@ -224,23 +205,6 @@ async def apply_events(
             await _move(session, call, event, max_call_seconds)
         if event.agent_waiting:
             await tasks.add(session, TaskKind.CONNECT, call_id)
-    return CallStatus(call.status)
-
-
-async def cancel(session: AsyncSession, call_id: str) -> CallStatus:
-    """Cancel the call, and return the status that it has then. A call that has ended keeps its status.
-
-    A call in progress is hung up instead. It ends as completed when the provider reports its end.
-    Raises `NoSuchCall`.
-    """
-    call = await session.get(Call, call_id, with_for_update=True, populate_existing=True)
-    if call is None:
-        raise NoSuchCall
-    if CallStatus(call.status) == CallStatus.IN_PROGRESS:
-        await hang_up(session, call_id, "Canceled")
-    elif CallStatus(call.status) not in call_state.TERMINAL:
-        canceled = CallEvent("canceled", CallStatus.CANCELED, datetime.now(UTC), hangup_cause="originator_cancel")
-        await apply_events(session, call_id, [canceled], max_call_seconds=0)
     return CallStatus(call.status)
 
 
@@ -383,11 +347,19 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     if not call.only_reported:
         # The other leg may still be up. A call that went back to the queue may have left something behind, too.
         await tasks.add(session, TaskKind.HANGUP, call.id)
-    if event.has_recording or call.recording_url is not None:
+    if _is_recorded(call, event):
         await recordings.expect(session, call.id)
     await callbacks.notify_end(session, call.id)
     if not _has_conversation(call, event):
-        await transcripts.fail(session, call.id, event.detail or call_state.WHY_NO_TRANSCRIPT[event.status])
+        why = call_state.WHY_NO_TRANSCRIPT[event.status] if call.record else call_state.NOT_RECORDED
+        await transcripts.fail(session, call.id, event.detail or why)
+    if call.answered_at is not None and not call.only_reported:
+        talked = call.reported_talk_seconds or (event.at - call.answered_at).total_seconds()
+        await usage.add_talk(session, call.user_id, event.at, max(0.0, talked))
+
+
+def _is_recorded(call: Call, event: CallEvent) -> bool:
+    return (event.has_recording and call.record) or call.recording_url is not None
 
 
 def _has_conversation(call: Call, event: CallEvent) -> bool:
@@ -395,4 +367,6 @@ def _has_conversation(call: Call, event: CallEvent) -> bool:
     if event.status in call_state.UNANSWERED:
         return False
     # The event may not know of the recording that an earlier report named.
-    return event.has_recording or (call.recording_url is not None and event.status != CallStatus.FAILED)
+    if event.has_recording and call.record:
+        return True
+    return call.recording_url is not None and event.status != CallStatus.FAILED

@@ -34,17 +34,11 @@ async def claim_dial(
 ) -> DialAttempt | None:
     """Claim the call's only dial attempt. Commit *before* the request leaves.
 
-    None: somebody else dialed or canceled the call, or it is too late, so do not dial. The same commit adds a `track`
-    task, which brings the call to an end even if this process dies.
+    None: somebody else dialed or canceled the call, so do not dial. The same commit adds a `track` task, which brings
+    the call to an end even if this process dies.
     """
     token = uuid4()
-    dialed = await calls.start_dialing(
-        session,
-        call_id,
-        token,
-        answer_timeout_seconds=settings.answer_timeout_seconds,
-        queue_seconds=settings.queue_seconds,
-    )
+    dialed = await calls.start_dialing(session, call_id, token, answer_timeout_seconds=settings.answer_timeout_seconds)
     if dialed is None:
         return None
     await tasks.add(session, TaskKind.TRACK, call_id, delay=track_after)
@@ -92,6 +86,7 @@ def order_of(call_id: str, dialed: DialedCall, settings: Settings, links: Provid
         agent_ring_seconds=settings.agent_ring_seconds,
         customer_ring_seconds=settings.customer_ring_seconds,
         max_call_seconds=settings.max_call_seconds,
+        record=dialed.record,
         notify_url=url,
         instructions_url=url and f"{url}/instructions",
     )

@@ -14,6 +14,7 @@ RingbackError                     HTTP
 │   ├── NotYourCall                403
 │   ├── NotYourNumber              403
 │   └── NotOfTheProvider           403  (a provider's notification)
+├── NotAllowed                     403  (a number that may not be called)
 ├── NotFound                       404
 │   ├── NoSuchCall                 404
 │   ├── NoSuchNumber               404
@@ -24,6 +25,7 @@ RingbackError                     HTTP
 │   └── AlreadyExists              409
 ├── BodyTooLarge                   413
 ├── TooManyAttempts                429  (with Retry-After)
+├── LimitReached                   429  (with Retry-After)
 └── Unavailable                    503  (with Retry-After)
 """
 
@@ -97,6 +99,16 @@ class NotOfTheProvider(NotYours):
     message = "This is not signed by the telephony provider"
 
 
+class NotAllowed(RingbackError):
+    """`rule` names the rule that refuses the call, for the log."""
+
+    status = 403
+
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
 class NotFound(RingbackError):
     status = 404
 
@@ -136,6 +148,16 @@ class BodyTooLarge(RingbackError):
 
 class TooManyAttempts(RingbackError):
     status = 429
+
+
+class LimitReached(RingbackError):
+    """`rule` names the limit, for the log."""
+
+    status = 429
+
+    def __init__(self, message: str, *, rule: str, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.rule = rule
 
 
 class Unavailable(RingbackError):

@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app import providers
-from app.api import call_log, current, developer, health, mobile_numbers, notifications, recordings
+from app.api import call_log, current, developer, do_not_call, health, mobile_numbers, notifications, recordings
 from app.api.deps import Resources
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
+from app.call_rules import RulesReader
 from app.db import Database
 from app.hints import Hints, arq_pool
 from app.new_calls import CallCreator
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings=settings,
             db=db,
             providers=directory,
-            new_calls=CallCreator(db, hints, directory),
+            new_calls=CallCreator(db, hints, directory, RulesReader(db, settings), settings),
             provider_links=providers.provider_links(settings),
             redis=redis,
             hints=hints,
@@ -73,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (developer, current, mobile_numbers, call_log, recordings, notifications, health):
+    for part in (developer, current, mobile_numbers, do_not_call, call_log, recordings, notifications, health):
         app.include_router(part.router)
     install_reference(app)
     app.add_middleware(RequestLog)
@@ -82,8 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "Idempotency-Key"],
             expose_headers=["X-Request-Id", "Retry-After"],
             max_age=3600,
         )

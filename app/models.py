@@ -3,6 +3,10 @@
 users ─┬─ login_sessions
        ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
        ├─ api_keys                for call reports
+       ├─ call_rules              limits, destinations, hours; the row without a user is the installation's
+       ├─ talk_usage              how long a user's calls talked, by day
+       ├─ do_not_call             numbers that must not be called; those without a user by nobody
+       ├─ idempotency_keys        the calls that keys of clients stand for
        ├─ dids                    rented numbers and their channels
        └─ calls ─┬─ call_events   what happened, one row per event
                  ├─ transcripts   one per call
@@ -122,6 +126,72 @@ class WebhookSecret(Base):
     expires_at: Mapped[datetime | None] = mapped_column(doc="None: the newest")
 
 
+class CallRulesRow(Base):
+    """What a user may order, or all users together. None restricts nothing. See `app.call_rules`."""
+
+    __tablename__ = "call_rules"
+    __table_args__ = (
+        Index(
+            "uq_call_rules_installation",
+            text("(user_id IS NULL)"),
+            unique=True,
+            postgresql_where=text("user_id IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+    calls_at_once: Mapped[int | None] = mapped_column(Integer)
+    calls_per_minute: Mapped[int | None] = mapped_column(Integer)
+    calls_per_day: Mapped[int | None] = mapped_column(Integer)
+    talk_minutes_per_day: Mapped[int | None] = mapped_column(Integer)
+    talk_minutes_per_month: Mapped[int | None] = mapped_column(Integer)
+    destinations: Mapped[str | None] = mapped_column(doc="As `app.destinations` reads them")
+    hours: Mapped[str | None] = mapped_column(doc="As `app.calling_hours` reads them")
+    record: Mapped[bool | None] = mapped_column(Boolean, doc="False: no call is recorded")
+
+
+class TalkUsage(Base):
+    """How long the user's calls talked that ended in this quarter of an hour. No time zone is finer than that, so this
+    adds up to days and months in any."""
+
+    __tablename__ = "talk_usage"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    began_at: Mapped[datetime] = mapped_column(primary_key=True)
+    seconds: Mapped[int] = mapped_column(Integer)
+
+
+class DoNotCall(Base):
+    """A number that must not be called."""
+
+    __tablename__ = "do_not_call"
+    __table_args__ = (
+        Index("uq_do_not_call", "number", text("coalesce(user_id, '')"), unique=True),
+        Index("ix_do_not_call_user", "user_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    number: Mapped[str] = mapped_column(doc="E.164 digits")
+    user_id: Mapped[str | None] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), doc="Whose calls it concerns; None: everybody's"
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IdempotencyKey(Base):
+    """A key that a client sent with an order, and the call that the order created."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[str]
+    call_id: Mapped[str]
+    warning: Mapped[str | None] = mapped_column(doc="As the first answer had it")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class ApiKey(Base):
     __tablename__ = "api_keys"
 
@@ -215,6 +285,11 @@ class Call(Base):
     provider: Mapped[str] = mapped_column(
         server_default=text("'environment'"), doc="What dials it. Fixed when the call is created"
     )
+    record: Mapped[bool] = mapped_column(Boolean, server_default=text("true"), doc="Whether it may be recorded")
+    waits_for_hours: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), doc="Outside calling hours it waits, and does not end"
+    )
+    dial_after: Mapped[datetime | None] = mapped_column(doc="When calling hours begin that it waits for")
     dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
     customer_dialed_at: Mapped[datetime | None] = mapped_column(
         doc="The dial attempt of the customer's leg, if it is dialed alone: set once, before the request leaves"

@@ -2,20 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import calls, dids, tasks, transcripts
+from app import call_ids, calls, destinations, dids, idempotency, tasks, transcripts, usage
+from app.call_rules import AppliedRules, RulesReader
+from app.calling_hours import next_opening
 from app.db import Compiled, Database
+from app.dial_rules import after_hours
 from app.engine_models import Queue, TaskKind
-from app.errors import InactiveUser, InvalidToken, Unavailable, ValidationFailed
+from app.errors import InactiveUser, InvalidToken, LimitReached, NotAllowed, Unavailable, ValidationFailed
 from app.hints import Hints
 from app.models import Call, CallType, TranscriptRow, TranscriptStatus
 from app.numbers import Callee, Extension, PhoneNumber, digits_of
 from app.provider_directory import ProviderDirectory
 from app.security import Claims
+from app.settings import Settings
+from app.telephony.base import Capabilities
+
+log = structlog.get_logger()
 
 _RETRY_AFTER_SECONDS = 30
 """When a client may try again, if the provider takes no new calls."""
@@ -34,6 +43,13 @@ class NewCall:
     callback_url: str | None = None
     transcript: bool = True
     language: str | None = None
+    record: bool = True
+    wait_for_hours: bool = False
+    """Outside calling hours the call waits for them, instead of ending at once."""
+    idempotency_key: str | None = None
+    """Orders of a user with the same key are one order for a day."""
+    body_sha256: str = ""
+    """Of what the client sent. The same key with another body is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +68,30 @@ WITH caller AS (
     FROM login_sessions JOIN users ON users.id = login_sessions.user_id
     WHERE login_sessions.id = :session_id AND users.id = :user_id
       AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
+), forbidden AS (
+    SELECT EXISTS (
+        SELECT FROM do_not_call WHERE number = :customer_number AND (user_id IS NULL OR user_id = :user_id)
+    ) AS is_listed
 ), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language, provider)
+    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language, record,
+                       waits_for_hours, dial_after, provider)
     SELECT :call_id, caller.id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
-           CAST(:callback_url AS text), CAST(:language AS text), providers.name
-    FROM caller, providers WHERE caller.is_active AND providers.name = :provider AND providers.drained_at IS NULL
-    RETURNING id, user_id, provider
+           CAST(:callback_url AS text), CAST(:language AS text), :record,
+           :waits_for_hours, CAST(:dial_after AS timestamptz), providers.name
+    FROM caller, providers, forbidden
+    WHERE caller.is_active AND providers.name = :provider AND providers.drained_at IS NULL AND NOT is_listed
+    RETURNING id, user_id, provider, dial_after
 ), event AS (
     INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
 ), transcript AS (
     INSERT INTO transcripts (id, call_id, user_id, status)
     SELECT :transcript_id, id, user_id, CAST(:transcript_status AS text) FROM call
 ), task AS (
-    INSERT INTO tasks (kind, queue, call_id, user_id, lane)
-    SELECT 'dial', 'calls', id, user_id, 'dial:' || provider FROM call
+    INSERT INTO tasks (kind, queue, call_id, user_id, lane, due_at)
+    SELECT 'dial', 'calls', id, user_id, 'dial:' || provider, coalesce(dial_after, now()) FROM call
     RETURNING id
 )
-SELECT caller.is_active, (SELECT id FROM task) AS task_id FROM caller
+SELECT caller.is_active, is_listed, (SELECT id FROM task) AS task_id FROM caller, forbidden
 """)
 _CREATE_COMPILED = Compiled(_CREATE)
 
@@ -76,53 +99,124 @@ _CREATE_COMPILED = Compiled(_CREATE)
 class CallCreator:
     """Creates the calls that clients order."""
 
-    def __init__(self, db: Database, hints: Hints, directory: ProviderDirectory) -> None:
+    def __init__(
+        self, db: Database, hints: Hints, directory: ProviderDirectory, rules: RulesReader, settings: Settings
+    ) -> None:
         self._db = db
         self._hints = hints
         self._directory = directory
+        self._rules = rules
+        self._settings = settings
 
     async def create(self, claims: Claims, order: NewCall) -> CreatedCall:
         """Create a call for the user and queue it. It is committed when this returns.
 
         Raises `InvalidToken` when the login has ended, `InactiveUser`, `ValidationFailed` for an agent that the
-        provider cannot dial, `Unavailable` or `ProviderError` if the provider takes no new calls, and for a DID what
-        `dids.reserve` raises.
+        provider cannot dial, `NotAllowed` for a number that may not be called, `LimitReached`, `Conflict` for a key
+        that was sent with another order, `Unavailable` or `ProviderError` if the provider takes no new calls, and for a
+        DID what `dids.reserve` raises.
         """
-        if order.did is None:
-            provider = await self._choose_provider(None, order)
-            values = _values(claims, order, provider, None)
+        try:
+            return await self._create(claims, order)
+        except (NotAllowed, LimitReached) as error:
+            log.warning("call_refused", user_id=claims.user_id, rule=error.rule, reason=error.message)
+            raise
+
+    async def _create(self, claims: Claims, order: NewCall) -> CreatedCall:
+        rules = await self._rules.get(claims.user_id)
+        now = datetime.now(UTC)
+        opens_at = next_opening(rules.hours, now)
+        prepared = _Prepared(order, rules, opens_at if opens_at > now else None)
+        if order.did is None and order.idempotency_key is None and not prepared.is_limited and not prepared.opens_at:
+            provider = await self._choose_provider(None, prepared)
+            values = _values(claims, prepared, provider, None)
             self._hints.send(_dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider))
             return CreatedCall(values["call_id"])
         async with self._db.transaction() as session:
-            reserved = await dids.reserve(session, claims.user_id, order.did)
-            provider = await self._choose_provider(reserved.provider, order)
-            values = _values(claims, order, provider, reserved)
-            row = (await session.execute(_CREATE, values)).mappings().one_or_none()
-            tasks.hint_after_commit(session, _dial_task(row, provider))
-        return CreatedCall(values["call_id"], reserved.warning)
+            return await self._create_in(session, claims, prepared)
 
-    async def _choose_provider(self, of_did: str | None, order: NewCall) -> str:
+    async def _create_in(self, session: AsyncSession, claims: Claims, prepared: "_Prepared") -> CreatedCall:
+        order, reserved, of_did = prepared.order, None, None
+        call_id = call_ids.new_call_id()
+        if order.idempotency_key is not None:
+            key = idempotency.Key(claims.user_id, order.idempotency_key, order.body_sha256)
+            earlier = await idempotency.find_call(session, key, call_id)
+            if earlier is not None:
+                return CreatedCall(earlier.call_id, earlier.warning)
+        if prepared.is_limited:
+            await usage.check(session, claims.user_id, prepared.rules, self._settings.zone)
+        if order.did is not None:
+            reserved = await dids.reserve(session, claims.user_id, order.did)
+            of_did = reserved.provider
+        provider = await self._choose_provider(of_did, prepared)
+        values = {**_values(claims, prepared, provider, reserved), "call_id": call_id}
+        row = (await session.execute(_CREATE, values)).mappings().one_or_none()
+        task = _dial_task(row, provider)
+        if prepared.opens_at is not None and not order.wait_for_hours:
+            hours = ", ".join(map(str, prepared.rules.hours))
+            await calls.apply_events(session, call_id, [after_hours(hours)], max_call_seconds=0)
+        elif prepared.opens_at is None:
+            tasks.hint_after_commit(session, task)
+        warning = None if reserved is None else reserved.warning
+        if warning is not None and order.idempotency_key is not None:
+            await idempotency.save_warning(session, key, warning)
+        return CreatedCall(call_id, warning)
+
+    async def _choose_provider(self, of_did: str | None, prepared: "_Prepared") -> str:
         """The name of the provider that will dial: the DID's, else the default."""
         name = of_did or (await self._directory.get_default()).name
         capabilities = await self._directory.get_capabilities(name)
+        order = prepared.order
         if isinstance(order.agent_number, Extension) and capabilities.extension_refusal is not None:
             refusal = f"{order.agent_number} is an extension of a PBX, and {capabilities.extension_refusal}"
             raise ValidationFailed(f"agent_number: {refusal}")
+        for field, number in (("customer_number", order.customer_number), ("agent_number", order.agent_number)):
+            if isinstance(number, PhoneNumber):
+                self._check_destination(field, number, prepared.rules, capabilities)
         return name
 
+    def _check_destination(
+        self, field: str, number: PhoneNumber, rules: AppliedRules, capabilities: Capabilities
+    ) -> None:
+        if number.digits.startswith(capabilities.sandbox_prefixes):
+            return
+        at_home = None if capabilities.simulated else (self._settings.home_country,)
+        for allowed in (rules.installation.destinations or at_home, rules.user.destinations):
+            refusal = None if allowed is None else destinations.find_refusal(number, allowed)
+            if refusal is not None:
+                raise NotAllowed(f"{field}: {number} {refusal}", rule="destinations")
 
-def _values(claims: Claims, order: NewCall, provider: str, reserved: dids.Reservation | None) -> dict[str, Any]:
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An order, and what applies to it."""
+
+    order: NewCall
+    rules: AppliedRules
+    opens_at: datetime | None
+    """When calling hours begin. None: they are now, or there are none."""
+
+    @property
+    def is_limited(self) -> bool:
+        return any(rules.limits.are_set for rules in self.rules.both)
+
+
+def _values(claims: Claims, prepared: _Prepared, provider: str, reserved: dids.Reservation | None) -> dict[str, Any]:
+    order = prepared.order
     return {
         "provider": provider,
         "session_id": claims.session_id,
         "user_id": claims.user_id,
-        "call_id": calls.new_call_id(),
+        "call_id": call_ids.new_call_id(),
         "customer_number": order.customer_number.digits,
         "agent_number": order.agent_number.digits,
         "did": digits_of(order.did or order.shown),
         "did_id": reserved.did_id if reserved else None,
         "callback_url": order.callback_url,
         "language": order.language,
+        "record": order.record and prepared.rules.record,
+        "waits_for_hours": order.wait_for_hours,
+        "dial_after": prepared.opens_at if order.wait_for_hours else None,
         "transcript_id": transcripts.new_transcript_id(),
         "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
     }
@@ -134,6 +228,8 @@ def _dial_task(row: Mapping[Any, Any] | None, provider: str) -> tasks.AddedTask:
         raise InvalidToken
     if not row["is_active"]:
         raise InactiveUser
+    if row["is_listed"]:
+        raise NotAllowed("customer_number: this number is on the do-not-call list", rule="do_not_call")
     if row["task_id"] is None:
         raise Unavailable(
             f"The telephony provider {provider} takes no new calls. Its operator can change that: `ringback providers "
@@ -164,7 +260,7 @@ async def create_reported_call(
 ) -> Call:
     """Create the call, in the session's transaction."""
     call = Call(
-        id=calls.new_call_id(),
+        id=call_ids.new_call_id(),
         user_id=reported.user_id,
         customer_number=reported.customer_number,
         agent_number=reported.agent_number,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_state, call_views, calls, dids, recordings, report_fields, transcripts
+from app import call_ids, call_state, call_views, calls, dids, recordings, report_fields, transcripts
 from app.call_views import CallView
 from app.calls import ReportedFacts
 from app.errors import NoSuchCall, NotYourCall, NotYourNumber, ValidationFailed
@@ -106,7 +106,7 @@ async def _get_view(session: AsyncSession, call: Call) -> CallView:
 def _without_foreign_id(report: CallLogReport, user_id: str | None) -> CallLogReport:
     """Drop an id that is not ours. The name `customer_crm_id` invites a CRM's own id of the customer. Then the user who
     reports, or the DID, decides whose call it is."""
-    is_foreign = report.call_id is not None and not calls.is_call_id(report.call_id)
+    is_foreign = report.call_id is not None and not call_ids.is_call_id(report.call_id)
     has_owner = user_id is not None or report.did is not None
     if not is_foreign or not has_owner or report.customer_number is None:
         return report
@@ -187,7 +187,7 @@ async def _maybe_fetch(session: AsyncSession, call: Call, *, is_new_url: bool) -
 async def _get_call(session: AsyncSession, user_id: str | None, report: CallLogReport, settings: Settings) -> Call:
     if report.call_id is None:
         return await _get_or_create(session, user_id, report, settings)
-    if not calls.is_call_id(report.call_id):
+    if not call_ids.is_call_id(report.call_id):
         raise NoSuchCall
     call = await session.get(Call, report.call_id, with_for_update=True, populate_existing=True)
     if call is None:

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AnyHttpUrl,
@@ -78,6 +79,9 @@ class Settings(Options):
     home_country: str = Field(
         "IN", description="ISO code of the country whose numbers are written without a country code: `IN`, `GB`, `US`"
     )
+    time_zone: str = Field(
+        "Asia/Kolkata", description="Time zone of calling hours and of limits by day and month, as `Europe/London`"
+    )
     telephony_provider: str | None = Field(
         None, description="The adapter of the provider `environment`, which its own variables configure"
     )
@@ -134,6 +138,20 @@ class Settings(Options):
     def base_url(self) -> str:
         """Where clients reach the API."""
         return str(self.public_url) if self.public_url is not None else f"http://{self.host}:{self.port}"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of this installation."""
+        return ZoneInfo(self.time_zone)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("must be the name of a time zone, as Asia/Kolkata or Europe/London") from None
+        return name
 
     @field_validator("outbound_networks")
     @classmethod

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from app import accounts, calls
+from app.call_rules import RulesReader
 from app.db import Database
 from app.hints import Hints, arq_pool
 from app.models import User
@@ -41,9 +42,10 @@ INSERT INTO tasks (kind, queue, call_id, user_id, lane)
 """
 
 
-def _directory(db: Database) -> ProviderDirectory:
+def _creator(db: Database, hints: Hints) -> CallCreator:
     settings = Settings.model_construct(secret_key=SecretStr(secrets.token_hex(32)))
-    return ProviderDirectory(db, settings, environment=Simulator(Path("nowhere")))  # nobody is dialed
+    directory = ProviderDirectory(db, settings, environment=Simulator(Path("nowhere")))  # nobody is dialed
+    return CallCreator(db, hints, directory, RulesReader(db, settings), settings)
 
 
 class _Bench:
@@ -52,7 +54,7 @@ class _Bench:
         self._user = user
         self._hints = Hints(arq_pool(installation.redis_url))
         self._db = Database(installation.database_url, pool_size=4, after_commit=self._hints.send_added)
-        self._creator = CallCreator(self._db, self._hints, _directory(self._db))
+        self._creator = _creator(self._db, self._hints)
         self._received = asyncio.Event()
 
     async def receive(self, request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ from xdist.remote import Producer
 from xdist.scheduler import Scheduling
 
 from app import accounts, security
+from app.call_rules import RulesReader
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.embedded import Postgres, Valkey
@@ -151,7 +152,8 @@ async def new_user(db: Database, *, active: bool = True, verified: bool = True) 
 def creator_of(db: Database, hints: Hints) -> CallCreator:
     """What creates calls, for tests that dial nobody."""
     settings = Settings.model_construct(secret_key=SecretStr(secrets.token_hex(32)))
-    return CallCreator(db, hints, ProviderDirectory(db, settings, environment=Simulator(Path("nowhere"))))
+    directory = ProviderDirectory(db, settings, environment=Simulator(Path("nowhere")))
+    return CallCreator(db, hints, directory, RulesReader(db, settings), settings)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import soundfile
 
-from app import call_state, calls
+from app import call_ids, call_state
 from app.numbers import PhoneNumber
 from app.telephony.base import (
     Accepted,
@@ -60,7 +60,7 @@ class Stage:
 
 def new_order(customer: str, agent: str) -> CallOrder:
     return CallOrder(
-        calls.new_call_id(), PhoneNumber(customer), PhoneNumber(agent), agent_ring_seconds=5, customer_ring_seconds=5
+        call_ids.new_call_id(), PhoneNumber(customer), PhoneNumber(agent), agent_ring_seconds=5, customer_ring_seconds=5
     )
 
 
@@ -191,7 +191,7 @@ class ProviderContract:
             assert not ended.has_recording
 
     async def test_a_call_that_it_does_not_know(self, stage: Stage) -> None:
-        ref = CallRef(calls.new_call_id(), f"never-{uuid4().hex}")
+        ref = CallRef(call_ids.new_call_id(), f"never-{uuid4().hex}")
         assert await stage.provider.fetch(ref) is None
         await stage.provider.hangup(ref)
         await stage.provider.discard_recording(ref)

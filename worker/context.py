@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.call_rules import RulesReader
 from app.db import Database
 from app.hints import Hints
 from app.outbound import Outbound
@@ -21,6 +22,7 @@ class Context:
     hints: Hints
     providers: ProviderDirectory
     provider_links: ProviderLinks
+    rules: RulesReader
     gates: Gates
     storage: Storage
     recognizer: Recognizer

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import calls, dial_attempts, tasks
+from app import calls, dial_attempts, dial_rules, tasks
 from app.dial_attempts import DialAttempt
 from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
@@ -24,6 +25,8 @@ async def run(context: Context, task: ClaimedTask) -> None:
         async with context.db.transaction() as session:
             # From this commit on, the call is tracked, whatever happens to this process.
             await tasks.finish(session, task)
+            if await _is_obstructed(context, session, task.call_id):
+                return
             attempt = await dial_attempts.claim_dial(
                 session,
                 task.call_id,
@@ -48,6 +51,20 @@ async def run(context: Context, task: ClaimedTask) -> None:
     else:
         # The request may have arrived. Tracking asks the provider, and nobody dials again.
         log.warning("dial_unanswered", call_id=task.call_id, reason=result.reason)
+
+
+async def _is_obstructed(context: Context, session: AsyncSession, call_id: str) -> bool:
+    """Whether the call must not be dialed now. Then it ends, or waits for calling hours."""
+    obstacle = await dial_rules.find_obstacle(session, call_id, context.rules, context.settings)
+    if obstacle is None:
+        return False
+    if obstacle.ends_with is not None:
+        await calls.apply_events(session, call_id, [obstacle.ends_with], max_call_seconds=0)
+    elif obstacle.opens_at is not None:
+        await calls.wait_until(session, call_id, obstacle.opens_at, f"Waits for {obstacle.opens_at:%Y-%m-%d %H:%M} UTC")
+        delay = (obstacle.opens_at - datetime.now(UTC)).total_seconds()
+        await tasks.add(session, TaskKind.DIAL, call_id, delay=delay)
+    return True
 
 
 async def _rejected(context: Context, attempt: DialAttempt, result: Rejected) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import structlog
 
 from app import providers
+from app.call_rules import RulesReader
 from app.db import Database
 from app.engine_models import Queue
 from app.hints import Hints, arq_pool
@@ -124,6 +125,7 @@ def _open(settings: Settings) -> Context:
         hints=hints,
         providers=ProviderDirectory(db, settings),
         provider_links=providers.provider_links(settings),
+        rules=RulesReader(db, settings),
         gates=Gates(),
         storage=providers.storage(settings),
         recognizer=providers.recognizer(settings),

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
-from app import call_views, transcripts, vendor
-from app.api.deps import LoggedIn, check_call_id, get_resources, json_body, read_body
+from app import call_views, cancellation, transcripts, vendor
+from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
 from app.call_views import CallView, Filters, NumberFilter
+from app.cancellation import CancelResult
 from app.errors import NoSuchAgent, ValidationFailed
 from app.models import TranscriptStatus
 from app.numbers import Callee, NumberRules, part_of_number
@@ -138,11 +139,27 @@ class RetryData(BaseModel):
     recording: RecordingField
 
 
+class CancelData(BaseModel):
+    call_id: str = Field(examples=["call_ab12cd34ef56gh78"])
+    status: str = Field(description="The call's status now", examples=["NoAnswered"])
+    result: CancelResult = Field(
+        description="`canceled`: nobody talks. `hanging_up`: it is in progress, and its provider was asked to end it. "
+        "`ended_before`: there was nothing to cancel"
+    )
+
+
+_CANCEL_MESSAGES = {
+    CancelResult.CANCELED: "Call canceled",
+    CancelResult.HANGING_UP: "Call is being hung up",
+    CancelResult.ENDED_BEFORE: "Call had ended before",
+}
+
+
 @router.post(
     "/calls/click2call",
     summary="Call an agent and a customer, and join them",
     response_model=Envelope[CurrentClick2CallData],
-    responses=errors(400, 401, 403, 404, 409, 413, 422),
+    responses=errors(400, 401, 403, 404, 409, 413, 422, 429),
     openapi_extra=json_body(CurrentClick2CallRequest),
 )
 async def click2call(request: Request, claims: LoggedIn) -> Response:
@@ -152,7 +169,12 @@ async def click2call(request: Request, claims: LoggedIn) -> Response:
     body = await read_body(request, CurrentClick2CallRequest)
     if isinstance(body.agent_number, VoiceAgent):
         raise NoSuchAgent
-    order = body.order(body.customer_number, body.agent_number, transcript=body.transcript)
+    order = body.order(
+        body.customer_number,
+        body.agent_number,
+        transcript=body.transcript,
+        idempotency_key=find_idempotency_key(request),
+    )
     created = await resources.new_calls.create(claims, order)
     data = CurrentClick2CallData(
         call_id=created.id,
@@ -231,6 +253,25 @@ async def retry_transcript(request: Request, call_id: str, claims: LoggedIn) -> 
         recording=recording_link(call, resources.links, resources.settings),
     )
     return success("Transcript retry queued", data)
+
+
+@router.post(
+    "/calls/{call_id}/cancel",
+    summary="Cancel a call",
+    response_model=Envelope[CancelData],
+    responses=errors(400, 401, 403, 404, 409),
+)
+async def cancel(request: Request, call_id: str, claims: LoggedIn) -> Response:
+    """Never dials a call that is queued, and ends one that is up, if its telephony provider can do that. If it cannot,
+    the answer is 409 and the call goes on."""
+    resources = get_resources(request)
+    await check_call_id(resources, claims, call_id)
+    await call_views.get_own(resources.db, claims.user_id, call_id)
+    async with resources.db.transaction() as session:
+        result = await cancellation.cancel(session, resources.providers, call_id)
+    call = await call_views.get_own(resources.db, claims.user_id, call_id)
+    data = CancelData(call_id=call_id, status=vendor.SHOWN_STATUS[call.status], result=result)
+    return success(_CANCEL_MESSAGES[result], data)
 
 
 def recording_link(call: CallView, links: RecordingLinks, settings: Settings) -> str | None:

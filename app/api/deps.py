@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -10,7 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 
-from app import accounts, calls
+from app import accounts, call_ids
 from app.api.envelope import explain
 from app.db import Database
 from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
@@ -84,7 +85,7 @@ LoggedIn = Annotated[Claims, Depends(_logged_in)]
 
 async def check_call_id(resources: Resources, claims: Claims, call_id: str) -> None:
     """Raises `NoSuchCall` for what cannot be a call's id. PostgreSQL could not even store some of it."""
-    if not calls.is_call_id(call_id):
+    if not call_ids.is_call_id(call_id):
         await accounts.check_login(resources.db, claims)
         raise NoSuchCall
 
@@ -105,6 +106,19 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(body, context=get_resources(request).numbers)
     except ValidationError as error:
         raise ValidationFailed(explain(error.errors(include_input=False, include_url=False))) from None
+
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def find_idempotency_key(request: Request) -> str | None:
+    """The key with which a client may send an order again. Raises `ValidationFailed`."""
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if not key:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ValidationFailed("Idempotency-Key: must be 1 to 255 ASCII characters without blanks")
+    return key
 
 
 def media_type(request: Request) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts, transcripts
-from app.api.deps import Bearer, check_call_id, get_resources, json_body, read_body
+from app.api.deps import Bearer, check_call_id, find_idempotency_key, get_resources, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import Agent, CallOptions, Number, errors
@@ -58,7 +58,7 @@ class FailedTranscript(BaseModel):
     "/calls/click2call",
     summary="Call an agent and a customer, and join them",
     response_model=Envelope[Click2CallData],
-    responses=errors(400, 401, 403, 404, 409, 413),
+    responses=errors(400, 401, 403, 404, 409, 413, 429),
     openapi_extra=json_body(Click2CallRequest),
 )
 async def click2call(request: Request, claims: Bearer) -> Response:
@@ -67,7 +67,12 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     try:
         body = await read_body(request, Click2CallRequest)
         wants_transcript = body.transcript is not False
-        order = body.order(body.customer_number, body.agent_number, transcript=wants_transcript)
+        order = body.order(
+            body.customer_number,
+            body.agent_number,
+            transcript=wants_transcript,
+            idempotency_key=find_idempotency_key(request),
+        )
         created = await resources.new_calls.create(claims, order)
     except RingbackError:
         # a login that has ended is answered first, whatever else is wrong

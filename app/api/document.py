@@ -12,6 +12,7 @@ TAGS = [
         "description": "The newest dialect, under `/api`, over the same accounts, calls and transcripts. An invalid "
         "request answers 422.",
     },
+    {"name": "do-not-call", "description": "Customers whom your account does not call."},
     {"name": "recordings", "description": "Downloads, by the signed links in transcripts, lists and callbacks."},
     {"name": "health", "description": "For operators of the server."},
 ]

@@ -1,7 +1,8 @@
 """What requests of both dialects share: numbers, URLs, and documented errors."""
 
+import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +32,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": ErrorEnvelope, "description": "Not as things stand now"},
     413: {"model": ErrorEnvelope, "description": "A body above 64 KiB"},
     422: {"model": ErrorEnvelope, "description": "An invalid request"},
-    429: {"model": ErrorEnvelope, "description": "Too many failed logins; `Retry-After` says how long to wait"},
+    429: {"model": ErrorEnvelope, "description": "A limit is reached; `Retry-After` says how long to wait"},
     503: {
         "model": ErrorEnvelope,
         "description": "The database cannot be reached; `Retry-After` says when to try again",
@@ -156,7 +157,15 @@ class CallOptions(BaseModel):
         Field(pattern="^[A-Za-z0-9_-]{2,35}$", description="As in `hi`, `hi-IN`, `hi-en`; null: the server's default"),
     ] = None
 
-    def order(self, customer_number: PhoneNumber, agent_number: Callee, *, transcript: bool) -> NewCall:
+    record: Annotated[bool | None, Field(description="`false`: no recording is made, and so no transcript")] = True
+    after_hours: Annotated[
+        Literal["end", "wait"] | None,
+        Field(description="Outside calling hours the call ends as `afthrs`, or waits for them"),
+    ] = "end"
+
+    def order(
+        self, customer_number: PhoneNumber, agent_number: Callee, *, transcript: bool, idempotency_key: str | None
+    ) -> NewCall:
         """The order, for the domain."""
         return NewCall(
             customer_number,
@@ -165,4 +174,9 @@ class CallOptions(BaseModel):
             callback_url=self.callback_url,
             transcript=transcript,
             language=self.transcript_language,
+            record=self.record is not False,
+            wait_for_hours=self.after_hours == "wait",
+            idempotency_key=idempotency_key,
+            # What was read, because a client may write the same order in another way when it sends it again.
+            body_sha256=hashlib.sha256(repr(self).encode()).hexdigest(),
         )

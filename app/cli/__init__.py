@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app import parent_watch
-from app.cli import api_keys, calls, deliveries, dids, models, providers, users
+from app.cli import api_keys, calls, deliveries, dids, do_not_call, limits, models, providers, users
 from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.add_typer(calls.app, name="calls")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(dids.app, name="dids")
 app.add_typer(api_keys.app, name="api-keys")
+app.add_typer(limits.app, name="limits")
+app.add_typer(do_not_call.app, name="do-not-call")
 app.add_typer(models.app, name="models")
 app.add_typer(providers.app, name="providers")
 app.add_typer(providers.telephony, name="telephony", hidden=True)

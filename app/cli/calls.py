@@ -86,19 +86,25 @@ def show(call_id: str, plain: Plain = False) -> None:
 @app.command()
 @failures_explained
 def cancel(call_id: str) -> None:
-    """End a call in any status."""
-    from app import calls as domain
+    """End a call, as far as its provider can."""
+    from app import cancellation
     from app.errors import NoSuchCall
+    from app.provider_directory import ProviderDirectory
+    from app.settings import get_settings
 
     async def work(db: "Database", hints: "Hints") -> str:
+        directory = ProviderDirectory(db, get_settings())
         try:
             async with db.transaction() as session:
-                return await domain.cancel(session, call_id)
+                return await cancellation.cancel(session, directory, call_id)
         except NoSuchCall:
             fail(f"There is no call {call_id}. `ringback calls list` shows the newest")
+        finally:
+            await directory.aclose()
 
-    status = with_hints(work)
-    console.print(f"{call_id} is {'being hung up' if status == 'in_progress' else status}")
+    result = with_hints(work)
+    said = {"hanging_up": "is being hung up", "ended_before": "had ended before"}
+    console.print(f"{call_id} {said.get(result, 'is canceled')}")
 
 
 @failures_explained
@@ -110,6 +116,7 @@ def place(
 ) -> None:
     """Place a call and follow it to its transcript."""
     from app import accounts, new_calls
+    from app.call_rules import RulesReader
     from app.cli.follow import follow
     from app.provider_directory import ProviderDirectory
     from app.settings import get_settings
@@ -124,9 +131,11 @@ def place(
             if not owner.is_active:
                 fail(f"{owner.email} is inactive. `ringback users activate {owner.email}` changes that")
             claims = await accounts.open_login(session, owner, seconds=_LOGIN_SECONDS)
-        directory = ProviderDirectory(db, get_settings())
+        settings = get_settings()
+        directory = ProviderDirectory(db, settings)
+        creator = new_calls.CallCreator(db, hints, directory, RulesReader(db, settings), settings)
         try:
-            created = await new_calls.CallCreator(db, hints, directory).create(claims, order)
+            created = await creator.create(claims, order)
         finally:
             await directory.aclose()
         return await follow(db, created.id, console)

@@ -180,6 +180,8 @@ class Capabilities:
     """How often `fetch` may be called for a live call, if a snapshot does not say."""
     simulated: bool = False
     """No telephone rings."""
+    sandbox_prefixes: tuple[str, ...] = ()
+    """Numbers that begin with these E.164 digits are for trying things out, and can always be called."""
     stream: bool = False
     """The provider has a stream of events. One worker at a time listens."""
     extension_refusal: str | None = "this telephony provider dials telephone numbers only"

@@ -178,7 +178,12 @@ class Simulator(TelephonyProvider):
     kind = "simulator"
     options = SimulatorOptions
     capabilities = Capabilities(
-        hangup=True, discard_recording=True, simulated=True, poll_seconds=0.25, extension_refusal=None
+        hangup=True,
+        discard_recording=True,
+        simulated=True,
+        sandbox_prefixes=("1500555",),
+        poll_seconds=0.25,
+        extension_refusal=None,
     )
 
     def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:

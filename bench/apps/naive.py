@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from app.calls import new_call_id
+from app.call_ids import new_call_id
 from app.engine_models import Task
 from app.models import Call, CallEventRow, LoginSession, TranscriptRow, User
 from app.transcripts import new_transcript_id

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import and_, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import tasks
+from app import cancellation, tasks
 from app.db import Database
 from app.engine_models import Task
 from app.models import Call, TranscriptRow
@@ -126,6 +127,9 @@ class CallRunner:
         self.provider = provider
         directory = ProviderDirectory(self.context.db, self.context.settings, environment=provider)
         self.context = replace(self.context, providers=directory)
+
+    async def cancel(self, session: AsyncSession) -> str:
+        return await cancellation.cancel(session, self.context.providers, self.call_id)
 
     async def run(self, kind: str) -> None:
         """Make the call's task of this kind due, and run it as a worker does."""

@@ -15,6 +15,7 @@ from sqlalchemy import delete, text
 from sqlalchemy.engine import make_url
 
 from app import accounts, providers
+from app.call_rules import RulesReader
 from app.cli.migrate import alembic_config
 from app.db import Database
 from app.engine_models import Task, Worker
@@ -47,6 +48,7 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         hints=hints,
         providers=ProviderDirectory(db, migrated, environment=ScriptedProvider()),
         provider_links=providers.provider_links(migrated),
+        rules=RulesReader(db, migrated),
         gates=Gates(),
         storage=FolderStorage(tmp_path),
         recognizer=StubRecognizer(SAID),
@@ -78,7 +80,9 @@ def make_runner(context: Context, user: User) -> MakeCallRunner:
         provider = provider or ScriptedProvider()
         directory = ProviderDirectory(context.db, context.settings, environment=provider)
         order = NewCall(PhoneNumber(customer), AGENT)
-        created = await CallCreator(context.db, context.hints, directory).create(claims, order)
+        created = await CallCreator(context.db, context.hints, directory, context.rules, context.settings).create(
+            claims, order
+        )
         own = replace(context, providers=directory, recognizer=recognizer or context.recognizer)
         return CallRunner(own, created.id, provider)
 

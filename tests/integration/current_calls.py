@@ -42,7 +42,7 @@ def order(did: Did | None, **more: Any) -> dict[str, Any]:
 async def dial(db: Database, call_id: str) -> None:
     """Claim the call's dial attempt, as a worker does."""
     async with db.transaction() as session:
-        assert await calls.start_dialing(session, call_id, uuid4(), answer_timeout_seconds=60, queue_seconds=60)
+        assert await calls.start_dialing(session, call_id, uuid4(), answer_timeout_seconds=60)
 
 
 async def happen(db: Database, call_id: str, *events: CallEvent) -> None:

@@ -10,6 +10,7 @@ from arq.connections import ArqRedis
 from sqlalchemy import func, select
 
 from app import accounts
+from app.call_rules import RulesReader
 from app.db import Database
 from app.engine_models import Queue
 from app.hints import Hints, arq_pool
@@ -64,6 +65,7 @@ class IsolatedWorker:
             db=db,
             hints=hints,
             providers=ProviderDirectory(db, changed, environment=self.provider),
+            rules=RulesReader(db, changed),
             gates=Gates(),
         )
 

@@ -193,7 +193,7 @@ async def test_nobody_is_called_for_an_old_click(make_runner: MakeCallRunner) ->
         call.created_at -= timedelta(hours=3)
     await runner.run("dial")
     call = await runner.call()
-    assert (call.status, call.failure) == ("failed", "It could not be dialed within 900 s")
+    assert (call.status, call.failure) == ("failed", "It could not be dialed within 900 s (RINGBACK_QUEUE_SECONDS)")
     assert runner.provider.orders == []
     assert "It could not be dialed" in ((await runner.transcript()).failure or "")
 

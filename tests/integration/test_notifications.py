@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import delete, func, select, update
 
-from app import calls, providers
+from app import providers
 from app.db import Database
 from app.engine_models import Task, TaskKind
 from app.models import User
@@ -130,7 +130,7 @@ async def test_instructions_are_given_while_the_call_lives(
     assert (await provider_client.get(path_of(url))).status_code == 403
     provider.snapshot = None
     async with runner.context.db.transaction() as session:
-        await calls.cancel(session, runner.call_id)
+        await runner.cancel(session)
     assert (await provider_client.get(path_of(url), headers={"X-Signed-URL": url})).status_code == 404
 
 

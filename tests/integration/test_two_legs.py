@@ -155,7 +155,7 @@ async def test_a_worker_that_was_frozen_connects_nobody(runner: CallRunner, monk
 async def test_a_canceled_call_is_never_dialed(make_runner: MakeCallRunner) -> None:
     runner = await make_runner()
     async with runner.context.db.transaction() as session:
-        assert await calls.cancel(session, runner.call_id) == "canceled"
+        assert await runner.cancel(session) == "canceled"
     await runner.run("dial")
     assert not runner.provider.orders
     await runner.run("hangup")
@@ -164,7 +164,7 @@ async def test_a_canceled_call_is_never_dialed(make_runner: MakeCallRunner) -> N
 
 async def test_a_canceled_call_connects_nobody(runner: CallRunner) -> None:
     async with runner.context.db.transaction() as session:
-        await calls.cancel(session, runner.call_id)
+        await runner.cancel(session)
     await runner.run("connect")
     assert not runner.provider.connects
     await runner.run("hangup")
@@ -179,7 +179,7 @@ async def test_a_call_that_is_canceled_while_it_is_dialed_is_hung_up(make_runner
         )
         assert right
     async with runner.context.db.transaction() as session:
-        await calls.cancel(session, runner.call_id)
+        await runner.cancel(session)
     await runner.run("hangup")
     async with runner.context.db.transaction() as session:
         again = await session.scalar(

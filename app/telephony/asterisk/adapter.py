@@ -149,7 +149,8 @@ class Asterisk(TelephonyProvider):
         bridge = f"/bridges/{order.call_id}"
         await self._require("POST", "/bridges", type="mixing", bridgeId=order.call_id)
         await self._join(bridge, agent)
-        await self._start_recording(order.call_id, agent)
+        if order.record:
+            await self._start_recording(order.call_id, agent)
         await self._create_until_entered(order, agent, customer)
         await self._join(bridge, customer)
         await self._show(order, customer)  # joining has overwritten the number that is shown
