@@ -19,6 +19,7 @@ from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
 from app.telephony.simulator import Simulator, SimulatorOptions
+from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
@@ -49,7 +50,11 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
-TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk}
+TELEPHONY: dict[str, type[TelephonyProvider]] = {
+    "simulator": Simulator,
+    "asterisk": Asterisk,
+    "twilio": Twilio,
+}
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
@@ -61,6 +66,7 @@ ENVIRONMENT = "environment"
 OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
     "Asterisk": AsteriskOptions,
+    "Twilio": TwilioOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,
@@ -90,7 +96,9 @@ def telephony_from_values(settings: Settings, name: str, kind: str, values: Mapp
 
 def _adapter_context(settings: Settings, provider: str) -> AdapterContext:
     return AdapterContext(
-        installation=installation_id(settings.secret_key.get_secret_value(), "" if provider == ENVIRONMENT else provider),
+        installation=installation_id(
+            settings.secret_key.get_secret_value(), "" if provider == ENVIRONMENT else provider
+        ),
         provider=provider,
         data_dir=settings.data_dir,
         home_country=settings.home_country,

@@ -207,7 +207,7 @@ class ProviderContract:
             if isinstance(result, Rejected):
                 assert result.retry_after, "it is worth another try"
             with pytest.raises(ProviderError):
-                await provider.fetch(CallRef("call_0000000000000000", None))
+                await provider.fetch(CallRef("call_0000000000000000", "never"))
             if provider.capabilities.stream:
                 with pytest.raises(ProviderError):
                     async with provider.listen():

@@ -64,6 +64,7 @@ FRAMEWORKS = ("fastapi", "starlette", "sqlalchemy", "arq", "typer")
 ADAPTERS = (
     "app.telephony.simulator",
     "app.telephony.asterisk",
+    "app.telephony.twilio",
     "app.transcription.whisper",
     "app.transcription.openai",
     "app.transcription.outcome.RulesSummarizer",
