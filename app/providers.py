@@ -18,6 +18,7 @@ from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
+from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
@@ -54,6 +55,8 @@ TELEPHONY: dict[str, type[TelephonyProvider]] = {
     "simulator": Simulator,
     "asterisk": Asterisk,
     "twilio": Twilio,
+    "plivo": Plivo,
+    "vobiz": Vobiz,
 }
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
@@ -67,6 +70,8 @@ OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
     "Asterisk": AsteriskOptions,
     "Twilio": TwilioOptions,
+    "Plivo": PlivoOptions,
+    "Vobiz": VobizOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,

@@ -124,13 +124,16 @@ class RestClient:
         username: str | None = None,
         password: str = "",
         headers: Mapping[str, str] | None = None,
+        own_domain: str | None = None,
     ) -> None:
-        """`username` and `password` are sent as Basic auth. `headers` may hold credentials, too."""
+        """`username` and `password` are sent as Basic auth. `headers` may hold credentials, too. Every host of
+        `own_domain` may see them over HTTPS, as one that has the recordings."""
         self.name = name
         self.base_url = base_url.rstrip("/")
         self._credentials = dict(headers or {})
         if username is not None:
             self._credentials["Authorization"] = aiohttp.encode_basic_auth(username, password)
+        self._own_domain = own_domain
         self._opened: aiohttp.ClientSession | None = None
 
     async def request(
@@ -246,8 +249,11 @@ class RestClient:
         return URL(path if path.startswith(("https://", "http://")) else self.base_url + path)
 
     def _headers_for(self, url: URL) -> dict[str, str]:
-        """The credentials, for an URL of the provider's own origin."""
-        return self._credentials if self.base_url and url.origin() == URL(self.base_url).origin() else {}
+        """The credentials, for an URL of the provider's own."""
+        domain = self._own_domain
+        is_own = domain is not None and url.scheme == "https" and f".{url.host}".endswith(f".{domain}")
+        is_origin = self.base_url and url.origin() == URL(self.base_url).origin()
+        return self._credentials if is_own or is_origin else {}
 
     def _place(self, path: str) -> str:
         """Where the request went, without its query, which may hold a secret."""

@@ -83,7 +83,7 @@ def twilio(make: Callable[..., Twilio]) -> Twilio:
     return make()
 
 
-class TestContract(ProviderContract):
+class TestTwilio(ProviderContract):
     @pytest.fixture
     def stage(self, make: Callable[..., Twilio]) -> Stage:
         return Stage(
@@ -173,7 +173,7 @@ async def test_an_order_without_a_recording_and_with_its_own_caller_id(twilio: T
 
 async def test_instructions_that_a_copy_asks_for(make: Callable[..., Twilio]) -> None:
     provider = make(inline=False)
-    refused = await provider.place(new_order(CUSTOMER, AGENT))
+    refused = await provider.place(replace(new_order(CUSTOMER, AGENT), instructions_url=None))
     assert isinstance(refused, Rejected)
     assert "public address" in refused.reason
     assert refused.retry_after is None

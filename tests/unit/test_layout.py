@@ -65,6 +65,7 @@ ADAPTERS = (
     "app.telephony.simulator",
     "app.telephony.asterisk",
     "app.telephony.twilio",
+    "app.telephony.plivo",
     "app.transcription.whisper",
     "app.transcription.openai",
     "app.transcription.outcome.RulesSummarizer",
