@@ -12,7 +12,7 @@ from aiohttp import web
 from app.telephony.simulator import CONVERSATIONS
 from tests.integration.two_leg_calls import CALLER_ID, FakeLeg, TwoLegCall
 
-AUTH_ID, AUTH_TOKEN = "MA0000000001", "a token"
+AUTH_ID, AUTH_TOKEN = "MA000000000000000001", "a token"
 _CAUSES = {"completed": "Normal Hangup", "busy": "Busy Line", "no-answer": "No Answer", "canceled": "Canceled"}
 _STATUS = {"answered": "in-progress"}
 
@@ -44,12 +44,12 @@ class FakePlivo:
         account = f"{'/api' if self.vobiz else ''}/v1/Account/{AUTH_ID}"
         return [
             web.post(f"{account}/Call/", self.create),
-            web.get(f"{account}/Call/", self.list_calls),
-            web.get(f"{account}/Call/{{uuid}}/", self.get),
+            web.get(f"{account}/{{path:Call/?}}", self.list_calls),
+            web.get(f"{account}/Call/{{uuid:[^/]+}}{{slash:/?}}", self.get),
             web.get(f"{account}/cdr", self.records),
             web.get(f"{account}/cdr/{{uuid}}", self.get),
-            web.delete(f"{account}/Call/{{uuid}}/", self.delete),
-            web.delete(f"{account}/Request/{{uuid}}/", self.delete),
+            web.delete(f"{account}/Call/{{uuid:[^/]+}}{{slash:/?}}", self.delete),
+            web.delete(f"{account}/Request/{{uuid:[^/]+}}{{slash:/?}}", self.delete),
             web.get(f"{account}/Recording/", self.recordings),
             web.delete(f"{account}/Recording/{{uuid}}/", self.delete_recording),
             web.get(f"{account}/Number/{CALLER_ID}/", self.number),

@@ -68,13 +68,23 @@ class _Dialect:
     """The field of a customer's record that names the agent's call."""
     created: str
     """The field of a record that says when the call was made."""
+    slash: str
+    """The end of paths to calls that are up. Vobiz's documentation has them without one, and says that it matters."""
 
 
 class Plivo(TelephonyProvider):
     kind: ClassVar[str] = "plivo"
     options = PlivoOptions
     dialect: ClassVar[_Dialect] = _Dialect(
-        "Plivo", "plivo.com", "x-plivo-signature-v3", True, "/Call/", "objects", "parent_call_uuid", "initiation_time"
+        "Plivo",
+        "plivo.com",
+        "x-plivo-signature-v3",
+        True,
+        "/Call/",
+        "objects",
+        "parent_call_uuid",
+        "initiation_time",
+        "/",
     )
     capabilities = Capabilities(hangup=True, longest_dial_seconds=LONGEST_SECONDS, poll_seconds=_TALKING_POLL_SECONDS)
 
@@ -170,7 +180,9 @@ class Plivo(TelephonyProvider):
         if reference is None:
             return
         for path in ("Call", "Request"):  # one that is up, one that is queued
-            response = await self._rest.ask("DELETE", f"{self._account}/{path}/{quote(reference, safe='')}/")
+            response = await self._rest.ask(
+                "DELETE", f"{self._account}/{path}/{quote(reference, safe='')}{self.dialect.slash}"
+            )
             if response.ok:
                 return
             if response.status != 404:
@@ -213,9 +225,10 @@ class Plivo(TelephonyProvider):
 
     async def _agent_leg(self, reference: str) -> tuple[LegRecord | None, datetime]:
         """The agent's leg, and the time at the provider."""
-        path = f"{self._account}/Call/{quote(reference, safe='')}/"
+        path = f"{self._account}/Call/{quote(reference, safe='')}"
         for status in ("live", "queued"):
-            response = await self._rest.ask("GET", path, query={"status": status})
+            slash = self.dialect.slash if status == "live" else "/"
+            response = await self._rest.ask("GET", path + slash, query={"status": status})
             if response.ok:
                 return (live_leg(response.body) if status == "live" else LegRecord("", "queued")), response.date
         response = await self._rest.ask("GET", self._record_path(reference))
@@ -237,11 +250,13 @@ class Plivo(TelephonyProvider):
         return next((leg for leg in legs if leg.number == ref.customer_number.digits), None)
 
     async def _list_live(self, callee: PhoneNumber) -> list[tuple[str, dict[str, Any]]]:
-        query = {"status": "live", "to_number": callee.digits}
-        listed = _body(await self._rest.ask("GET", f"{self._account}/Call/", query=query)).get("calls", [])
+        query, slash = {"status": "live", "to_number": callee.digits}, self.dialect.slash
+        listed = _body(await self._rest.ask("GET", f"{self._account}/Call{slash}", query=query)).get("calls", [])
         found = []
         for uuid in listed[:_MOST_LOOKED_AT]:
-            response = await self._rest.ask("GET", f"{self._account}/Call/{quote(uuid)}/", query={"status": "live"})
+            response = await self._rest.ask(
+                "GET", f"{self._account}/Call/{quote(uuid)}{slash}", query={"status": "live"}
+            )
             if response.ok:
                 found.append((uuid, _body(response)))
         return found
@@ -287,7 +302,9 @@ class Plivo(TelephonyProvider):
 class Vobiz(Plivo):
     kind = "vobiz"
     options = VobizOptions  # type: ignore[assignment]
-    dialect = _Dialect("Vobiz", "vobiz.ai", "x-vobiz-signature-v3", False, "/cdr", "data", "bridge_uuid", "start_time")
+    dialect = _Dialect(
+        "Vobiz", "vobiz.ai", "x-vobiz-signature-v3", False, "/cdr", "data", "bridge_uuid", "start_time", ""
+    )
 
 
 def _body(response: RestResponse) -> dict[str, Any]:
