@@ -105,7 +105,7 @@ class RestResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Download:
+class RestDownload:
     """A file as it arrives. `chunks` must be read, or the connection stays open. They raise `ProviderError`."""
 
     content_type: str
@@ -218,14 +218,14 @@ class RestClient:
             return Rejected(f"{self.name} refuses the credentials, or this account may not call: {describe(response)}")
         return Rejected(f"{self.name} refused the call: {describe(response)}")
 
-    async def download(self, url: str) -> Download:
-        """Download a file from an URL, or from a path behind the base URL. Raises `ProviderError`, and
+    async def download(self, url: str) -> RestDownload:
+        """RestDownload a file from an URL, or from a path behind the base URL. Raises `ProviderError`, and
         `DownloadRefused` if the response is not 200."""
         target = self._url(url)
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._open(target)
             if response.status == 200:
-                return Download(_media_type(response.headers.get("Content-Type", "")), self._chunks(response))
+                return RestDownload(_media_type(response.headers.get("Content-Type", "")), self._chunks(response))
             location = response.headers.get("Location")
             response.release()
             if response.status not in (301, 302, 303, 307, 308) or not location:

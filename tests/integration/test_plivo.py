@@ -4,7 +4,7 @@ the shape of one, and both providers' own validators the signatures."""
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
 
@@ -145,6 +145,21 @@ async def test_a_lost_answer_is_found_by_its_numbers(provider: Plivo, fake: Fake
     assert (found.reference, found.events[-1].status) == (fake.calls[0].uuid, CallStatus.CANCELED)
 
 
+async def test_an_earlier_call_to_the_same_customer_says_nothing(provider: Plivo, fake: FakePlivo) -> None:
+    assert isinstance(await provider.place(new_order(CUSTOMER, AGENT)), Accepted)
+    fake.calls[0].call.placed -= timedelta(minutes=1)
+    order = new_order(CUSTOMER, AGENT)
+    result = await provider.place(order)
+    assert isinstance(result, Accepted)
+    has_ended = False
+    async with asyncio.timeout(10):
+        while not has_ended:
+            snapshot = await provider.fetch(ref_of(order, result.reference))
+            has_ended = fake.calls[1].call.legs()[0].ended is not None
+            assert snapshot is not None
+            assert has_ended or "ended" not in [event.key for event in snapshot.events]
+
+
 @pytest.mark.parametrize("link", ["null", None])
 async def test_a_link_that_is_not_there_yet(provider: Plivo, fake: FakePlivo, link: str | None) -> None:
     order = new_order(CUSTOMER, AGENT)
@@ -209,7 +224,7 @@ async def test_vobizs_own_client_finds_our_call_at_the_fake(provider: Plivo, fak
 
 
 @pytest.mark.parametrize("address", ["https://calls.example.com/n?b=2&a=1", "https://calls.example.com/n"])
-@pytest.mark.parametrize("form", [{"CallUUID": "1", "Event": "Hangup"}, {}])
+@pytest.mark.parametrize("form", [{"Event": "Hangup", "CallUUID": "1"}, {}])
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_signatures_are_the_providers(kind: str, address: str, form: dict[str, str], method: str) -> None:
     theirs: Any = signature_v3 if kind == "plivo" else vobiz_signature_v3

@@ -119,7 +119,7 @@ class Twilio(TelephonyProvider):
         return Instructions(CONTENT_TYPE, document)
 
     async def fetch(self, ref: CallRef) -> Snapshot | None:
-        call, now = await self._find_call(ref)
+        call, now = await self._call_and_time(ref)
         if call is None:
             return None
         status = call.get("status")
@@ -134,7 +134,7 @@ class Twilio(TelephonyProvider):
 
     async def hangup(self, ref: CallRef) -> None:
         for _ in range(_HANGUP_ATTEMPTS):
-            call, _now = await self._find_call(ref)
+            call, _now = await self._call_and_time(ref)
             if call is None or call.get("status") not in LIVE:
                 return
             # `canceled` does nothing to a call that was answered meanwhile, so the status is asked again.
@@ -147,7 +147,7 @@ class Twilio(TelephonyProvider):
         raise ProviderError("Twilio does not end the call")
 
     async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
-        call, now = await self._find_call(ref)
+        call, now = await self._call_and_time(ref)
         if call is None:
             raise RecordingUnavailable("Twilio does not know this call")
         recordings = await self._list_recordings(call["sid"])
@@ -176,7 +176,7 @@ class Twilio(TelephonyProvider):
     async def discard_recording(self, ref: CallRef) -> None:
         if not self._options.delete_recordings:
             return
-        call, _ = await self._find_call(ref)
+        call, _ = await self._call_and_time(ref)
         for recording in await self._list_recordings(call["sid"]) if call is not None else ():
             response = await self._rest.ask("DELETE", f"{self._account}/Recordings/{quote(recording['sid'])}.json")
             if not response.ok and response.status != 404:
@@ -204,7 +204,7 @@ class Twilio(TelephonyProvider):
     def _spell(self, number: PhoneNumber) -> str:
         return number.format(NumberFormat.E164, self._home_country)
 
-    async def _find_call(self, ref: CallRef) -> tuple[dict[str, Any] | None, datetime]:
+    async def _call_and_time(self, ref: CallRef) -> tuple[dict[str, Any] | None, datetime]:
         """The agent's call, and the time at Twilio."""
         if ref.reference is None:
             return await self._look_up(ref)
