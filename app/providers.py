@@ -18,7 +18,9 @@ from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
+from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
+from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
@@ -49,7 +51,13 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
-TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk}
+TELEPHONY: dict[str, type[TelephonyProvider]] = {
+    "simulator": Simulator,
+    "asterisk": Asterisk,
+    "twilio": Twilio,
+    "plivo": Plivo,
+    "vobiz": Vobiz,
+}
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
@@ -61,6 +69,9 @@ ENVIRONMENT = "environment"
 OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
     "Asterisk": AsteriskOptions,
+    "Twilio": TwilioOptions,
+    "Plivo": PlivoOptions,
+    "Vobiz": VobizOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,

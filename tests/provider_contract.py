@@ -8,6 +8,7 @@ import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -59,8 +60,14 @@ class Stage:
 
 
 def new_order(customer: str, agent: str) -> CallOrder:
+    call_id = call_ids.new_call_id()
     return CallOrder(
-        call_ids.new_call_id(), PhoneNumber(customer), PhoneNumber(agent), agent_ring_seconds=5, customer_ring_seconds=5
+        call_id,
+        PhoneNumber(customer),
+        PhoneNumber(agent),
+        agent_ring_seconds=5,
+        customer_ring_seconds=5,
+        instructions_url=f"https://ringback.example/instructions/{call_id}",
     )
 
 
@@ -118,7 +125,9 @@ class Following:
             await self.listening.wait()
             accepted = await self.provider.place(self.order)
             assert isinstance(accepted, Accepted), accepted
-            self.ref = CallRef(self.order.call_id, accepted.reference)
+            order = self.order
+            numbers = order.customer_number, order.agent_number, order.caller_id
+            self.ref = CallRef(order.call_id, accepted.reference, *numbers, datetime.now(UTC))
             yield self
         finally:
             following.cancel()
@@ -207,7 +216,7 @@ class ProviderContract:
             if isinstance(result, Rejected):
                 assert result.retry_after, "it is worth another try"
             with pytest.raises(ProviderError):
-                await provider.fetch(CallRef("call_0000000000000000", None))
+                await provider.fetch(CallRef("call_0000000000000000", "never"))
             if provider.capabilities.stream:
                 with pytest.raises(ProviderError):
                     async with provider.listen():

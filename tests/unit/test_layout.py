@@ -78,6 +78,8 @@ FRAMEWORKS = ("fastapi", "starlette", "sqlalchemy", "arq", "typer")
 ADAPTERS = (
     "app.telephony.simulator",
     "app.telephony.asterisk",
+    "app.telephony.twilio",
+    "app.telephony.plivo",
     "app.transcription.whisper",
     "app.transcription.openai",
     "app.transcription.outcome.RulesSummarizer",

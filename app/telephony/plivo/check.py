@@ -1,0 +1,29 @@
+"""Whether calls can be made with this account. Calls nobody."""
+
+from collections.abc import AsyncIterator
+
+from app.telephony.base import Finding
+from app.telephony.rest import NoResponse, RestClient
+
+
+async def check(
+    rest: RestClient, account: str, caller_id: str | None, *, lists_numbers: bool
+) -> AsyncIterator[Finding]:
+    """`account` is the path of the account. `lists_numbers`: the provider tells whether a number belongs to it."""
+    try:
+        response = await rest.request("GET", f"{account}/Call/", query={"status": "live"})
+        seen = f"{rest.base_url}: {response.description}"
+        yield Finding("account", ok=response.ok, seen=seen, fix="401: check auth_id and auth_token. Otherwise base_url")
+        if not response.ok:
+            return
+        if caller_id is not None and lists_numbers:
+            response = await rest.request("GET", f"{account}/Number/{caller_id}/")
+            seen = f"+{caller_id}: {response.description}"
+            yield Finding(
+                "caller ID", ok=response.ok, seen=seen, fix="Rent this number there, or set caller_id to another"
+            )
+    except NoResponse as error:
+        yield Finding("account", ok=False, seen=str(error), fix="Check base_url, this machine's DNS and its firewall")
+        return
+    seen = f"{rest.name} must reach this server's public address, which can be seen in a call only"
+    yield Finding("public address", ok=True, seen=seen)
