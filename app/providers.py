@@ -18,6 +18,7 @@ from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
+from app.telephony.exotel import Exotel, ExotelOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
@@ -49,7 +50,7 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
-TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk}
+TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk, "exotel": Exotel}
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
@@ -61,6 +62,7 @@ ENVIRONMENT = "environment"
 OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
     "Asterisk": AsteriskOptions,
+    "Exotel": ExotelOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,
