@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -77,6 +78,14 @@ class RestResponse:
         except (TypeError, ValueError):
             return BUSY_RETRY_SECONDS
 
+    @property
+    def date(self) -> datetime:
+        """The time at the provider when it answered, in whole seconds. Without a Date header, ours."""
+        try:
+            return parsedate_to_datetime(self.headers["Date"]).astimezone(UTC)
+        except (KeyError, TypeError, ValueError):
+            return datetime.now(UTC).replace(microsecond=0)
+
     def find(self, *names: str) -> str | None:
         """The first of these fields that the body has with a text or number."""
         if isinstance(self.body, dict):
@@ -87,9 +96,10 @@ class RestResponse:
 
     @property
     def description(self) -> str:
-        """The response for a person, as `400 The number is not valid`."""
+        """The response for a person, as `400 The number is not valid`. Shows a body without such words only if it is
+        an error, because others may hold secrets."""
         words = self.find("message", "error", "detail", "Message")
-        if words is None and self.body:
+        if words is None and self.body and not self.ok:
             words = self.body if isinstance(self.body, str) else json_module.dumps(self.body)
         return f"{self.status} {' '.join((words or '').split())[:_TEXT_LENGTH]}".strip()
 
