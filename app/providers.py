@@ -19,6 +19,7 @@ from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
 from app.telephony.exotel import Exotel, ExotelOptions
+from app.telephony.http import HttpOptions, TemplateProvider
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
@@ -50,7 +51,12 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
-TELEPHONY: dict[str, type[TelephonyProvider]] = {"simulator": Simulator, "asterisk": Asterisk, "exotel": Exotel}
+TELEPHONY: dict[str, type[TelephonyProvider]] = {
+    "simulator": Simulator,
+    "asterisk": Asterisk,
+    "exotel": Exotel,
+    "http": TemplateProvider,
+}
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
@@ -63,6 +69,7 @@ OPTIONS: dict[str, type[Options]] = {
     "Simulator": SimulatorOptions,
     "Asterisk": AsteriskOptions,
     "Exotel": ExotelOptions,
+    "Any REST service": HttpOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,

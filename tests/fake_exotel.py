@@ -88,7 +88,7 @@ async def scripted(call: FakeExotelCall) -> None:
 def to_mp3(wav: bytes) -> bytes:
     """The recording in the format of Exotel's, with its channels."""
     mp3 = io.BytesIO()
-    with av.open(io.BytesIO(wav)) as source, av.open(mp3, "w", format="mp3") as target:
+    with av.open(io.BytesIO(wav), "r") as source, av.open(mp3, "w", format="mp3") as target:
         stream = target.add_stream("libmp3lame", rate=8000, layout="stereo")
         resampler = av.AudioResampler(format="s16p", layout="stereo", rate=8000)
         frames = [*source.decode(audio=0), None]
@@ -266,7 +266,7 @@ class FakeExotel:
             "PhoneNumberSid": _national(EXOPHONE),
             "Status": self.status_word or call.status,
             "StartTime": _written(call.created_at),
-            "EndTime": _written(call.ended_at) if ended and settled else None,
+            "EndTime": _written(call.ended_at) if call.ended_at and settled else None,
             "Duration": None,
             "Price": None,
             "Direction": "outbound-api",

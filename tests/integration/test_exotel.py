@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyexotel  # type: ignore[import-untyped]
 import pytest
 
 from app.numbers import PhoneNumber
@@ -40,7 +41,7 @@ from tests.fake_exotel import (
 from tests.provider_contract import ExpectedEnding, Following, ProviderContract, Stage, new_order
 
 
-def make(url: str, *, longest_ring_seconds: float = 45, **changed: object) -> Exotel:
+def make(url: str, *, longest_ring_seconds: float = 45, **changed: Any) -> Exotel:
     values = {"account_sid": SID, "api_key": KEY, "api_token": TOKEN, "url": url, "caller_id": EXOPHONE}
     context = AdapterContext("a-test", "a-test", Path(), "IN", longest_ring_seconds)
     return Exotel.make(ExotelOptions.from_values({**values, **changed}), context)
@@ -436,7 +437,8 @@ async def test_the_check_names_what_is_wrong(
 ) -> None:
     fake.balance = balance
     fake.has_legs = False
-    exotel = make(fake.url, **{name: fake.url if value == "fake" else value for name, value in changed.items()})
+    options: dict[str, Any] = {name: fake.url if value == "fake" else value for name, value in changed.items()}
+    exotel = make(fake.url, **options)
     findings = [finding async for finding in exotel.check()]
     await exotel.aclose()
     assert [finding.what for finding in findings if not finding.ok] == wrong
@@ -448,8 +450,6 @@ async def test_the_check_names_what_is_wrong(
 
 
 async def test_pyexotel_calls_and_asks(fake: FakeExotel, exotel: Exotel) -> None:
-    import pyexotel
-
     client = pyexotel.Exotel(KEY, TOKEN, SID)
     client.call_ep = client.call_ep.replace("https://api.exotel.com", fake.url)
     placed = await asyncio.to_thread(client.call, f"0{AGENT[2:]}", f"0{CUSTOMER[2:]}", f"0{EXOPHONE[2:]}")
