@@ -413,7 +413,7 @@ async def test_a_recording_of_exotels_own_host_gets_the_credentials(fake: FakeEx
 )
 def test_an_option_that_is_wrong_is_named(option: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{option}: "):
-        make("https://api.exotel.com", **{option: value})
+        make("https://api.exotel.com", **dict[str, Any]({option: value}))
 
 
 def test_a_caller_id_is_a_number() -> None:
