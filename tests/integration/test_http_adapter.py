@@ -278,6 +278,13 @@ def test_values_that_are_wrong(template: str, values: str, said: str) -> None:
         make(template, "http://127.0.0.1:9", values)
 
 
+def test_the_template_of_the_page_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/http.md").read_text()
+    path = tmp_path / "page.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert make(str(path), "http://127.0.0.1:9").capabilities.cancel
+
+
 def test_a_template_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match=r"Ready-made ones are knowlarity, smartflo"):
         make("another", "http://127.0.0.1:9")

@@ -19,8 +19,8 @@ class HttpOptions(Options):
     template: str = Field(
         min_length=1, description="A ready-made template (`knowlarity`, `smartflo`), or a file's path"
     )
-    values: SecretStr = Field(
-        SecretStr(""), description="What the template asks for, as `name=value`, one a line or separated by `;`"
+    values: SecretStr | None = Field(
+        None, description="What the template asks for, as `name=value`, one a line or separated by `;`"
     )
     url: AnyHttpUrl | None = Field(None, description="The service's address, if it is not the template's")
     caller_id: str | None = Field(None, min_length=1, description="Number that is shown, if nothing else names one")
@@ -41,7 +41,8 @@ class HttpOptions(Options):
     def read_values(self, template: Template) -> dict[str, str]:
         """The values by name. Raises `SettingsError`."""
         found = {}
-        for line in self.values.get_secret_value().replace(";", "\n").splitlines():
+        written = "" if self.values is None else self.values.get_secret_value()
+        for line in written.replace(";", "\n").splitlines():
             name, equals, value = line.partition("=")
             if line.strip() and not equals:
                 raise SettingsError("values: each must be name=value")
