@@ -117,6 +117,8 @@ class FakeExotel:
         self.status_word: str | None = None
         self.balance = "1543.75"
         self.leaked_credentials = 0
+        self.failures: list[Exception] = []
+        """Of the carrier."""
         self._carrier = carrier
         self._dialing: set[asyncio.Task[None]] = set()
 
@@ -188,7 +190,11 @@ class FakeExotel:
         return web.json_response({"Call": self._told(call, settled=False)})
 
     async def _dial(self, call: FakeExotelCall) -> None:
-        await self._carrier(call)
+        try:
+            await self._carrier(call)
+        except Exception as error:
+            self.failures.append(error)
+            raise
 
     async def _details(self, request: web.Request) -> web.Response:
         call = self.calls.get(request.match_info["sid"])
