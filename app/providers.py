@@ -18,6 +18,8 @@ from app.storage import FolderStorage, S3Storage, Storage
 from app.storage.s3 import S3Options
 from app.telephony.asterisk import Asterisk, AsteriskOptions
 from app.telephony.base import AdapterContext, TelephonyProvider
+from app.telephony.exotel import Exotel, ExotelOptions
+from app.telephony.http import HttpOptions, TemplateProvider
 from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.telephony.twilio import Twilio, TwilioOptions
@@ -57,6 +59,8 @@ TELEPHONY: dict[str, type[TelephonyProvider]] = {
     "twilio": Twilio,
     "plivo": Plivo,
     "vobiz": Vobiz,
+    "exotel": Exotel,
+    "http": TemplateProvider,
 }
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
 
@@ -72,6 +76,8 @@ OPTIONS: dict[str, type[Options]] = {
     "Twilio": TwilioOptions,
     "Plivo": PlivoOptions,
     "Vobiz": VobizOptions,
+    "Exotel": ExotelOptions,
+    "Any REST service": HttpOptions,
     "Local speech recognition": WhisperOptions,
     "Speech endpoint": SpeechOptions,
     "Summary endpoint": SummaryOptions,

@@ -175,6 +175,9 @@ class ProviderContract:
             await stage.provider.discard_recording(call.ref)
 
     async def test_hanging_up(self, stage: Stage) -> None:
+        if not stage.provider.capabilities.hangup:
+            await self.a_hangup_does_nothing(stage, stage.agent)
+            return
         async with Following(stage.provider, new_order(stage.patient_customer, stage.agent)).placed() as call:
             await call.until(lambda event: event.status == CallStatus.IN_PROGRESS)
             await stage.provider.hangup(call.ref)
@@ -191,6 +194,9 @@ class ProviderContract:
         (agent,) = [
             ending.agent for ending in stage.endings if (ending.leg, ending.status) == (Leg.AGENT, CallStatus.NO_ANSWER)
         ]
+        if not stage.provider.capabilities.cancel:
+            await self.a_hangup_does_nothing(stage, agent)
+            return
         # The telephone rings so long that the hangup comes first, even on a slow machine.
         order = replace(new_order(stage.patient_customer, agent), agent_ring_seconds=60)
         async with Following(stage.provider, order).placed() as call:
@@ -198,6 +204,14 @@ class ProviderContract:
             ended = await call.until_ended()
             assert ended.status == CallStatus.CANCELED
             assert not ended.has_recording
+
+    async def a_hangup_does_nothing(self, stage: Stage, agent: str) -> None:
+        """Where the provider cannot end a call, the adapter does not say that it did."""
+        async with Following(stage.provider, new_order(stage.patient_customer, agent)).placed() as call:
+            await stage.provider.hangup(call.ref)
+            snapshot = await stage.provider.fetch(call.ref)
+            assert snapshot is not None
+            assert CallStatus.CANCELED not in [event.status for event in (*call.events, *snapshot.events)]
 
     async def test_a_call_that_it_does_not_know(self, stage: Stage) -> None:
         ref = CallRef(call_ids.new_call_id(), f"never-{uuid4().hex}")

@@ -30,6 +30,7 @@ _RETRY_SECONDS = 1.0
 _SLOT_SECONDS = 10.0
 """How long a job waits for a slot that the sweep took first. After that, the sweep also runs the job's task."""
 _JOB_SECONDS = 60.0
+_CANCEL_SECONDS = 0.2
 _SHOWN = 100
 """At most so many characters of a foreign job id are logged."""
 
@@ -89,8 +90,9 @@ class Consumer:
             raise TypeError("a job's arguments are the id of a task and its lane")
         with suppress(TimeoutError):
             async with asyncio.timeout(_SLOT_SECONDS):
-                await self._slots.wait()
-            self._slots.start(run_task(self._context, task_id, lane))
+                is_open = await self._slots.wait()
+            if is_open:
+                self._slots.start(run_task(self._context, task_id, lane))
 
 
 class _QueueWorker(ArqWorker):
@@ -119,10 +121,10 @@ class _QueueWorker(ArqWorker):
     async def cancel_jobs(self) -> None:
         """Cancel the jobs that wait for a slot or for Valkey, so that none uses the pool after it is closed. The sweep
         runs their tasks."""
-        jobs = list(self.tasks.values())
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        while jobs := [job for job in self.tasks.values() if not job.done()]:
+            for job in jobs:
+                job.cancel()
+            await asyncio.wait(jobs, timeout=_CANCEL_SECONDS)  # a job that arq is about to start survives its cancel
 
     async def _run_or_skip(self, job_id: bytes, name: str) -> None:
         try:

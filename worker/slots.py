@@ -53,14 +53,16 @@ class Slots:
         self._running.discard(task)
         self._changed.set()
 
-    async def wait(self) -> None:
-        """Returns as soon as a slot is free."""
-        while not self.free:
+    async def wait(self) -> bool:
+        """Returns as soon as a slot is free. False: nothing is started any more."""
+        while self._size and not self.free:
             await self._next_change()
+        return self._size > 0
 
     def close(self) -> None:
         """Start nothing more."""
         self._size = 0
+        self._changed.set()
 
     async def drain(self, seconds: float) -> None:
         """Wait for running tasks, for at most `seconds`. Another worker does the rest after their leases run out."""

@@ -219,7 +219,7 @@ class RestClient:
         return Rejected(f"{self.name} refused the call: {describe(response)}")
 
     async def download(self, url: str) -> RestDownload:
-        """RestDownload a file from an URL, or from a path behind the base URL. Raises `ProviderError`, and
+        """Download a file from an URL, or from a path behind the base URL. Raises `ProviderError`, and
         `DownloadRefused` if the response is not 200."""
         target = self._url(url)
         for _ in range(_MOST_REDIRECTS + 1):
