@@ -118,6 +118,7 @@ def _adapter_context(settings: Settings, provider: str) -> AdapterContext:
         data_dir=settings.data_dir,
         home_country=settings.home_country,
         longest_ring_seconds=max(settings.agent_ring_seconds, settings.customer_ring_seconds),
+        has_public_address=settings.public_url is not None,
     )
 
 

@@ -69,7 +69,7 @@ async def _ask(context: Context, name: str, call: LiveCall) -> tuple[list[CallEv
             can, snapshot = provider.capabilities, await provider.fetch(call.ref)
     except ProviderError as error:
         log.warning("provider_unreachable", provider=name, call_id=call.ref.call_id, error=str(error))
-        return [], _AFTER_TROUBLE_SECONDS
+        return [], max(_AFTER_TROUBLE_SECONDS, error.retry_after or 0)
     if snapshot is not None and snapshot.reference is not None and snapshot.reference != call.ref.reference:
         async with context.db.transaction() as session:
             if not await calls.save_found_reference(session, call.ref.call_id, snapshot.reference):

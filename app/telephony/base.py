@@ -190,7 +190,12 @@ class Capabilities:
 
 
 class ProviderError(Exception):
-    """The provider could not be asked, or its answer is unusable. Asking again later is safe."""
+    """The provider could not be asked, or its answer is unusable. Asking again later is safe: after `retry_after`
+    seconds, if the provider says when."""
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RecordingUnavailable(ProviderError):
@@ -261,6 +266,8 @@ class AdapterContext:
     """ISO code, as `IN`."""
     longest_ring_seconds: float
     """The longer of both legs' ring times."""
+    has_public_address: bool = False
+    """Whether orders have a `notify_url` and an `instructions_url`."""
 
 
 class TelephonyProvider(ABC):

@@ -181,7 +181,9 @@ class RestClient:
         response = await self.request(method, path, query=query, form=form, json=json)
         if response.status in (401, 403):
             raise ProviderError(f"{self.name} refuses the credentials: {response.description}")
-        if response.status == 429 or response.status >= 500 or 300 <= response.status < 400:
+        if response.status == 429:
+            raise ProviderError(f"{self.name} answered {response.description}", retry_after=response.retry_after)
+        if response.status >= 500 or 300 <= response.status < 400:
             raise ProviderError(f"{self.name} answered {response.description}")
         return response
 

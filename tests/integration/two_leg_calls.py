@@ -93,7 +93,7 @@ class TwoLegCall:
 
 
 def adapter_context() -> AdapterContext:
-    return AdapterContext("installation", "hosted", Path(), "IN", 45.0)
+    return AdapterContext("installation", "hosted", Path(), "IN", 45.0, has_public_address=True)
 
 
 @asynccontextmanager

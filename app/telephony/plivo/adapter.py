@@ -52,7 +52,7 @@ _NO_ADDRESS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Dialect:
+class _Variant:
     """How the two differ."""
 
     name: str
@@ -75,7 +75,7 @@ class _Dialect:
 class Plivo(TelephonyProvider):
     kind: ClassVar[str] = "plivo"
     options = PlivoOptions
-    dialect: ClassVar[_Dialect] = _Dialect(
+    variant: ClassVar[_Variant] = _Variant(
         "Plivo",
         "plivo.com",
         "x-plivo-signature-v3",
@@ -90,16 +90,17 @@ class Plivo(TelephonyProvider):
 
     def __init__(self, options: PlivoOptions | VobizOptions, context: AdapterContext) -> None:
         self._options = options
+        self._has_public_address = context.has_public_address
         self.capabilities = replace(type(self).capabilities, discard_recording=options.delete_recordings)
         user, token = options.auth_id, options.auth_token.get_secret_value()
         signed_in: dict[str, Any] = (
             {"username": user, "password": token}
-            if self.dialect.basic_auth
+            if self.variant.basic_auth
             else {"headers": {"X-Auth-ID": user, "X-Auth-Token": token}}
         )
-        self._rest = RestClient(self.dialect.name, str(options.base_url), own_domain=self.dialect.domain, **signed_in)
+        self._rest = RestClient(self.variant.name, str(options.base_url), own_domain=self.variant.domain, **signed_in)
         self._account = f"/Account/{quote(options.auth_id)}"
-        self._unknown = UnknownWords(self.dialect.name)
+        self._unknown = UnknownWords(self.variant.name)
         self._seen: dict[str, float] = {}
 
     @classmethod
@@ -107,7 +108,7 @@ class Plivo(TelephonyProvider):
         return cls(options, context)
 
     async def place(self, order: CallOrder) -> PlaceResult:
-        name, caller_id = self.dialect.name, self._options.caller(order.caller_id)
+        name, caller_id = self.variant.name, self._options.caller(order.caller_id)
         if caller_id is None:
             return Rejected(f"{name} needs a number to show. Give the call a caller ID, or set caller_id")
         if not isinstance(order.agent_number, PhoneNumber):
@@ -181,15 +182,15 @@ class Plivo(TelephonyProvider):
             return
         for path in ("Call", "Request"):  # one that is up, one that is queued
             response = await self._rest.ask(
-                "DELETE", f"{self._account}/{path}/{quote(reference, safe='')}{self.dialect.slash}"
+                "DELETE", f"{self._account}/{path}/{quote(reference, safe='')}{self.variant.slash}"
             )
             if response.ok:
                 return
             if response.status != 404:
-                raise ProviderError(f"{self.dialect.name} does not end the call: {response.description}")
+                raise ProviderError(f"{self.variant.name} does not end the call: {response.description}")
 
     async def open_recording(self, ref: CallRef, talk: Talk | None) -> Recording:
-        name, reference = self.dialect.name, ref.reference or await self._look_up(ref)
+        name, reference = self.variant.name, ref.reference or await self._look_up(ref)
         if reference is None:
             raise RecordingUnavailable(f"{name} does not know this call")
         links = [link for recording in await self._list_recordings(reference) if (link := _link(recording))]
@@ -209,14 +210,18 @@ class Plivo(TelephonyProvider):
                 path = f"{self._account}/Recording/{quote(str(recording['recording_id']))}/"
                 response = await self._rest.ask("DELETE", path)
                 if not response.ok and response.status != 404:
-                    raise ProviderError(f"{self.dialect.name} does not delete the recording: {response.description}")
+                    raise ProviderError(f"{self.variant.name} does not delete the recording: {response.description}")
 
     def is_authentic(self, notification: Notification) -> bool:
-        return is_signed(notification, self._options.auth_token.get_secret_value(), self.dialect.signature)
+        return is_signed(notification, self._options.auth_token.get_secret_value(), self.variant.signature)
 
     async def check(self) -> AsyncIterator[Finding]:
         async for finding in check(
-            self._rest, self._account, self._options.caller_id, lists_numbers=self.dialect.basic_auth
+            self._rest,
+            self._account,
+            self._options.caller_id,
+            lists_numbers=self.variant.basic_auth,
+            has_public_address=self._has_public_address,
         ):
             yield finding
 
@@ -227,7 +232,7 @@ class Plivo(TelephonyProvider):
         """The agent's leg, and the time at the provider."""
         path = f"{self._account}/Call/{quote(reference, safe='')}"
         for status in ("live", "queued"):
-            slash = self.dialect.slash if status == "live" else "/"
+            slash = self.variant.slash if status == "live" else "/"
             response = await self._rest.ask("GET", path + slash, query={"status": status})
             if response.ok:
                 return (live_leg(response.body) if status == "live" else LegRecord("", "queued")), response.date
@@ -238,8 +243,8 @@ class Plivo(TelephonyProvider):
         return ended_leg(body.get("data", body)), response.date
 
     def _record_path(self, reference: str) -> str:
-        list_path = self.dialect.list_path.rstrip("/")
-        return f"{self._account}{list_path}/{quote(reference, safe='')}" + ("/" if self.dialect.basic_auth else "")
+        list_path = self.variant.list_path.rstrip("/")
+        return f"{self._account}{list_path}/{quote(reference, safe='')}" + ("/" if self.variant.basic_auth else "")
 
     async def _live_customer(self, ref: CallRef, reference: str) -> LegRecord | None:
         """The customer's leg that is up. Live calls do not name the agent's call, so its number tells."""
@@ -250,7 +255,7 @@ class Plivo(TelephonyProvider):
         return next((leg for leg in legs if leg.number == ref.customer_number.digits), None)
 
     async def _list_live(self, callee: PhoneNumber) -> list[tuple[str, dict[str, Any]]]:
-        query, slash = {"status": "live", "to_number": callee.digits}, self.dialect.slash
+        query, slash = {"status": "live", "to_number": callee.digits}, self.variant.slash
         listed = _body(await self._rest.ask("GET", f"{self._account}/Call{slash}", query=query)).get("calls", [])
         found = []
         for uuid in listed[:_MOST_LOOKED_AT]:
@@ -263,14 +268,14 @@ class Plivo(TelephonyProvider):
 
     async def _ended_customer(self, ref: CallRef, reference: str) -> LegRecord | None:
         records = await self._list_ended(ref, ref.customer_number, reference)
-        return next((ended_leg(one) for one in records if one.get(self.dialect.parent) == reference), None)
+        return next((ended_leg(one) for one in records if one.get(self.variant.parent) == reference), None)
 
     async def _list_ended(self, ref: CallRef, callee: PhoneNumber | None, parent: str | None) -> list[dict[str, Any]]:
-        query = {"parent_call_uuid": parent} if parent is not None and self.dialect.basic_auth else {}
+        query = {"parent_call_uuid": parent} if parent is not None and self.variant.basic_auth else {}
         if callee is not None:
             query["to_number"] = callee.digits
-        body = _body(await self._rest.ask("GET", f"{self._account}{self.dialect.list_path}", query=query))
-        return [one for one in body.get(self.dialect.list_name) or [] if isinstance(one, dict)]
+        body = _body(await self._rest.ask("GET", f"{self._account}{self.variant.list_path}", query=query))
+        return [one for one in body.get(self.variant.list_name) or [] if isinstance(one, dict)]
 
     async def _look_up(self, ref: CallRef) -> str | None:
         """The oldest call that may be ours, by its numbers and its time."""
@@ -281,7 +286,7 @@ class Plivo(TelephonyProvider):
             (time_of(one, "session_start"), uuid, one) for uuid, one in await self._list_live(ref.agent_number)
         ]
         for one in await self._list_ended(ref, ref.agent_number, None):
-            candidates.append((time_of(one, self.dialect.created), str(one.get("call_uuid") or one.get("uuid")), one))
+            candidates.append((time_of(one, self.variant.created), str(one.get("call_uuid") or one.get("uuid")), one))
         ours = []
         for created, uuid, one in candidates:
             shown = one.get("from") or one.get("from_number") or one.get("caller_id_number")
@@ -302,7 +307,7 @@ class Plivo(TelephonyProvider):
 class Vobiz(Plivo):
     kind = "vobiz"
     options = VobizOptions  # type: ignore[assignment]
-    dialect = _Dialect(
+    variant = _Variant(
         "Vobiz", "vobiz.ai", "x-vobiz-signature-v3", False, "/cdr", "data", "bridge_uuid", "start_time", ""
     )
 

@@ -7,7 +7,7 @@ from app.telephony.rest import NoResponse, RestClient
 
 
 async def check(
-    rest: RestClient, account: str, caller_id: str | None, *, lists_numbers: bool
+    rest: RestClient, account: str, caller_id: str | None, *, lists_numbers: bool, has_public_address: bool
 ) -> AsyncIterator[Finding]:
     """`account` is the path of the account. `lists_numbers`: the provider tells whether a number belongs to it."""
     try:
@@ -25,5 +25,9 @@ async def check(
     except NoResponse as error:
         yield Finding("account", ok=False, seen=str(error), fix="Check base_url, this machine's DNS and its firewall")
         return
-    seen = f"{rest.name} must reach this server's public address, which can be seen in a call only"
-    yield Finding("public address", ok=True, seen=seen)
+    yield Finding(
+        "public address",
+        ok=has_public_address,
+        seen="is set. Only a call can show whether it is reached" if has_public_address else "is not set",
+        fix=f"Set RINGBACK_PUBLIC_URL to the address at which {rest.name} reaches this server",
+    )
