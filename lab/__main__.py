@@ -38,7 +38,8 @@ def main(folder: Path) -> None:
         shown = settings.relative_to(_ROOT) if settings.is_relative_to(_ROOT) else settings
         print(f"\nAsterisk serves ARI on {server.url}. {_TELEPHONES}")
         print(f"In another terminal:\n  . ./{shown} && make up")
-        print(f"and in a third:\n  . ./{shown} && .venv/bin/ringback telephony check")
+        print(f"and in a third:\n  . ./{shown} && .venv/bin/ringback providers check")
+        print("  .venv/bin/ringback limits set --destinations +91")
         print("  .venv/bin/ringback call +912120000001 +911000000001 --user demo@ringback.local")
         print("\nCtrl-C stops it", flush=True)
         stop.wait()
