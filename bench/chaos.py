@@ -7,7 +7,8 @@ Calls are posted to a whole installation with two workers of each kind, while
     arq cannot read its queue; the queue is poisoned or full of stale keys; Valkey is gone (`bench.queue_faults`)
 
 The judge reads what the telephony system recorded (`bench.telephony_backends`): the simulator's ledger, or the INVITEs
-that reached the telephones of a real Asterisk, which is killed, frozen and cut off as well. At the end every call must
+that reached the telephones of a real Asterisk, which is killed, frozen and cut off as well. Half of the calls are of a
+second provider of the same kind, with a pace and a limit of calls at once. At the end every call must
 be there, its people called at most once. It and its transcript must have ended, and its client must have received both
 callbacks in order.
 """
@@ -45,6 +46,9 @@ CALLBACKS_WORKERS = ("callbacks-1", "callbacks-2")
 TRANSCRIPTS_WORKERS = ("transcripts-1", "transcripts-2")
 OTHER_WORKERS = CALLBACKS_WORKERS + TRANSCRIPTS_WORKERS
 PASSWORD = "chaos and no mercy"
+SECOND_DID = "911140000001"
+"""Its calls are the second provider's."""
+SECOND_LIMITS = ("--pace", "20/second", "--calls-at-once", "30")
 SETTINGS = {
     "RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS),
     "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45",
@@ -133,6 +137,8 @@ class Chaos:
         pause = (self._kills * 2.0 + len(self._faults) * 10.0) / self._calls
         while len(self._report.accepted) < self._calls or not self._broken:
             order = {**self._world.new_order(), "callback_url": self._deliveries.url}
+            if random.random() < 0.5:
+                order["did"] = SECOND_DID
             try:
                 answer = await client.post("/api/developer/calls/click2call", json=order)
             except httpx.TransportError:
@@ -336,6 +342,7 @@ async def run_chaos(
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
             await call_rules.change(session, None, {"destinations": "+91"}, ZoneInfo("UTC"))  # the lab's numbers
             deliveries.trust(await callbacks.list_valid_secrets(session, user.id))
+        await asyncio.to_thread(_add_second_provider, installation, outside)
         await asyncio.to_thread(installation.wait_until_ready)
         report = await Chaos(installation, outside, deliveries, db, calls, kills, faults).run()
         await db.dispose()
@@ -344,6 +351,13 @@ async def run_chaos(
         await asyncio.to_thread(installation.stop)
         await outside.stop()
         await deliveries.stop()
+
+
+def _add_second_provider(installation: Installation, backend: TelephonyBackend) -> None:
+    kind = installation.settings.get("RINGBACK_TELEPHONY_PROVIDER", "simulator")
+    options = [part for name, value in backend.second.items() for part in ("-o", f"{name}={value}")]
+    installation.run("providers", "add", "second", "--kind", kind, *options, *SECOND_LIMITS)
+    installation.run("dids", "add", SECOND_DID, "--user", "chaos@example.com", "--provider", "second")
 
 
 def main() -> None:

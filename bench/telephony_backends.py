@@ -43,6 +43,8 @@ class TelephonyBackend(Protocol):
 
     settings: dict[str, str]
     faults: list[InjectedFault]
+    second: dict[str, str]
+    """The options of a second provider of the same kind."""
     unwritten: set[str]
     """Calls whose talk was not written to disk yet when the system was killed. Their recording is lost."""
 
@@ -75,6 +77,7 @@ class SimulatorBackend:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.faults: list[InjectedFault] = []
+        self.second = {"latency_seconds": "0.2"}
         self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
@@ -116,6 +119,8 @@ class AsteriskBackend:
         conversation = _ROOT / "app/telephony/conversations/callback.wav"
         self.phones = Phones(folder / "phones", port=free_port(socket.SOCK_DGRAM), conversation=conversation)
         self.server = AsteriskServer(folder / "asterisk", phones_port=self.phones.port)
+        self.other_server = AsteriskServer(folder / "other", phones_port=self.phones.port)
+        self.second = self.other_server.options()
         self.proxy = FaultyProxy(self.server.url)
         self.faults: list[InjectedFault] = [
             ("the event stream cut", self.proxy.cut_sockets),
@@ -132,6 +137,7 @@ class AsteriskBackend:
     async def start(self) -> None:
         await asyncio.to_thread(self.phones.start)
         await asyncio.to_thread(self.server.start)
+        await asyncio.to_thread(self.other_server.start)
         await self.proxy.start()
         self.settings = self.server.settings() | {
             "RINGBACK_ASTERISK_URL": self.proxy.url,
@@ -155,6 +161,7 @@ class AsteriskBackend:
     async def stop(self) -> None:
         await self.proxy.stop()
         await asyncio.to_thread(self.server.stop)
+        await asyncio.to_thread(self.other_server.stop)
         await asyncio.to_thread(self.phones.stop)
 
     def new_order(self) -> dict[str, str]:
@@ -192,7 +199,9 @@ class AsteriskBackend:
             for call in calls
             if call.status == "completed" and not invites[call.customer]
         ]
-        return found + [f"left at Asterisk: {what}" for what in await asyncio.to_thread(self.server.left)]
+        for server in (self.server, self.other_server):
+            found += [f"left at Asterisk: {what}" for what in await asyncio.to_thread(server.left)]
+        return found
 
     def figures(self) -> list[str]:
         met = ", ".join(f"{len(fault.hits)} {name}" for name, fault in self._kinds.items())

@@ -51,16 +51,20 @@ class AsteriskServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process and self._process.poll() is None else None
 
+    def options(self) -> dict[str, str]:
+        """The options of a provider that dials through this Asterisk."""
+        return {
+            "url": self.url,
+            "username": USERNAME,
+            "password": PASSWORD,
+            "ami_address": f"127.0.0.1:{self.ami_port}",
+            "dial": "PJSIP/{number}@trunk-from",
+        }
+
     def settings(self) -> dict[str, str]:
         """The environment that makes Ringback dial through this Asterisk."""
-        return {
-            "RINGBACK_TELEPHONY_PROVIDER": "asterisk",
-            "RINGBACK_ASTERISK_URL": self.url,
-            "RINGBACK_ASTERISK_USERNAME": USERNAME,
-            "RINGBACK_ASTERISK_PASSWORD": PASSWORD,
-            "RINGBACK_ASTERISK_AMI_ADDRESS": f"127.0.0.1:{self.ami_port}",
-            "RINGBACK_ASTERISK_DIAL": "PJSIP/{number}@trunk-from",
-        }
+        named = {f"RINGBACK_ASTERISK_{name.upper()}": value for name, value in self.options().items()}
+        return {"RINGBACK_TELEPHONY_PROVIDER": "asterisk", **named}
 
     def start(self) -> None:
         """Start it. Returns when it accepts requests. Raises `AsteriskError`."""

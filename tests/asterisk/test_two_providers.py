@@ -10,8 +10,7 @@ import soundfile
 from sqlalchemy import update
 
 from app.models import Did
-from lab.asterisk import PASSWORD as ARI_PASSWORD
-from lab.asterisk import USERNAME, AsteriskServer
+from lab.asterisk import AsteriskServer
 from tests.asterisk.lab_installation import Lab, LabInstallation, eventually
 from tests.command import invoke
 
@@ -52,13 +51,7 @@ async def installation(
 
 
 def options(server: AsteriskServer) -> list[str]:
-    values = {
-        "url": server.url,
-        "username": USERNAME,
-        "password": ARI_PASSWORD,
-        "ami_address": f"127.0.0.1:{server.ami_port}",
-    }
-    return [part for name, value in values.items() for part in ("-o", f"{name}={value}")]
+    return [part for name, value in server.options().items() for part in ("-o", f"{name}={value}")]
 
 
 def ringback(installation: LabInstallation, *arguments: str) -> str:
