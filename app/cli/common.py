@@ -66,12 +66,21 @@ def failures_explained(command: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
+def _log_to_stderr() -> None:
+    """Standard output is for the answer. Changes are log lines, too."""
+    import structlog
+
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
 def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **options: object) -> T:
     """Run `work(db, …)` with the running instance's database."""
     from app.db import Database
     from app.settings import get_settings
 
     async def run(settings: "Settings") -> T:
+        _log_to_stderr()
         db = Database(settings.database_url, pool_size=2)
         try:
             return await work(db, *arguments, **options)
@@ -88,6 +97,7 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     from app.settings import get_settings
 
     async def run(settings: "Settings") -> T:
+        _log_to_stderr()
         hints = Hints(arq_pool(settings.redis_url))
         db = Database(settings.database_url, pool_size=2, after_commit=hints.send_added)
         try:
