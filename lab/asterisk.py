@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from base64 import b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,12 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 class AsteriskServer:
     """Can be started and stopped several times. `kill` is SIGKILL."""
 
-    def __init__(self, folder: Path, *, phones_port: int, ari_port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, phones_port: int = 0, ari_port: int | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
+        """`more` is added to configuration files, by their names. With it, the server has no trunks of the lab."""
         self._folder = folder
+        self._more = dict(more or {})
         self.recording_folder = folder / "spool/recording"
         self._phones_port = phones_port
         self.ari_port = ari_port or free_port()
@@ -90,7 +95,7 @@ class AsteriskServer:
     def answers(self) -> bool:
         """Whether it accepts requests and knows its trunks."""
         try:
-            self._ari("/endpoints/PJSIP/trunk-from")
+            self._ari("/endpoints" if self._more else "/endpoints/PJSIP/trunk-from")
         except OSError:
             return False
         return True
@@ -167,10 +172,13 @@ class AsteriskServer:
             "RTP_LAST": str(rtp + 3999),
         }
         subprocess.run([_ROOT / "deploy/asterisk/configure.sh", etc], env={**os.environ, **variables}, check=True)
-        trunks = (_ROOT / "lab/etc/pjsip_wizard.conf").read_text()
+        trunks = "" if self._more else (_ROOT / "lab/etc/pjsip_wizard.conf").read_text()
         (etc / "pjsip_wizard.conf").write_text(
             trunks.replace("@PHONES@", f"127.0.0.1:{self._phones_port}").replace("@SIP@", f"127.0.0.1:{self.sip_port}")
         )
+        for name, added in self._more.items():
+            with (etc / name).open("a") as file:
+                file.write(f"\n{added}\n")
         (modules,) = root.glob("usr/lib/*/asterisk/modules")
         (etc / "asterisk.conf").write_text(
             "[directories]\n"

@@ -104,7 +104,7 @@ async def test_ready_names_an_asterisk_that_is_lost(lab: Lab, make_installation:
         return [part for part in answer.json()["missing"] if "cannot be reached" in part]
 
     (said,) = await eventually(missing)
-    assert said.startswith("asterisk: Asterisk cannot be reached at http://127.0.0.1:9")
+    assert said.startswith("environment: Asterisk cannot be reached at http://127.0.0.1:9")
     assert "ringback providers check" in said
 
 
@@ -114,7 +114,7 @@ async def test_the_one_command_calls_nobody_by_itself(lab: Lab, tmp_path: Path) 
     settings = lab.server.settings() | {"RINGBACK_ASTERISK_APP": "the-one-command"}
     running = await asyncio.to_thread(start, tmp_path / "up", demo=True, settings=settings)
     try:
-        assert "Calls are real: asterisk" in running.output
+        assert "Calls are real: the provider environment dials" in running.output
         assert "demonstration" not in running.output
         assert "Ready for a call" in running.ringback("telephony", "check").stdout
         assert lab.phones.invites() == before

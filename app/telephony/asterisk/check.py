@@ -155,8 +155,40 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
         fix="The provider does not answer OPTIONS: check its address, your firewall and qualify_frequency",
     )
     if technology.upper() == "PJSIP":
+        async for finding in _endpoint(options, ari, name):
+            yield finding
         async for finding in _registrations(options, name):
             yield finding
+
+
+async def _endpoint(options: AsteriskOptions, ari: Ari, trunk: str) -> AsyncIterator[Finding]:
+    """Transport, codecs and encryption of the trunk's endpoint."""
+    details: dict[str, str] = {}
+    with suppress(ProviderError):  # AMI is examined next
+        async with manager(options) as ami:
+            for event in await ami.list("PJSIPShowEndpoint", Endpoint=trunk):
+                if event.get("Event") == "EndpointDetail":
+                    details = dict(event.items())
+    if not details:
+        return
+    transport = details.get("Transport") or "any transport"
+    yield Finding("transport", ok=True, seen=f"{trunk} uses {transport}")
+    codecs = details.get("Allow", "").strip("()").split("|")
+    yield Finding(
+        "codecs",
+        ok=bool(_TELEPHONE_CODECS & set(codecs)),
+        seen=", ".join(codecs),
+        fix="Telephone networks speak alaw or ulaw: allow = alaw,ulaw",
+    )
+    if details.get("MediaEncryption", "no") not in ("no", "none", ""):
+        answer = await ari.request("GET", "/asterisk/modules/res_srtp.so")
+        loaded = answer.ok and answer.body["status"] == "Running"
+        yield Finding(
+            "encryption",
+            ok=loaded,
+            seen=f"{details['MediaEncryption']}, and res_srtp is {'' if loaded else 'not '}loaded",
+            fix="In modules.conf: load = res_srtp.so; then restart Asterisk",
+        )
 
 
 async def _registrations(options: AsteriskOptions, trunk: str) -> AsyncIterator[Finding]:
@@ -221,6 +253,7 @@ async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
     )
 
 
+_TELEPHONE_CODECS = {"alaw", "ulaw"}
 _RECORDING_FIX = (
     "The AMI user needs write = system,call; Asterisk must be able to write to its spool folders monitor and "
     "recording, which lie side by side"

@@ -24,9 +24,9 @@ class Ami:
         if said["Response"] != "Success":
             raise ProviderError(f"AMI refuses {action}: {said.get('Message', 'no reason given')}")
 
-    async def list(self, action: str) -> list[dict[str, str]]:
+    async def list(self, action: str, **fields: str) -> list[dict[str, str]]:
         """Perform an action, and return the events that answer it."""
-        await self.act(action)
+        await self.act(action, **fields)
         events = []
         while (event := await self._message()).get("EventList") != "Complete":
             events.append(event)
