@@ -4,6 +4,7 @@ import asyncio
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.telephony.asterisk import Asterisk, AsteriskOptions
-from app.telephony.base import AdapterContext, CallStatus
+from app.telephony.base import AdapterContext, CallStatus, RecordingUnavailable
 from lab.asterisk import AsteriskServer, free_port
 from tests.provider_contract import Following, new_order
 
@@ -184,6 +185,24 @@ async def test_a_call_over_each_trunk_has_audio_both_ways(
         audio, rate = soundfile.read(io.BytesIO(b"".join([chunk async for chunk in recording.chunks])))
         for channel in range(2):
             assert _loudest_frequency(audio[:, channel], rate) == pytest.approx(TONE, abs=10), channel
+    finally:
+        await provider.aclose()
+        await asyncio.to_thread(server.stop)
+
+
+async def test_a_call_that_is_not_to_be_recorded(far_ends: dict[str, FarEnd], tmp_path: Path) -> None:
+    far = far_ends["no"]
+    server = AsteriskServer(tmp_path / "near", more=recipe("tcp", "transport-tcp", far, far.tcp))
+    await asyncio.to_thread(server.start)
+    options = AsteriskOptions.from_values({**server.options(), "dial": "PJSIP/{number}@trunk"})
+    provider = Asterisk(options, AdapterContext("a-test", "a-test", tmp_path, "IN", longest_ring_seconds=5))
+    try:
+        order = replace(new_order(customer="919876543212", agent="919876543211"), record=False)
+        async with Following(provider, order).placed() as call:
+            assert (await call.until_ended()).status is CallStatus.COMPLETED
+        with pytest.raises(RecordingUnavailable):
+            await provider.open_recording(call.ref, None)
+        assert await asyncio.to_thread(server.recordings) == []
     finally:
         await provider.aclose()
         await asyncio.to_thread(server.stop)
