@@ -186,7 +186,10 @@ class Asterisk(TelephonyProvider):
         if answer.ok or answer.status == 409:  # 409: an attempt whose answer was lost has created it
             return
         if answer.status in (401, 403):
-            raise _NotDialed("Asterisk refuses RINGBACK_ASTERISK_USERNAME and _PASSWORD", retry=False)
+            raise _NotDialed(
+                "Asterisk refuses the options username and password (RINGBACK_ASTERISK_USERNAME, _PASSWORD)",
+                retry=False,
+            )
         raise _NotDialed(
             f"Asterisk makes no channel for {self._options.dial}: {answer.description}. `ringback providers check`",
             retry=False,

@@ -45,4 +45,7 @@ class Application:
         return "RINGBACK_HOLDER_" + re.sub("[^A-Za-z0-9]", "_", self.name)
 
 
-FIX = "Remove RINGBACK_ASTERISK_APP, so that this installation has a name of its own; or choose a name nobody else uses"
+FIX = (
+    "Remove the option app (RINGBACK_ASTERISK_APP), so that this installation has a name of its own; or choose a name "
+    "nobody else uses"
+)

@@ -52,7 +52,7 @@ async def check(
             ok=False,
             seen=str(error),
             fix="In manager.conf: enabled = yes, and a user with write = system,call and read = system,call; "
-            "name it by RINGBACK_ASTERISK_AMI_USERNAME and _PASSWORD if it is not ARI's",
+            "name it by the options ami_username and ami_password if it is not ARI's",
         )
     else:
         yield Finding("AMI", ok=True, seen="{}:{}".format(*options.ami()))
@@ -64,7 +64,7 @@ async def check(
         ok=True,
         seen=f"agents of 2 to 7 digits are dialed as {options.extension_dial}"
         if options.extension_dial is not None
-        else "agents of 2 to 7 digits are refused. RINGBACK_ASTERISK_EXTENSION_DIAL can say how to dial them",
+        else "agents of 2 to 7 digits are refused. The option extension_dial can say how to dial them",
     )
 
 
@@ -86,7 +86,7 @@ async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Findin
             "ARI",
             ok=False,
             seen=str(error),
-            fix="Is Asterisk running? In http.conf: enabled = yes, bindaddr and bindport as in RINGBACK_ASTERISK_URL; "
+            fix="Is Asterisk running? In http.conf: enabled = yes, bindaddr and bindport as in the option url; "
             "in ari.conf: enabled = yes; then: module load res_ari.so. A firewall must let this machine through",
         )
         return
@@ -102,7 +102,7 @@ async def _reachable(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Findin
             ok=False,
             seen=info.description,
             fix=f"In ari.conf: [{options.username}] with type = user, read_only = no and the password of "
-            "RINGBACK_ASTERISK_PASSWORD; then: module reload res_ari.so",
+            "the option password; then: module reload res_ari.so",
         )
         return
     yield Finding("credentials", ok=True, seen=options.username)
@@ -144,7 +144,7 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
             "trunk",
             ok=False,
             seen=f"{technology}/{name}: {answer.description}",
-            fix="RINGBACK_ASTERISK_DIAL must name an endpoint of pjsip.conf; `pjsip show endpoints` lists them",
+            fix="The option dial (RINGBACK_ASTERISK_DIAL) must name an endpoint of pjsip.conf; `pjsip show endpoints` lists them",
         )
         return
     state = answer.body["state"]

@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from app.numbers import Callee, NumberFormat, PhoneNumber
 from app.options import Options
 
-EXTENSION_REFUSAL = "RINGBACK_ASTERISK_EXTENSION_DIAL does not say how to dial one"
+EXTENSION_REFUSAL = "the option extension_dial (RINGBACK_ASTERISK_EXTENSION_DIAL) does not say how to dial one"
 
 
 class AsteriskOptions(Options):
