@@ -26,7 +26,7 @@ _CAUSES: dict[int, tuple[CallStatus, str, str]] = {
     28: (
         _S.FAILED,
         "invalid_number_format",
-        "The trunk does not understand {whose} number. Check the option number_format (RINGBACK_ASTERISK_NUMBER_FORMAT)",
+        "The trunk does not understand {whose} number. Check number_format (RINGBACK_ASTERISK_NUMBER_FORMAT)",
     ),
     34: (_S.FAILED, "normal_circuit_congestion", "The trunk has no free line"),
     38: (_S.FAILED, "network_out_of_order", "The telephone network is out of order"),

@@ -144,7 +144,8 @@ async def _trunk(options: AsteriskOptions, ari: Ari) -> AsyncIterator[Finding]:
             "trunk",
             ok=False,
             seen=f"{technology}/{name}: {answer.description}",
-            fix="The option dial (RINGBACK_ASTERISK_DIAL) must name an endpoint of pjsip.conf; `pjsip show endpoints` lists them",
+            fix="The option dial (RINGBACK_ASTERISK_DIAL) must name an endpoint of pjsip.conf; "
+            "`pjsip show endpoints` lists them",
         )
         return
     state = answer.body["state"]
