@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from app import call_views, cancellation, transcripts, vendor
-from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, get_resources, json_body, read_body
+from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, get_resources, order_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
@@ -160,7 +160,7 @@ _CANCEL_MESSAGES = {
     summary="Call an agent and a customer, and join them",
     response_model=Envelope[CurrentClick2CallData],
     responses=errors(400, 401, 403, 404, 409, 413, 422, 429),
-    openapi_extra=json_body(CurrentClick2CallRequest),
+    openapi_extra=order_body(CurrentClick2CallRequest),
 )
 async def click2call(request: Request, claims: LoggedIn) -> Response:
     """Queue a call. The agent is rung first, then the customer. Without a free channel the call is accepted, with a

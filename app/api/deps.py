@@ -173,6 +173,18 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return whole
 
 
+def order_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The request of an order, for the OpenAPI document."""
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"},
+        "description": "An order that is sent again with the same key within 24 hours is the same call",
+    }
+    return {**json_body(model), "parameters": [key]}
+
+
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """The request body, for the OpenAPI document."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(model)}}}}

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts, transcripts
-from app.api.deps import Bearer, check_call_id, find_idempotency_key, get_resources, json_body, read_body
+from app.api.deps import Bearer, check_call_id, find_idempotency_key, get_resources, order_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import Agent, CallOptions, Number, errors
@@ -59,7 +59,7 @@ class FailedTranscript(BaseModel):
     summary="Call an agent and a customer, and join them",
     response_model=Envelope[Click2CallData],
     responses=errors(400, 401, 403, 404, 409, 413, 429),
-    openapi_extra=json_body(Click2CallRequest),
+    openapi_extra=order_body(Click2CallRequest),
 )
 async def click2call(request: Request, claims: Bearer) -> Response:
     """Queue a call. The agent is rung first, then the customer."""

@@ -156,6 +156,8 @@ def _print_history(found: "history.CallHistory", plain: bool) -> None:
     facts.add_row("agent", _shown(call.agent_number, plain))
     facts.add_row("status", coloured(call.status))
     for name, value in (
+        ("provider", None if call.only_reported else call.provider),
+        ("recorded", None if call.record else "no, as ordered"),
         ("shown number", call.did and _shown(call.did, plain)),
         ("hangup cause", call.hangup_cause),
         ("ended by", call.ended_by),

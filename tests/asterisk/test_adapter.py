@@ -70,7 +70,7 @@ async def test_a_trunk_that_is_not_there(lab: Lab, make_provider: MakeProvider) 
     ("changed", "reason"),
     [
         ({"dial": "PJSIP/{number}@no-such-trunk"}, "ringback providers check"),
-        ({"password": "wrong"}, "refuses RINGBACK_ASTERISK_USERNAME"),
+        ({"password": "wrong"}, "(RINGBACK_ASTERISK_USERNAME, _PASSWORD)"),
     ],
 )
 async def test_a_wrong_setting_is_a_clear_refusal(
