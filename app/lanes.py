@@ -117,7 +117,8 @@ _GATE = select(
 
 async def _count_up(session: AsyncSession, provider: str) -> int:
     """The provider's calls that are up, and those that a worker is about to dial."""
-    up = select(func.count()).where(Call.provider == provider, Call.ended_at.is_(None), Call.dialed_at.is_not(None))
+    is_up = (Call.provider == provider, Call.ended_at.is_(None), Call.dialed_at.is_not(None), ~Call.only_reported)
+    up = select(func.count()).where(*is_up)
     claimed = select(func.count()).where(Task.lane == dial_lane(provider), ~is_unclaimed())
     return (await session.scalar(up) or 0) + (await session.scalar(claimed) or 0)
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from app.db import Database
     from app.options import Options
+    from app.security import Vault
     from app.telephony.base import TelephonyProvider
-    from app.telephony_providers import Limits
+    from app.telephony_providers import Limits, ProviderConfig
 
 app = typer.Typer(help="Telephony providers: what dials.", no_args_is_help=True)
 telephony = typer.Typer(hidden=True)  # `ringback providers check` is what `providers check` was called before
@@ -87,16 +88,8 @@ def set_(name: Name, option: Given = [], calls_at_once: AtOnce = None, pace: Per
     async def work(session: "AsyncSession") -> str:
         if changed:
             config = await telephony_providers.get_config(session, name)
-            options = _options_of(config.kind) if config.kind is not None else None
-            if options is not None:
-                known = {} if changed.keys() >= _secret_names(options) else config.values(vault)
-                values = {**config.options, **known, **changed}
-                values = {option: value for option, value in values.items() if value != ""}
-                _check_values(name, config.kind or "", values)
-                plain, secret = _divided(options, values)
-                await telephony_providers.change(session, name, options=plain, secrets=secret, vault=vault)
-            else:
-                await telephony_providers.change(session, name, options={}, secrets={}, vault=vault)
+            plain, secret = _merged(config, changed, vault)
+            await telephony_providers.change(session, name, options=plain, secrets=secret, vault=vault)
         await telephony_providers.limit(session, name, limits)
         return f"Changed {name}. Workers follow within seconds"
 
@@ -272,6 +265,20 @@ def _options_of(kind: str) -> "type[Options]":
 
 def _secret_names(options: "type[Options]") -> set[str]:
     return {name for name, field in options.model_fields.items() if "SecretStr" in str(field.annotation)}
+
+
+def _merged(config: "ProviderConfig", changed: dict[str, str], vault: "Vault") -> tuple[dict[str, str], dict[str, str]]:
+    """The provider's options with these changes: those that may be shown, and the secret ones. Exits with what is
+    wrong."""
+    if config.kind is None:
+        return {}, {}  # which the domain refuses
+    options = _options_of(config.kind)
+    # Secrets that cannot be read any more can be set anew, all of them at once.
+    known = {} if changed.keys() >= _secret_names(options) else config.values(vault)
+    merged = {**config.options, **known, **changed}
+    values = {option: value for option, value in merged.items() if value != ""}
+    _check_values(config.name, config.kind, values)
+    return _divided(options, values)
 
 
 def _divided(options: "type[Options]", values: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
