@@ -2,8 +2,10 @@
 
 A channel that was created and dialed needs no process of ours while it rings. Both channels are in the bridge before
 the customer answers. So both people hear each other, are recorded, and are cut off after the longest time allowed, even
-if every process of ours has died by then. Only one request per leg rings a telephone, the `dial`. It is not sent again
-once it may have arrived. Every request before it may be repeated.
+if every process of ours has died by then. Only an announcement, and the recording after it, needs one.
+
+Only one request per leg rings a telephone, the `dial`. It is not sent again once it may have arrived. Every request
+before it may be repeated.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from time import monotonic
 from typing import Any, Self
 
 from app.numbers import Callee, PhoneNumber
+from app.telephony.asterisk.announcement import MARK, Announcer
 from app.telephony.asterisk.application import Application
 from app.telephony.asterisk.ari import Ari, AriResponse, Lost
 from app.telephony.asterisk.check import check
@@ -149,9 +152,12 @@ class Asterisk(TelephonyProvider):
         bridge = f"/bridges/{order.call_id}"
         await self._require("POST", "/bridges", type="mixing", bridgeId=order.call_id)
         await self._join(bridge, agent)
-        if order.record:
+        announcement = self._options.announcement if order.record else None
+        if order.record and announcement is None:
             await self._start_recording(order.call_id, agent)
         await self._create_until_entered(order, agent, customer)
+        if announcement is not None:
+            await self._set(customer, MARK, announcement)  # the listener records, once both have heard it
         await self._join(bridge, customer)
         await self._show(order, customer)  # joining has overwritten the number that is shown
         longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
@@ -287,7 +293,12 @@ class Asterisk(TelephonyProvider):
                 raise ProviderError(f"Asterisk answered {channels.description}")
             for channel in channels.body:
                 translator.remember(channel)
-            yield _provider_events(events, translator)
+            announcer = Announcer(self._options, self._ari)
+            announcer.resume(channels.body)
+            try:
+                yield _provider_events(events, translator, announcer)
+            finally:
+                await announcer.aclose()
 
     async def _registered(self) -> None:
         """Wait until Asterisk knows the application. It accepts the connection a moment before, and rejects channels
@@ -314,7 +325,8 @@ class Asterisk(TelephonyProvider):
         await asyncio.sleep(_CLOSING_SECONDS)
         stored = await self._ari.request("GET", f"/recordings/stored/{ref.call_id}")
         if stored.status == 404:
-            raise RecordingUnavailable("Asterisk has none of this call")
+            heard = "" if self._options.announcement is None else ". Its announcement was not heard to the end"
+            raise RecordingUnavailable(f"Asterisk has none of this call{heard}")
         if not stored.ok:
             raise ProviderError(f"Asterisk answered {stored.description}")
         return Recording("audio/wav", self._wav(ref.call_id, talk))
@@ -353,9 +365,10 @@ class Asterisk(TelephonyProvider):
 
 
 async def _provider_events(
-    events: AsyncIterator[dict[str, Any]], translator: EventTranslator
+    events: AsyncIterator[dict[str, Any]], translator: EventTranslator, announcer: Announcer
 ) -> AsyncIterator[ProviderEvent]:
     async for event in events:
+        announcer.see(event)
         report = translator.translate(event)
         if report is not None:
             yield report

@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from app.numbers import PhoneNumber
 from app.telephony.asterisk.application import FIX, Application
@@ -57,6 +58,8 @@ async def check(
     else:
         yield Finding("AMI", ok=True, seen="{}:{}".format(*options.ami()))
         yield await _recording(options, ari)
+        if options.announcement is not None:
+            yield await _announcement(options.announcement, ari)
     examples = [f"{number} as {options.endpoint(number, home_country)}" for number in (_EXAMPLE, _EXAMPLE_ABROAD)]
     yield Finding("number format", ok=True, seen=f"at home in {home_country}: dials {', '.join(examples)}")
     yield Finding(
@@ -210,40 +213,17 @@ async def _registrations(options: AsteriskOptions, trunk: str) -> AsyncIterator[
 
 
 async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
-    """Record a second of a tone, on a channel that leads nowhere, in its own application."""
-    name = f"ringback-check-{secrets.token_hex(4)}"
+    """Record a second of a tone."""
     try:
-        async with ari.events(name) as events:
-            made = await ari.request(
-                "POST",
-                "/channels/externalMedia",
-                app=name,
-                channelId=name,
-                external_host="127.0.0.1:9",
-                format="slin",
-            )
-            if not made.ok:
-                return Finding(
-                    "recording",
-                    ok=False,
-                    seen=f"no channel to try it on: {made.description}",
-                    fix="In modules.conf: load = chan_rtp.so, which only this test needs",
-                )
-            try:
-                async with asyncio.timeout(5):
-                    async for event in events:
-                        if event["type"] == "StasisStart":
-                            break
-                async with manager(options) as ami:
-                    await start_recording(ami, name, name)
-                await ari.request("POST", f"/channels/{name}/play", media="tone:425")
-                await asyncio.sleep(1)
-            finally:
-                await ari.request("DELETE", f"/channels/{name}")
-            await asyncio.sleep(0.5)
-            async with ari.download(f"/recordings/stored/{name}/file") as answer:
-                size = len(await answer.read()) if answer.status == 200 else 0
-            await ari.request("DELETE", f"/recordings/stored/{name}")
+        async with _test_channel(ari) as (name, _):
+            async with manager(options) as ami:
+                await start_recording(ami, name, name)
+            await ari.request("POST", f"/channels/{name}/play", media="tone:425")
+            await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
+        async with ari.download(f"/recordings/stored/{name}/file") as answer:
+            size = len(await answer.read()) if answer.status == 200 else 0
+        await ari.request("DELETE", f"/recordings/stored/{name}")
     except (ProviderError, TimeoutError) as error:
         return Finding("recording", ok=False, seen=str(error) or "nothing happened", fix=_RECORDING_FIX)
     return Finding(
@@ -254,8 +234,59 @@ async def _recording(options: AsteriskOptions, ari: Ari) -> Finding:
     )
 
 
+async def _announcement(sound: str, ari: Ari) -> Finding:
+    """Play the sound. A sound that Asterisk cannot play ends at once."""
+    problem = ""
+    try:
+        async with _test_channel(ari) as (name, events):
+            answer = await ari.request("POST", f"/channels/{name}/play", media=sound)
+            problem = "" if answer.ok else answer.description
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    async for event in events:
+                        if event["type"] == "PlaybackFinished":
+                            problem = "Asterisk cannot play it" if event["playback"]["state"] == "failed" else problem
+                            break
+    except (ProviderError, TimeoutError) as error:
+        problem = str(error) or "nothing happened"
+    return Finding("announcement", ok=not problem, seen=f"{sound}: {problem or 'plays'}", fix=_ANNOUNCEMENT_FIX)
+
+
+@asynccontextmanager
+async def _test_channel(ari: Ari) -> AsyncIterator[tuple[str, AsyncIterator[dict[str, Any]]]]:
+    """A channel that leads nowhere, in its own application: its name, and the events. Raises `ProviderError`."""
+    name = f"ringback-check-{secrets.token_hex(4)}"
+    async with ari.events(name) as events:
+        made = await ari.request(
+            "POST",
+            "/channels/externalMedia",
+            app=name,
+            channelId=name,
+            external_host="127.0.0.1:9",
+            format="slin",
+        )
+        if not made.ok:
+            raise ProviderError(
+                f"no channel to try it on: {made.description}. In modules.conf: load = chan_rtp.so, "
+                "which only this test needs"
+            )
+        try:
+            async with asyncio.timeout(5):
+                async for event in events:
+                    if event["type"] == "StasisStart":
+                        break
+            yield name, events
+        finally:
+            await ari.request("DELETE", f"/channels/{name}")
+
+
 _TELEPHONE_CODECS = {"alaw", "ulaw"}
 _RECORDING_FIX = (
     "The AMI user needs write = system,call; Asterisk must be able to write to its spool folders monitor and "
     "recording, which lie side by side"
+)
+_ANNOUNCEMENT_FIX = (
+    "The option announcement names a sound without its ending: sound:custom/recorded is the file "
+    "custom/recorded.wav in Asterisk's folder of sounds, with 8,000 samples a second on one channel. "
+    "Asterisk must have loaded res_stasis_playback, res_ari_playbacks and format_wav"
 )

@@ -22,8 +22,9 @@ def channel_id(call_id: str, leg: Leg) -> str:
     return f"{call_id}-{leg}"
 
 
-def _parts(channel: dict[str, Any]) -> tuple[str, Leg] | None:
-    call_id, _, leg = str(channel.get("id", "")).rpartition("-")
+def find_parts(channel: str) -> tuple[str, Leg] | None:
+    """The call and the leg of a channel's id. None if the channel is not one of ours."""
+    call_id, _, leg = channel.rpartition("-")
     return (call_id, Leg(leg)) if call_id and leg in set(Leg) else None
 
 
@@ -46,7 +47,7 @@ class EventTranslator:
     def translate(self, event: dict[str, Any]) -> ProviderEvent | None:
         """The event in the port's words. None if it is about no call."""
         channel = event.get("channel") or event.get("peer") or {}
-        parts = _parts(channel)
+        parts = find_parts(str(channel.get("id", "")))
         if parts is None:
             return None
         call_id, leg = parts

@@ -41,6 +41,12 @@ class AsteriskOptions(Options):
     ami_username: str | None = Field(None, description="User of `manager.conf`, if it is another")
     ami_password: SecretStr | None = Field(None, description="That user's password")
 
+    announcement: str | None = Field(
+        None,
+        pattern=r"^(sound|recording|tone):\S+$",
+        description="A sound of Asterisk that both people hear before they are joined, as `sound:custom/recorded`",
+    )
+
     @field_validator("dial", "extension_dial")
     @classmethod
     def _has_a_place_for_the_number(cls, template: str | None) -> str | None:
