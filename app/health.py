@@ -1,6 +1,7 @@
 """Readiness: whether PostgreSQL, Valkey, a worker for each queue and every telephony provider are there."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 
 from redis.asyncio import Redis
@@ -9,7 +10,7 @@ from sqlalchemy import func, select
 
 from app import tasks
 from app.db import Database
-from app.engine_models import ListenerRow, Queue, Worker
+from app.engine_models import ListenerRow, ProviderRow, Queue, Worker
 from app.tasks import Backlog
 
 WORKER_SILENT_SECONDS = 6
@@ -25,19 +26,29 @@ calls must never wait.
 _PATIENCE_SECONDS = 2.0
 
 
-async def missing_parts(db: Database, redis: Redis) -> list[str]:
-    """What is missing, in words for the operator. Empty when everything is there."""
+@dataclass(frozen=True, slots=True)
+class MissingPart:
+    """Something that is not there. `problem` is for the operator."""
+
+    problem: str
+    is_vital: bool = True
+    """New orders need it. False for a provider that only some DIDs use, because the calls of the others go on."""
+
+
+async def missing_parts(db: Database, redis: Redis) -> list[MissingPart]:
+    """What is missing. Empty when everything is there."""
     checks = await asyncio.gather(_missing_in_database(db), _missing_valkey(redis))
     return [part for parts in checks for part in parts]
 
 
-async def _missing_in_database(db: Database) -> list[str]:
+async def _missing_in_database(db: Database) -> list[MissingPart]:
     alive = (
         select(Worker.queue).where(Worker.seen_at > func.now() - timedelta(seconds=WORKER_SILENT_SECONDS)).distinct()
     )
     # If a lease has run out, no calls worker lives, and that is reported anyway.
     listening = (
-        select(ListenerRow.provider, ListenerRow.problem)
+        select(ListenerRow.provider, ListenerRow.problem, ProviderRow.is_default)
+        .join(ProviderRow, ProviderRow.name == ListenerRow.provider)
         .where(ListenerRow.lease_until > func.now(), ListenerRow.connected_since.is_(None))
         .order_by(ListenerRow.provider)
     )
@@ -47,13 +58,18 @@ async def _missing_in_database(db: Database) -> list[str]:
             lost = (await connection.execute(listening)).all()
             backlogs = await tasks.backlogs(connection)
     except Exception as error:  # any error here means that PostgreSQL cannot be used
-        return [
-            f"PostgreSQL cannot be used: {type(error).__name__}. Check RINGBACK_DATABASE_URL and `ringback migrate`"
-        ]
+        problem = "Check RINGBACK_DATABASE_URL and `ringback migrate`"
+        return [MissingPart(f"PostgreSQL cannot be used: {type(error).__name__}. {problem}")]
+    silent = [f"no live {queue} worker: start `ringback worker {queue}`" for queue in Queue if queue not in queues]
+    late = [_late(queue, backlogs[queue]) for queue in Queue if queue in queues and _is_late(queue, backlogs[queue])]
     return [
-        *[f"no live {queue} worker: start `ringback worker {queue}`" for queue in Queue if queue not in queues],
-        *[_late(queue, backlogs[queue]) for queue in Queue if queue in queues and _is_late(queue, backlogs[queue])],
-        *[f"{name}: {problem or 'connecting'}. `ringback providers check {name}` says more" for name, problem in lost],
+        *[MissingPart(problem) for problem in (*silent, *late)],
+        *[
+            MissingPart(
+                f"{name}: {problem or 'connecting'}. `ringback providers check {name}` says more", is_vital=is_default
+            )
+            for name, problem, is_default in lost
+        ],
     ]
 
 
@@ -70,10 +86,10 @@ def _late(queue: Queue, backlog: Backlog) -> str:
     )
 
 
-async def _missing_valkey(redis: Redis) -> list[str]:
+async def _missing_valkey(redis: Redis) -> list[MissingPart]:
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await redis.ping()
     except (RedisError, OSError, TimeoutError) as error:
-        return [f"Valkey cannot be used: {type(error).__name__}. Check RINGBACK_REDIS_URL"]
+        return [MissingPart(f"Valkey cannot be used: {type(error).__name__}. Check RINGBACK_REDIS_URL")]
     return []

@@ -30,11 +30,11 @@ async def healthz() -> JSONResponse:
     "/readyz",
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "What is missing, each with what to do"}},
-    summary="PostgreSQL, Valkey, a live worker for each queue and every telephony provider are available",
+    summary="PostgreSQL, Valkey, a live worker for each queue and the default telephony provider are available",
 )
 async def readyz(request: Request) -> JSONResponse:
     resources = get_resources(request)
     missing = await health.missing_parts(resources.db, resources.redis)
-    if missing:
-        return JSONResponse({"status": "not ready", "missing": missing}, 503)
-    return JSONResponse({"status": "ready", "missing": []})
+    ready = not any(part.is_vital for part in missing)
+    content = {"status": "ready" if ready else "not ready", "missing": [part.problem for part in missing]}
+    return JSONResponse(content, 200 if ready else 503)

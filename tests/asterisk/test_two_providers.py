@@ -77,7 +77,9 @@ async def place(installation: LabInstallation, did: str, customer: str, agent: s
 
 async def readiness(installation: LabInstallation) -> list[str]:
     async with httpx.AsyncClient(base_url=installation.installation.base_url) as client:
-        missing: list[str] = (await client.get("/readyz")).json()["missing"]
+        answer = await client.get("/readyz")
+        assert answer.status_code == 200, "the default provider is there all the time"
+        missing: list[str] = answer.json()["missing"]
         return missing
 
 

@@ -52,4 +52,4 @@ async def test_readiness_is_decided_by_the_oldest_task_that_nobody_has(
         await add_tasks(isolated, queue, 1, overdue=0, leased=held)
     missing = await health.missing_parts(isolated.context.db, isolated.redis)
     assert (named is None) == (missing == []), missing
-    assert (named or "") in "".join(missing)
+    assert (named or "") in "".join(part.problem for part in missing)
