@@ -4,10 +4,10 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import delete, func, insert, literal, select, text, update
+from sqlalchemy import Text, delete, func, insert, literal, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -94,6 +94,12 @@ async def set_active(session: AsyncSession, user: User, active: bool) -> None:
         await log_out_everywhere(session, user)
 
 
+async def set_operator(session: AsyncSession, user: User, is_operator: bool) -> None:
+    """Set whether the user sees the installation and every user's calls in the console."""
+    user.is_operator = is_operator
+    await session.flush()
+
+
 async def log_out_everywhere(session: AsyncSession, user: User) -> int:
     """End all logins of the user, with their tokens. Returns how many there were."""
     ended = await session.execute(
@@ -109,17 +115,20 @@ async def log_out_everywhere(session: AsyncSession, user: User) -> int:
     return len(ended.all())
 
 
-async def log_in(
-    db: Database,
-    tokens: Tokens,
-    throttle: LoginThrottle,
-    *,
-    email: str,
-    password: str,
-    address: str | None,
-    session_seconds: int,
-) -> TokenPair:
-    """Log in. The user's other logins stay.
+@dataclass(frozen=True, slots=True)
+class VerifiedUser:
+    """A user whose password was right. `account` is the name that the throttle has."""
+
+    id: str
+    email: str
+    account: str
+    password_hash: str
+
+
+async def check_password(
+    db: Database, throttle: LoginThrottle, *, email: str, password: str, address: str | None
+) -> VerifiedUser:
+    """The user with this password.
 
     An unknown e-mail address and a wrong password get the same answer after the same time. Raises `InvalidCredentials`,
     `InactiveUser`, `UnverifiedUser`, `TooManyAttempts`.
@@ -129,7 +138,7 @@ async def log_in(
     async with db.statement() as connection:
         row = (
             await connection.execute(
-                select(User.id, User.password_hash, User.is_active, User.is_verified).where(
+                select(User.id, User.email, User.password_hash, User.is_active, User.is_verified).where(
                     func.lower(User.email) == func.lower(account)
                 )
             )
@@ -142,23 +151,44 @@ async def log_in(
         raise InactiveUser
     if not row.is_verified:
         raise UnverifiedUser
+    return VerifiedUser(row.id, row.email, account, row.password_hash)
 
-    session_id = uuid4()
+
+async def add_login(
+    db: Database, user: VerifiedUser, session_id: UUID, *, seconds: int, cookie_sha256: str | None = None
+) -> None:
+    """Add a login of this user. Raises `InvalidCredentials` if the password has just changed."""
     # The statement selects from the user, because the password may change while it is being hashed. A login with the
     # old password must not remain.
     login = insert(LoginSession).from_select(
-        ["id", "user_id", "expires_at"],
-        select(literal(session_id), User.id, func.now() + timedelta(seconds=session_seconds)).where(
-            User.id == row.id, User.is_active, User.password_hash == row.password_hash
-        ),
+        ["id", "user_id", "expires_at", "cookie_sha256"],
+        select(
+            literal(session_id), User.id, func.now() + timedelta(seconds=seconds), literal(cookie_sha256, Text)
+        ).where(User.id == user.id, User.is_active, User.password_hash == user.password_hash),
     )
     async with db.statement() as connection:
         logged_in = (await connection.execute(login)).rowcount
     if not logged_in:
         raise InvalidCredentials
-    await throttle.record_success(account, address)
-    log.info("logged_in", user_id=row.id, session_id=str(session_id))
-    return TokenPair(tokens.issue("access", row.id, session_id), tokens.issue("refresh", row.id, session_id))
+    log.info("logged_in", user_id=user.id, session_id=str(session_id))
+
+
+async def log_in(
+    db: Database,
+    tokens: Tokens,
+    throttle: LoginThrottle,
+    *,
+    email: str,
+    password: str,
+    address: str | None,
+    session_seconds: int,
+) -> TokenPair:
+    """Log in. The user's other logins stay. Raises what `check_password` raises."""
+    user = await check_password(db, throttle, email=email, password=password, address=address)
+    session_id = uuid4()
+    await add_login(db, user, session_id, seconds=session_seconds)
+    await throttle.record_success(user.account, address)
+    return TokenPair(tokens.issue("access", user.id, session_id), tokens.issue("refresh", user.id, session_id))
 
 
 async def open_login(session: AsyncSession, user: User, *, seconds: int) -> Claims:

@@ -20,7 +20,8 @@ from app import destinations
 from app.calling_hours import CallingHours, read_hours
 from app.db import Database
 from app.errors import ValidationFailed
-from app.models import CallRulesRow, User
+from app.models import User
+from app.rule_models import CallRulesRow
 from app.settings import Settings
 
 log = structlog.get_logger()

@@ -19,10 +19,10 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_views, tasks, vendor
+from app import call_views, changes, tasks, vendor
 from app.call_views import CallView
 from app.engine_models import TaskKind
-from app.models import Call, CallType, Delivery, DeliveryStatus, TranscriptStatus, User, WebhookSecret
+from app.models import Call, CallType, Delivery, DeliveryAttempt, DeliveryStatus, TranscriptStatus, User, WebhookSecret
 from app.security import RecordingLinks
 
 SCHEDULE_SECONDS: tuple[float, ...] = (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600)
@@ -193,6 +193,16 @@ async def is_unchanged(session: AsyncSession, message: Message) -> bool:
     return row is not None and (row.attempts, row.began_at) == (message.attempts, message.began_at)
 
 
+async def add_attempt(
+    session: AsyncSession, message: Message, call_id: str, *, succeeded: bool, answer: str, seconds: float
+) -> None:
+    """Keep an attempt, for whoever asks why a callback did not arrive."""
+    changes.note(session, call_id)
+    session.add(
+        DeliveryAttempt(delivery_id=message.id, succeeded=succeeded, answer=answer, milliseconds=round(seconds * 1000))
+    )
+
+
 async def mark_delivered(session: AsyncSession, message: Message, answer: str) -> None:
     """The receiver accepted it."""
     await _end(session, message, DeliveryStatus.DELIVERED, answer)
@@ -265,14 +275,18 @@ async def find_delivery(session: AsyncSession, message_id: str) -> Delivery | No
 async def replay(session: AsyncSession, delivery: Delivery) -> None:
     """Send it again as the same message, on a new schedule."""
     await tasks.lock_call(session, delivery.call_id)
+    await reset(session, [delivery.id])
+    await tasks.make_due(session, TaskKind.DELIVER, delivery.call_id)
+
+
+async def reset(session: AsyncSession, delivery_ids: Sequence[int]) -> None:
+    """Begin the schedule of these deliveries again. The caller holds the call's lock, and makes its task due."""
+    again = update(Delivery).where(Delivery.id.in_(delivery_ids))
     await session.execute(
-        update(Delivery)
-        .where(Delivery.id == delivery.id)
-        .values(
+        again.values(
             status=DeliveryStatus.PENDING, attempts=0, began_at=func.now(), next_attempt_at=func.now(), ended_at=None
         )
     )
-    await tasks.make_due(session, TaskKind.DELIVER, delivery.call_id)
 
 
 # Secrets

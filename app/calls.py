@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import call_state, callbacks, recordings, tasks, transcripts, usage
+from app import call_state, callbacks, changes, recordings, tasks, transcripts, usage
 from app.call_state import HANGING_UP, NOTE_KEY_PREFIX, REPORT_KEY_PREFIX, Mover
 from app.engine_models import TaskKind
 from app.models import Call, CallEventRow
@@ -201,6 +201,7 @@ async def apply_events(
             log.info("event_refused", call_id=call_id, status=current, reported=event.status, key=event.key)
             continue
         recorded[event.key] = _record(session, call_id, event)
+        _keep_first_times(call, event)
         if moves:
             await _move(session, call, event, max_call_seconds)
         if event.agent_waiting:
@@ -255,6 +256,7 @@ async def save_reported_facts(session: AsyncSession, call: Call, facts: Reported
     ):
         if value is not None:
             setattr(call, column, value)
+            changes.note(session, call.id)
     await session.flush()
 
 
@@ -303,6 +305,19 @@ async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_se
         await _end(session, call, event)
 
 
+def _keep_first_times(call: Call, event: CallEvent) -> None:
+    """When the first telephone rang, and when the agent answered, as far as events tell."""
+    if event.status not in (CallStatus.RINGING, CallStatus.IN_PROGRESS):
+        return
+    call.rang_at = call.rang_at or event.at
+    if call.agent_answered_at is None and (event.status is CallStatus.IN_PROGRESS or not _rings_agent(event)):
+        call.agent_answered_at = event.at
+
+
+def _rings_agent(event: CallEvent) -> bool:
+    return event.leg is Leg.AGENT and event.key.endswith(":ringing")
+
+
 def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventRow:
     row = CallEventRow(
         call_id=call_id,
@@ -315,11 +330,13 @@ def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventR
         late=event.late,
     )
     session.add(row)
+    changes.note(session, call_id)
     return row
 
 
 async def _record_once(session: AsyncSession, call_id: str, *, key: str, detail: str) -> None:
     """Record an event in the call's present status, unless there is one with this key."""
+    changes.note(session, call_id)
     status = select(Call.status).where(Call.id == call_id).scalar_subquery()
     await session.execute(
         insert(CallEventRow)

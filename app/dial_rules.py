@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.call_rules import RulesReader
 from app.calling_hours import next_opening
-from app.models import Call, DoNotCall
+from app.models import Call
+from app.rule_models import DoNotCall
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 

@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Database
-from app.models import DoNotCall
 from app.numbers import NumberRules, PhoneNumber
+from app.rule_models import DoNotCall
 
 log = structlog.get_logger()
 

@@ -129,6 +129,10 @@ class NoSuchRecording(NotFound):
     message = "This link is not valid, or it has expired. Ask for the call's transcript again: its answer has a new one"
 
 
+class NoSuchDelivery(NotFound):
+    message = "Callback not found"
+
+
 class NoSuchAgent(NotFound):
     message = "Agent not found: this server has no voice agents"
 

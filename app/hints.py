@@ -1,7 +1,9 @@
-"""Hints: messages in Valkey that a task is due, in the form of arq's jobs. Losing one costs seconds, never a task."""
+"""Hints: messages in Valkey that a task is due, in the form of arq's jobs, or that a call has changed. Losing one costs
+seconds, never a task."""
 
 import asyncio
 import json
+from collections.abc import Iterable
 from time import time
 from typing import Any
 
@@ -13,6 +15,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import changes
 from app.engine_models import Queue
 from app.tasks import AddedTask
 
@@ -55,23 +58,34 @@ class Hints:
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
         self._waiting: list[AddedTask] = []
+        self._changed: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
 
-    def send(self, task: AddedTask) -> None:
-        """Send the hint of a task. Returns at once. A task's attempt has one job id, so two hints run it once."""
+    def send(self, task: AddedTask, *, changed: Iterable[str] = ()) -> None:
+        """Send the hint of a task, and that these calls have changed. Returns at once. A task's attempt has one job id,
+        so two hints run it once."""
         if len(self._waiting) < self._MOST_WAITING:
             self._waiting.append(task)
+        self._tell(changed)
+
+    def send_noted(self, session: AsyncSession) -> None:
+        """Send the hints of all tasks that a committed session added, and tell what it changed. For
+        `Database(after_commit=…)`."""
+        for task in session.info.pop("added_tasks", ()):
+            self.send(task)
+        if changed := changes.take(session):
+            self._tell(changed)
+
+    def _tell(self, changed: Iterable[str]) -> None:
+        if len(self._changed) < self._MOST_WAITING:
+            self._changed.update(changed)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
-    def send_added(self, session: AsyncSession) -> None:
-        """Send the hints of all tasks that a committed session added. For `Database(after_commit=…)`."""
-        for task in session.info.pop("added_tasks", ()):
-            self.send(task)
-
     async def _send_all(self) -> None:
-        while self._waiting:
+        while self._waiting or self._changed:
             batch, self._waiting = self._waiting, []
+            changed, self._changed = self._changed, set()
             now = int(time() * 1000)
             try:
                 async with self._redis.pipeline(transaction=False) as pipe:
@@ -81,6 +95,8 @@ class Hints:
                         due = now + int(task.delay * 1000)
                         pipe.set(job_key_prefix + job_id, job, px=due - now + _JOB_LIFE_MS)
                         pipe.zadd(arq_queue(task.queue), {job_id: due}, lt=True)  # never later than before
+                    if changed:
+                        pipe.publish(changes.CHANNEL, " ".join(changed))
                     await pipe.execute()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("hints_lost", tasks=len(batch), error=repr(error))

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Conflict
-from app.models import IdempotencyKey
+from app.rule_models import IdempotencyKey
 
 LIFE = timedelta(hours=24)
 

@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = arq_pool(settings.redis_url)
         hints = Hints(redis)
-        db = Database(settings.database_url, after_commit=hints.send_added)
+        db = Database(settings.database_url, after_commit=hints.send_noted)
         directory = ProviderDirectory(db, settings)
         opened = Resources(
             settings=settings,

@@ -3,16 +3,15 @@
 users ─┬─ login_sessions
        ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
        ├─ api_keys                for call reports
-       ├─ call_rules              limits, destinations, hours; the row without a user is the installation's
-       ├─ talk_usage              how long a user's calls talked, by day
-       ├─ do_not_call             numbers that must not be called; those without a user by nobody
-       ├─ idempotency_keys        the calls that keys of clients stand for
+       ├─ call_rules, talk_usage, do_not_call, idempotency_keys    in `app.rule_models`
        ├─ dids                    rented numbers and their channels
        └─ calls ─┬─ call_events   what happened, one row per event
                  ├─ transcripts   one per call
                  ├─ recordings    at most one per call
-                 ├─ deliveries    callbacks, one row per message
+                 ├─ deliveries    callbacks, one row per message; each has its delivery_attempts
                  └─ tasks         work to be done, in `app.engine_models`
+
+audit_lines, who did what, refer to nothing, so that they outlast what they name.
 
 States are text with a check constraint, so that adding one is a plain migration. All times are UTC.
 """
@@ -32,6 +31,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -96,6 +96,9 @@ class User(Base):
     pool_channels: Mapped[int] = mapped_column(
         Integer, server_default=text("0"), doc="Channels to divide among the user's DIDs"
     )
+    is_operator: Mapped[bool] = mapped_column(
+        Boolean, server_default=text("false"), doc="Sees the installation and every user's calls in the console"
+    )
     compat_callbacks: Mapped[bool] = mapped_column(
         Boolean, server_default=text("false"), doc="Callbacks also have the keys and events that older clients read"
     )
@@ -103,15 +106,25 @@ class User(Base):
 
 
 class LoginSession(Base):
-    """One login. Its access and refresh tokens end with it."""
+    """One login, of a client or of a browser. A client's access and refresh tokens end with it."""
 
     __tablename__ = "login_sessions"
+    __table_args__ = (
+        Index(
+            "uq_login_sessions_cookie",
+            "cookie_sha256",
+            unique=True,
+            postgresql_where=text("cookie_sha256 IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
+    cookie_sha256: Mapped[str | None] = mapped_column(doc="Of a browser's cookie; None: a client's login")
+    numbers_until: Mapped[datetime | None] = mapped_column(doc="Until when the browser is shown whole numbers")
 
 
 class WebhookSecret(Base):
@@ -124,72 +137,6 @@ class WebhookSecret(Base):
     secret: Mapped[str] = mapped_column(doc="whsec_ and base64")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None] = mapped_column(doc="None: the newest")
-
-
-class CallRulesRow(Base):
-    """What a user may order, or all users together. None restricts nothing. See `app.call_rules`."""
-
-    __tablename__ = "call_rules"
-    __table_args__ = (
-        Index(
-            "uq_call_rules_installation",
-            text("(user_id IS NULL)"),
-            unique=True,
-            postgresql_where=text("user_id IS NULL"),
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
-    calls_at_once: Mapped[int | None] = mapped_column(Integer)
-    calls_per_minute: Mapped[int | None] = mapped_column(Integer)
-    calls_per_day: Mapped[int | None] = mapped_column(Integer)
-    talk_minutes_per_day: Mapped[int | None] = mapped_column(Integer)
-    talk_minutes_per_month: Mapped[int | None] = mapped_column(Integer)
-    destinations: Mapped[str | None] = mapped_column(doc="As `app.destinations` reads them")
-    hours: Mapped[str | None] = mapped_column(doc="As `app.calling_hours` reads them")
-    record: Mapped[bool | None] = mapped_column(Boolean, doc="False: no call is recorded")
-
-
-class TalkUsage(Base):
-    """How long the user's calls talked that ended in this quarter of an hour. No time zone is finer than that, so this
-    adds up to days and months in any."""
-
-    __tablename__ = "talk_usage"
-
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    began_at: Mapped[datetime] = mapped_column(primary_key=True)
-    seconds: Mapped[int] = mapped_column(Integer)
-
-
-class DoNotCall(Base):
-    """A number that must not be called."""
-
-    __tablename__ = "do_not_call"
-    __table_args__ = (
-        Index("uq_do_not_call", "number", text("coalesce(user_id, '')"), unique=True),
-        Index("ix_do_not_call_user", "user_id", "id"),
-    )
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    number: Mapped[str] = mapped_column(doc="E.164 digits")
-    user_id: Mapped[str | None] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), doc="Whose calls it concerns; None: everybody's"
-    )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class IdempotencyKey(Base):
-    """A key that a client sent with an order, and the call that the order created."""
-
-    __tablename__ = "idempotency_keys"
-
-    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    key: Mapped[str] = mapped_column(primary_key=True)
-    body_sha256: Mapped[str]
-    call_id: Mapped[str]
-    warning: Mapped[str | None] = mapped_column(doc="As the first answer had it")
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class ApiKey(Base):
@@ -213,6 +160,7 @@ class Did(Base):
     id: Mapped[str] = mapped_column(primary_key=True, doc="PN_ and 10 digits")
     number: Mapped[str] = mapped_column(unique=True, doc="E.164 digits")
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    label: Mapped[str | None] = mapped_column(doc="What its user calls it")
     max_channels: Mapped[int] = mapped_column(Integer)
     allocated_channels: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     expired_at: Mapped[datetime | None]
@@ -237,6 +185,8 @@ class Call(Base):
             text("id DESC"),
             postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
         ),
+        # The newest calls of all users.
+        Index("ix_calls_newest", text("created_at DESC"), text("id DESC")),
         # Finds the call that a report describes.
         Index(
             "ix_calls_reported",
@@ -300,6 +250,8 @@ class Call(Base):
     failure: Mapped[str | None] = mapped_column(doc="Why it failed, for a person")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     dialed_at: Mapped[datetime | None]
+    rang_at: Mapped[datetime | None] = mapped_column(doc="When the first telephone rang")
+    agent_answered_at: Mapped[datetime | None]
     answered_at: Mapped[datetime | None] = mapped_column(doc="When the customer answered")
     ended_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(doc="When a live call times out")
@@ -331,7 +283,12 @@ class RecordingRow(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int]
     sha256: Mapped[str]
+    peaks: Mapped[bytes | None] = mapped_column(LargeBinary, doc="As `app.waveforms` makes them; None: nobody looked")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+WORDS = "jsonb_to_tsvector('simple'::regconfig, history, '[\"string\"]'::jsonb)"
+"""The words of a transcript, for a search. The configuration `simple` takes words as they are, in any language."""
 
 
 class TranscriptRow(Base):
@@ -340,6 +297,19 @@ class TranscriptRow(Base):
         one_of("status", TranscriptStatus),
         # Counts a list that is filtered by transcript, without reading the tables.
         Index("ix_transcripts_user_status", "user_id", "status", postgresql_include=["call_id"]),
+        # Counts the outcomes of a day. A transcript is created with its call.
+        Index(
+            "ix_transcripts_newest",
+            text("created_at DESC"),
+            postgresql_include=["user_id", "status", "outcome"],
+        ),
+        # Finds words said.
+        Index(
+            "ix_transcripts_words",
+            text(WORDS),
+            postgresql_using="gin",
+            postgresql_where=text("history IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, doc="24 lower-case hex digits")
@@ -366,6 +336,7 @@ class Delivery(Base):
         UniqueConstraint("call_id", "event", "round"),
         Index("ix_deliveries_pending", "call_id", "id", postgresql_where=text("status = 'pending'")),
         Index("ix_deliveries_user_newest", "user_id", text("id DESC")),
+        Index("ix_deliveries_failed", "user_id", text("id DESC"), postgresql_where=text("status = 'failed'")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True, doc="In the order of the events")
@@ -387,3 +358,31 @@ class Delivery(Base):
         server_default=func.now(), doc="When its schedule began: when it was written or replayed"
     )
     ended_at: Mapped[datetime | None]
+
+
+class DeliveryAttempt(Base):
+    """One attempt to send a callback."""
+
+    __tablename__ = "delivery_attempts"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id", ondelete="CASCADE"), index=True)
+    succeeded: Mapped[bool] = mapped_column(Boolean)
+    answer: Mapped[str] = mapped_column(doc="For a person: the receiver's answer, or why there is none")
+    milliseconds: Mapped[int] = mapped_column(Integer, doc="How long it took")
+    ended_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AuditLine(Base):
+    """Who did what. Lines are only added. They outlast the users and the calls that they name."""
+
+    __tablename__ = "audit_lines"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str] = mapped_column(doc="E-mail address")
+    action: Mapped[str] = mapped_column(doc="See `app.audit`")
+    subject: Mapped[str | None] = mapped_column(doc="The call, number, callback or user that it is about")
+    owner: Mapped[str | None] = mapped_column(doc="The id of the user whose it is")
+    detail: Mapped[str | None]
+    address: Mapped[str | None] = mapped_column(doc="The browser's address")

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_ids, calls, destinations, dids, idempotency, tasks, transcripts, usage
+from app import call_ids, calls, changes, destinations, dids, idempotency, tasks, transcripts, usage
 from app.call_rules import AppliedRules, RulesReader
 from app.calling_hours import next_opening
 from app.db import Compiled, Database
@@ -130,7 +130,8 @@ class CallCreator:
         if order.did is None and order.idempotency_key is None and not prepared.is_limited and not prepared.opens_at:
             provider = await self._choose_provider(None, prepared)
             values = _values(claims, prepared, provider, None)
-            self._hints.send(_dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider))
+            task = _dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider)
+            self._hints.send(task, changed=(values["call_id"],))
             return CreatedCall(values["call_id"])
         async with self._db.transaction() as session:
             return await self._create_in(session, claims, prepared)
@@ -152,6 +153,7 @@ class CallCreator:
         values = {**_values(claims, prepared, provider, reserved), "call_id": call_id}
         row = (await session.execute(_CREATE, values)).mappings().one_or_none()
         task = _dial_task(row, provider)
+        changes.note(session, call_id)
         if prepared.opens_at is not None and not order.wait_for_hours:
             hours = ", ".join(map(str, prepared.rules.hours))
             await calls.apply_events(session, call_id, [after_hours(hours)], max_call_seconds=0)

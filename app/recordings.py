@@ -9,7 +9,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import callbacks, tasks, transcripts
+from app import callbacks, changes, tasks, transcripts
 from app.engine_models import TaskKind
 from app.models import Call, RecordingRow, TranscriptRow, TranscriptStatus
 from app.storage import Stored
@@ -175,6 +175,7 @@ async def save(session: AsyncSession, call_id: str, stored: Stored, content_type
         .values(call_id=call_id, **values)
         .on_conflict_do_update(index_elements=["call_id"], set_=values)
     )
+    changes.note(session, call_id)
     await callbacks.notify_recording(session, call_id)
     if await _wants_transcript(session, call_id):
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)

@@ -146,7 +146,7 @@ def _of_call(expression: Any, call_id: str) -> ScalarSelect[Any]:
 
 
 def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
-    """Send a hint of this task once the session has committed (`Hints.send_added`)."""
+    """Send a hint of this task once the session has committed (`Hints.send_noted`)."""
     session.info.setdefault("added_tasks", []).append(task)
 
 

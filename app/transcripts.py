@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_state, call_views, callbacks, tasks
+from app import call_state, call_views, callbacks, changes, tasks
 from app.call_views import CallView
 from app.db import Compiled, Database
 from app.engine_models import TaskKind
@@ -128,6 +128,7 @@ async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:
 
 async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
     await tasks.lock_call(session, call_id)
+    changes.note(session, call_id)
     writing = (
         update(TranscriptRow)
         .where(TranscriptRow.call_id == call_id, TranscriptRow.status.in_(_OPEN))
@@ -144,6 +145,7 @@ async def reopen(session: AsyncSession, call_id: str) -> None:
     """Open a failed transcript again. The client will be notified of its end again. A disabled one is notified again,
     too, if the recording has only now become known."""
     await tasks.lock_call(session, call_id)
+    changes.note(session, call_id)
     next_round = {"round": TranscriptRow.round + 1, "updated_at": func.now()}
     again = update(TranscriptRow).where(TranscriptRow.call_id == call_id)
     await session.execute(

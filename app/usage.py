@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.call_rules import AppliedRules, CallLimits
 from app.errors import LimitReached
-from app.models import Call, CallRulesRow, TalkUsage, User
+from app.models import Call, User
+from app.rule_models import CallRulesRow, TalkUsage
 
 _QUARTER = 15 * 60
 _AGAIN_SECONDS = 10

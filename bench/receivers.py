@@ -53,7 +53,7 @@ class _Bench:
         self._installation = installation
         self._user = user
         self._hints = Hints(arq_pool(installation.redis_url))
-        self._db = Database(installation.database_url, pool_size=4, after_commit=self._hints.send_added)
+        self._db = Database(installation.database_url, pool_size=4, after_commit=self._hints.send_noted)
         self._creator = _creator(self._db, self._hints)
         self._received = asyncio.Event()
 

@@ -126,7 +126,7 @@ def migrated(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="session")
 async def db(migrated: Settings, hints: Hints) -> AsyncIterator[Database]:
-    database = Database(migrated.database_url, after_commit=hints.send_added)
+    database = Database(migrated.database_url, after_commit=hints.send_noted)
     yield database
     await database.dispose()
 

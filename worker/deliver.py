@@ -4,6 +4,7 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,6 +33,8 @@ class _Outcome:
     tried: bool = True
     """False: there was no attempt, and there must not be another."""
     retry_after: float = 0.0
+    seconds: float = 0.0
+    """How long the attempt took."""
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
@@ -75,21 +78,32 @@ async def _send(context: Context, message: Message, receiver: str) -> _Outcome:
         "webhook-signature": " ".join(signatures),
     }
     timeout = context.settings.callback_timeout_seconds
+    began = monotonic()
     try:
         async with context.receivers.request(receiver):
             answer = await context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
     except OutboundError as error:
-        return _Outcome(str(error))
+        return _Outcome(str(error), seconds=monotonic() - began)
     redirects = " (callbacks do not follow redirects)" if 300 <= answer.status < 400 else ""
     return _Outcome(
         f"{answer.status}{redirects} {answer.text}".strip(),
         delivered=200 <= answer.status < 300,
         gone=answer.status == _GONE,
         retry_after=min(answer.retry_after, max(SCHEDULE_SECONDS)),
+        seconds=monotonic() - began,
     )
 
 
 async def _save(session: AsyncSession, call_id: str, message: Message, outcome: _Outcome) -> None:
+    if outcome.tried:
+        await callbacks.add_attempt(
+            session,
+            message,
+            call_id,
+            succeeded=outcome.delivered,
+            answer=outcome.text,
+            seconds=outcome.seconds,
+        )
     if outcome.delivered:
         await callbacks.mark_delivered(session, message, outcome.text)
     elif outcome.gone:

@@ -118,7 +118,7 @@ async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None
 
 def _open(settings: Settings) -> Context:
     hints = Hints(arq_pool(settings.redis_url))
-    db = Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_added)
+    db = Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_noted)
     return Context(
         settings=settings,
         db=db,

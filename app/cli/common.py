@@ -99,7 +99,7 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     async def run(settings: "Settings") -> T:
         _log_to_stderr()
         hints = Hints(arq_pool(settings.redis_url))
-        db = Database(settings.database_url, pool_size=2, after_commit=hints.send_added)
+        db = Database(settings.database_url, pool_size=2, after_commit=hints.send_noted)
         try:
             return await work(db, hints)
         finally:

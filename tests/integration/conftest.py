@@ -111,7 +111,7 @@ async def isolated_settings(migrated: Settings) -> Settings:
 async def isolated(isolated_settings: Settings, context: Context) -> AsyncIterator[IsolatedWorker]:
     redis = arq_pool(isolated_settings.redis_url)
     hints = Hints(redis)
-    db = Database(isolated_settings.database_url, pool_size=4, after_commit=hints.send_added)
+    db = Database(isolated_settings.database_url, pool_size=4, after_commit=hints.send_noted)
     await redis.flushdb()
     yield IsolatedWorker(isolated_settings, replace(context, db=db, hints=hints), await new_user(db), redis)
     async with db.transaction() as session:

@@ -58,7 +58,7 @@ class IsolatedWorker:
         """A worker's context, with its own clients."""
         changed = self.settings.model_copy(update=settings)
         hints = Hints(arq_pool(changed.redis_url))
-        db = Database(changed.database_url, pool_size=4, after_commit=hints.send_added)
+        db = Database(changed.database_url, pool_size=4, after_commit=hints.send_noted)
         return replace(
             self.context,
             settings=changed,

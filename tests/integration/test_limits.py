@@ -13,8 +13,9 @@ from sqlalchemy import func, select, update
 
 from app import accounts, call_rules, do_not_call, usage
 from app.db import Database
-from app.models import Call, Did, IdempotencyKey, User
+from app.models import Call, Did, User
 from app.numbers import NumberRules, PhoneNumber
+from app.rule_models import IdempotencyKey
 from app.settings import Settings
 from app.telephony.base import CallEvent, CallStatus
 from tests.conftest import bearer

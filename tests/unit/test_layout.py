@@ -21,7 +21,10 @@ DOMAIN = [
     f"app/{name}.py"
     for name in (
         "accounts",
+        "audit",
+        "browser_logins",
         "call_ids",
+        "call_lists",
         "call_lookups",
         "call_rules",
         "call_state",
@@ -30,7 +33,9 @@ DOMAIN = [
         "calling_hours",
         "calls",
         "cancellation",
+        "changes",
         "db",
+        "deliveries",
         "destinations",
         "dial_attempts",
         "dial_rules",
@@ -38,10 +43,12 @@ DOMAIN = [
         "do_not_call",
         "engine_models",
         "errors",
+        "figures",
         "health",
         "hints",
         "history",
         "idempotency",
+        "installation",
         "lanes",
         "models",
         "new_calls",
@@ -51,6 +58,7 @@ DOMAIN = [
         "report_fields",
         "reports",
         "retention",
+        "rule_models",
         "security",
         "settings",
         "tasks",
@@ -59,6 +67,7 @@ DOMAIN = [
         "transcripts",
         "usage",
         "vendor",
+        "waveforms",
     )
 ]
 LEAVES = [

@@ -1,0 +1,66 @@
+"""Who did what: one line for each change that a person makes in the console, and each look at another user's calls."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import AuditLine
+
+log = structlog.get_logger()
+
+
+class AuditAction(StrEnum):
+    """What was done, in words that end a sentence which begins with who."""
+
+    SIGNED_IN = "signed in"
+    SIGNED_OUT_EVERYWHERE = "signed out everywhere"
+    SHOWED_NUMBERS = "showed whole numbers"
+    HID_NUMBERS = "hid numbers"
+    LOOKED_AT_CALLS = "looked at the calls of all users"
+    LOOKED_AT_CALL = "looked at a call"
+    PLAYED_RECORDING = "played a recording"
+    EXPORTED_CALLS = "exported calls"
+    PLACED_CALL = "placed a call"
+    CANCELED_CALL = "canceled a call"
+    RETRIED_TRANSCRIPT = "had a call transcribed again"
+    REPLAYED_CALLBACK = "replayed a callback"
+    REPLAYED_CALLBACKS = "replayed all failed callbacks"
+    ALLOCATED_CHANNELS = "allocated channels"
+    LABELED_NUMBER = "labeled a number"
+    CHECKED_PROVIDER = "checked a provider"
+    ACTIVATED_USER = "activated a user"
+    DEACTIVATED_USER = "deactivated a user"
+    LOGGED_OUT_USER = "logged a user out everywhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does it, and from where."""
+
+    email: str
+    address: str | None
+
+
+async def add(
+    session: AsyncSession,
+    actor: Actor,
+    action: AuditAction,
+    *,
+    subject: str | None = None,
+    owner: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Add a line. It is written in the transaction of what it is about, so that nothing happens without it."""
+    session.add(
+        AuditLine(actor=actor.email, action=action, subject=subject, owner=owner, detail=detail, address=actor.address)
+    )
+    await session.flush()
+    log.info("audit", actor=actor.email, action=str(action), subject=subject, owner=owner, detail=detail)
+
+
+async def list_lines(session: AsyncSession, *, limit: int) -> list[AuditLine]:
+    """The newest lines."""
+    return list(await session.scalars(select(AuditLine).order_by(AuditLine.id.desc()).limit(limit)))
