@@ -81,6 +81,17 @@ async def list_users(session: AsyncSession) -> list[User]:
     return list(await session.scalars(select(User).order_by(User.created_at, User.id)))
 
 
+async def is_anybody_there(session: AsyncSession) -> bool:
+    """Whether there is any user."""
+    return await session.scalar(select(User.id).limit(1)) is not None
+
+
+async def count_logins(session: AsyncSession, user_id: str) -> int:
+    """How many logins of the user are valid, of browsers and of clients."""
+    valid = (LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None), LoginSession.expires_at > func.now())
+    return await session.scalar(select(func.count()).select_from(LoginSession).where(*valid)) or 0
+
+
 async def set_password(session: AsyncSession, user: User, password: str) -> None:
     """Set a new password, and end every login that was made with the old one. Raises `InvalidRequest`."""
     user.password_hash = await _new_hash(password)

@@ -6,9 +6,10 @@ user, and by logging out everywhere. A browser's cookie is no token of the API, 
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,13 @@ NUMBERS_SECONDS = 15 * 60
 """How long whole numbers are shown once they were asked for."""
 
 _RENEWED_SECONDS = 600  # an open console does not write at each look
+_VALID = (
+    LoginSession.revoked_at.is_(None),
+    LoginSession.expires_at > func.now(),
+    User.is_active,
+    User.is_verified,
+)
+_SHOWS_NUMBERS = func.coalesce(LoginSession.numbers_until > func.now(), False).label("shows_numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,11 @@ class BrowserLogin:
     email: str
     is_operator: bool
     shows_numbers: bool
+
+    @property
+    def sight(self) -> "Sight":
+        """What it may see."""
+        return Sight(self.is_operator, self.shows_numbers)
 
 
 async def log_in(
@@ -57,20 +70,14 @@ async def find(session: AsyncSession, token: str) -> BrowserLogin | None:
             LoginSession.id,
             LoginSession.created_at,
             LoginSession.expires_at,
-            func.coalesce(LoginSession.numbers_until > func.now(), False).label("shows_numbers"),
+            _SHOWS_NUMBERS,
             func.now().label("now"),
             User.id.label("user_id"),
             User.email,
             User.is_operator,
         )
         .join(User, User.id == LoginSession.user_id)
-        .where(
-            LoginSession.cookie_sha256 == _hash(token),
-            LoginSession.revoked_at.is_(None),
-            LoginSession.expires_at > func.now(),
-            User.is_active,
-            User.is_verified,
-        )
+        .where(LoginSession.cookie_sha256 == _hash(token), *_VALID)
     )
     row = (await session.execute(query)).one_or_none()
     if row is None:
@@ -80,6 +87,24 @@ async def find(session: AsyncSession, token: str) -> BrowserLogin | None:
         await session.execute(update(LoginSession).where(LoginSession.id == row.id).values(expires_at=expires_at))
     claims = Claims(row.user_id, row.id, row.expires_at)
     return BrowserLogin(claims, row.email, row.is_operator, row.shows_numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a login may see at the moment."""
+
+    is_operator: bool
+    shows_numbers: bool
+
+
+async def read_sights(session: AsyncSession, session_ids: Sequence[UUID]) -> dict[UUID, Sight]:
+    """What each of these logins may see, without those that have ended."""
+    query = (
+        select(LoginSession.id, User.is_operator, _SHOWS_NUMBERS)
+        .join(User, User.id == LoginSession.user_id)
+        .where(LoginSession.id.in_(session_ids), *_VALID)
+    )
+    return {row.id: Sight(row.is_operator, row.shows_numbers) for row in await session.execute(query)}
 
 
 def _renewed(now: datetime, created_at: datetime) -> datetime:

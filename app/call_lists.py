@@ -152,9 +152,8 @@ async def list_these(session: AsyncSession, call_ids_: Sequence[str]) -> list[Li
 async def read_all(session: AsyncSession, filters: ListFilters) -> AsyncIterator[ListedCall]:
     """All calls that pass the filters, newest first, without holding them all."""
     statement = await _statement(session, filters, limit=None, before=None)
-    async with session.stream(statement.execution_options(yield_per=_ROWS_AT_ONCE)) as rows:  # type: ignore[attr-defined]
-        async for row in rows:
-            yield _listed(row)
+    async for row in await session.stream(statement.execution_options(yield_per=_ROWS_AT_ONCE)):
+        yield _listed(row)
 
 
 def _listed(row: Any) -> ListedCall:

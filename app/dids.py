@@ -18,6 +18,7 @@ from app.models import Call, Did, User
 from app.numbers import PhoneNumber
 
 _MOST_SHOWN = 500
+_LONGEST_LABEL = 40
 
 _WARNINGS = (
     "No channels allocated for this DID; call accepted",
@@ -218,6 +219,7 @@ async def assign(session: AsyncSession, did: Did, owner: User | None) -> None:
     did.allocated_channels = 0
     did.inbound_callback_url = None
     did.inbound_transcript = False
+    did.label = None
 
 
 async def list_all(session: AsyncSession) -> list[tuple[Did, str | None]]:
@@ -247,6 +249,22 @@ async def list_inbound(session: AsyncSession, user_id: str, *, configured_only: 
     if configured_only:
         query = query.where(Did.inbound_callback_url.is_not(None))
     return list(await session.scalars(query))
+
+
+async def read_labels(session: AsyncSession, user_id: str) -> dict[str, str]:
+    """What the user calls the own numbers, by the numbers' ids."""
+    query = select(Did.id, Did.label).where(Did.user_id == user_id, Did.label.is_not(None))
+    return {row.id: row.label for row in await session.execute(query)}
+
+
+async def set_label(session: AsyncSession, user_id: str, phone_number_id: str, label: str) -> None:
+    """Name one of the user's numbers. An empty label removes the name. Raises `NoSuchNumber`, `ValidationFailed`."""
+    if len(label) > _LONGEST_LABEL or not (label.isprintable() or not label):
+        raise ValidationFailed(f"A name is one line of up to {_LONGEST_LABEL} characters")
+    did = await find(session, phone_number_id=phone_number_id, to_change=True)
+    if did is None or did.user_id != user_id:
+        raise NoSuchNumber
+    did.label = label or None
 
 
 async def _lock_pool(session: AsyncSession, user_id: str) -> int:

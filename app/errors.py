@@ -133,6 +133,16 @@ class NoSuchDelivery(NotFound):
     message = "Callback not found"
 
 
+class NoSuchRange(RingbackError):
+    """`size` is the number of bytes that there are."""
+
+    status = 416
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class NoSuchAgent(NotFound):
     message = "Agent not found: this server has no voice agents"
 

@@ -11,12 +11,12 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from app import providers
 from app.api import call_log, current, developer, do_not_call, health, mobile_numbers, notifications, recordings
-from app.api.deps import Resources
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.call_rules import RulesReader
+from app.console import Streams, install_console
 from app.db import Database
 from app.hints import Hints, arq_pool
 from app.new_calls import CallCreator
@@ -25,6 +25,7 @@ from app.provider_directory import ProviderDirectory
 from app.security import Tokens
 from app.settings import Settings, get_settings, split_list
 from app.throttle import LoginThrottle
+from app.web.resources import Resources
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -56,9 +57,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             numbers=NumberRules(settings.home_country),
         )
         app.state.resources = opened
+        app.state.streams = Streams(db, redis)
+        app.state.figures, app.state.storage_use, app.state.provider_checks = {}, {}, {}
         gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
         gc.set_threshold(20_000, 20, 50)
         yield
+        await app.state.streams.aclose()
         await opened.throttle.aclose()
         await opened.hints.aclose()
         await opened.providers.aclose()
@@ -77,6 +81,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for part in (developer, current, mobile_numbers, do_not_call, call_log, recordings, notifications, health):
         app.include_router(part.router)
     install_reference(app)
+    if settings.console:
+        install_console(app)
     app.add_middleware(RequestLog)
     # Outermost, so that a page can read errors too.
     if origins := split_list(settings.cors_origins):

@@ -68,6 +68,7 @@ class Settings(Options):
         description="Origins of web pages whose scripts may use the API, comma-separated: `https://crm.example.com`; "
         "absent: none",
     )
+    console: bool = Field(True, description="Whether the web console is served, at `/`")
     log_format: Literal["json", "console"] = Field("json", description="`json` or `console`")
 
     # Accounts

@@ -22,13 +22,15 @@ from starlette.datastructures import Headers
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from app import accounts, report_fields, reports, vendor
-from app.api.deps import Resources, get_resources, is_json, media_type, read_raw_body, schema_of
+from app.api.deps import is_json, media_type, schema_of
 from app.api.envelope import Envelope, ErrorEnvelope, explain, success
 from app.api.schemas import CallbackUrl, Number, StorableText, check_text, errors, number_rules
 from app.errors import InvalidRequest, MissingAuth, ValidationFailed
 from app.numbers import Callee, NumberRules, PhoneNumber
 from app.reports import CallLogReport
 from app.telephony.base import Leg
+from app.web.bodies import read_raw_body
+from app.web.resources import Resources, get_resources
 
 T = TypeVar("T")
 _SENT_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))

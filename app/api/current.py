@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from app import call_views, cancellation, transcripts, vendor
-from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, get_resources, order_body, read_body
+from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, order_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
@@ -20,6 +20,7 @@ from app.numbers import Callee, NumberRules, part_of_number
 from app.security import RecordingLinks
 from app.settings import Settings
 from app.vendor import CallTranscript, Instant, RecordingField, SecondsText, Turn
+from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api", tags=["current"])
 router.include_router(login_router(invalid=422))

@@ -1,54 +1,18 @@
 """What routes share: the process's resources, the bearer token, and the request body."""
 
-import asyncio
-import codecs
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
-from arq.connections import ArqRedis
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
 
 from app import accounts, call_ids
 from app.api.envelope import explain
-from app.db import Database
-from app.errors import BodyTooLarge, InvalidToken, NoSuchCall, ValidationFailed
-from app.hints import Hints
-from app.new_calls import CallCreator
-from app.numbers import NumberRules
-from app.provider_directory import ProviderDirectory
-from app.security import Claims, ProviderLinks, RecordingLinks, Tokens
-from app.settings import Settings
-from app.storage import Storage
-from app.throttle import LoginThrottle
-
-MAX_BODY_BYTES = 64 * 1024
-_DRAINED_BYTES = 64 * 1024 * 1024
-_BODY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the process opens once, at its start (`app.main`)."""
-
-    settings: Settings
-    db: Database
-    redis: ArqRedis
-    hints: Hints
-    tokens: Tokens
-    throttle: LoginThrottle
-    providers: ProviderDirectory
-    new_calls: CallCreator
-    provider_links: ProviderLinks
-    links: RecordingLinks
-    storage: Storage
-    numbers: NumberRules
-
-
-def get_resources(request: Request) -> Resources:
-    return cast(Resources, request.app.state.resources)
+from app.errors import InvalidToken, NoSuchCall, ValidationFailed
+from app.security import Claims
+from app.web.bodies import read_raw_body
+from app.web.resources import Resources, get_resources
 
 
 class _AccessToken(HTTPBearer):
@@ -130,29 +94,6 @@ def is_json(request: Request) -> bool:
     """Whether the body claims to be JSON."""
     said = media_type(request)
     return said == "application/json" or (said.startswith("application/") and said.endswith("+json"))
-
-
-async def read_raw_body(request: Request) -> bytes:
-    """Read the body. Raises `ValidationFailed` and `BodyTooLarge`."""
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await _limited_body(request)
-    except TimeoutError:
-        raise ValidationFailed("The body did not arrive in time") from None
-
-
-async def _limited_body(request: Request) -> bytes:
-    body = bytearray()
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_BODY_BYTES:
-            body += chunk
-        elif size > _DRAINED_BYTES:
-            break  # up to here the body is read, so that a client that sends too much can read our answer
-    if size > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body.removeprefix(codecs.BOM_UTF8))  # Windows systems put it before UTF-8
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

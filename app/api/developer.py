@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts, transcripts
-from app.api.deps import Bearer, check_call_id, find_idempotency_key, get_resources, order_body, read_body
+from app.api.deps import Bearer, check_call_id, find_idempotency_key, order_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import Agent, CallOptions, Number, errors
 from app.errors import RingbackError
 from app.models import TranscriptStatus
 from app.vendor import Transcript, show_transcript
+from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api/developer", tags=["developer"])
 router.include_router(login_router(invalid=400))

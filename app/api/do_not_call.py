@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app import do_not_call
-from app.api.deps import LoggedIn, get_resources, json_body, read_body
+from app.api.deps import LoggedIn, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.schemas import Number, errors
 from app.errors import NoSuchNumber, ValidationFailed
+from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api/do-not-call", tags=["do-not-call"])
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.db import is_unreachable
-from app.errors import InvalidToken, NoSuchAgent, RingbackError, Unavailable, ValidationFailed
+from app.errors import InvalidToken, NoSuchAgent, NoSuchRange, RingbackError, Unavailable, ValidationFailed
 from app.telephony.base import ProviderError
 
 log = structlog.get_logger()
@@ -76,6 +76,8 @@ async def _ringback_error(request: Request, error: Exception) -> Response:
         headers = {"WWW-Authenticate": "Bearer"}
         return Response(json.dumps({"detail": error.message}), 401, headers, media_type="application/json")
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    if isinstance(error, NoSuchRange):
+        headers["Content-Range"] = f"bytes */{error.size}"
     return failure(error.status, error.message, headers)
 
 

@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from app import health
-from app.api.deps import get_resources
+from app.web.resources import get_resources
 
 router = APIRouter(tags=["health"])
 

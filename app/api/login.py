@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts
-from app.api.deps import get_resources, json_body, read_body
+from app.api.deps import json_body, read_body
 from app.api.envelope import Envelope, ErrorEnvelope, success
 from app.api.schemas import errors
+from app.web.resources import get_resources
 
 
 class LoginRequest(BaseModel):

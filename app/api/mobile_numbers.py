@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from app import dids
 from app.api import schemas
-from app.api.deps import LoggedIn, get_resources, json_body, read_body
+from app.api.deps import LoggedIn, json_body, read_body
 from app.api.envelope import Envelope, success
 from app.api.schemas import CallbackUrl, StorableText, Switch, UnlessBlank, errors
 from app.dids import ChannelAllocation, Channels, DidView
@@ -15,6 +15,7 @@ from app.errors import NoSuchNumber
 from app.models import Did
 from app.numbers import PhoneNumber
 from app.security import Claims
+from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api", tags=["current"])
 

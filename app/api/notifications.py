@@ -10,10 +10,12 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from app import calls, dial_attempts, tasks
-from app.api.deps import Resources, get_resources, media_type, read_raw_body
+from app.api.deps import media_type
 from app.engine_models import TaskKind
 from app.errors import NoSuchCall, NotOfTheProvider
 from app.telephony.base import Notification, TelephonyProvider
+from app.web.bodies import read_raw_body
+from app.web.resources import Resources, get_resources
 
 router = APIRouter(prefix="/api/telephony/{provider}/{call_id}/{signature}", include_in_schema=False)
 

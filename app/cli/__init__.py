@@ -4,6 +4,7 @@ import os
 import sys
 from enum import StrEnum
 from importlib.metadata import version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -73,13 +74,21 @@ def serve() -> None:
     import uvicorn
 
     from app import logs
+    from app.main import create_app
     from app.settings import get_settings
 
     settings = get_settings()
     logs.configure(settings.log_format)
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if hasattr(app.state, "streams"):  # not before it has started
+                app.state.streams.stop()  # an open page of the console would hold up the stop
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -92,6 +101,7 @@ def serve() -> None:
         timeout_graceful_shutdown=5,
         timeout_keep_alive=75,  # longer than proxies keep a connection (nginx 60 s), so that the proxy closes it
     )
+    Server(config).run()
 
 
 @app.command()

@@ -13,10 +13,15 @@ from app.models import Call
 ROOT = Path(__file__).parents[2]
 
 ENTRY_POINTS = {
-    "api": ["app/api", "app/main.py"],
+    "api": ["app/api"],
+    "console": ["app/console"],
     "cli": ["app/cli"],
     "worker": ["worker"],
 }
+ASSEMBLY = ["app/main.py"]
+"""Puts the API and the console together into one process. The command line starts it."""
+WEB = ["app/web"]
+"""What the API and the console share."""
 DOMAIN = [
     f"app/{name}.py"
     for name in (
@@ -132,7 +137,7 @@ def ours(path: Path) -> list[str]:
 
 
 def test_every_module_is_in_exactly_one_tier() -> None:
-    tiers = [*ENTRY_POINTS.values(), DOMAIN, LEAVES, VALUES]
+    tiers = [*ENTRY_POINTS.values(), ASSEMBLY, WEB, DOMAIN, LEAVES, VALUES]
     listed = [path for tier in tiers for path in sources(*tier)]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(sources("app", "worker")) - {ROOT / "app/__init__.py"}
@@ -145,10 +150,24 @@ def test_entry_points_do_not_import_each_other(tier: str) -> None:
         assert not [name for name in ours(path) if is_of(name, others)], path
 
 
+@pytest.mark.parametrize("tier", [tier for tier in ENTRY_POINTS if tier != "cli"])
+def test_only_the_command_line_starts_the_assembly(tier: str) -> None:
+    for path in sources(*ENTRY_POINTS[tier]):
+        assert not [name for name in ours(path) if is_of(name, ASSEMBLY)], path
+
+
+def test_what_the_web_shares_imports_no_entry_point() -> None:
+    for path in sources(*WEB):
+        assert not [name for name in ours(path) if is_of(name, _above_the_domain())], path
+
+
+def _above_the_domain() -> list[str]:
+    return [*(place for places in ENTRY_POINTS.values() for place in places), *ASSEMBLY]
+
+
 def test_the_domain_imports_no_entry_point_and_no_framework_of_one() -> None:
-    entry_points = [place for places in ENTRY_POINTS.values() for place in places]
     for path in sources(*DOMAIN):
-        assert not [name for name in ours(path) if is_of(name, entry_points)], path
+        assert not [name for name in ours(path) if is_of(name, [*_above_the_domain(), *WEB])], path
         assert not [name for name in imported(path) if name.startswith(("fastapi", "starlette", "typer", "rich"))], path
 
 
@@ -227,7 +246,7 @@ def test_no_two_public_classes_share_a_name() -> None:
 
 
 def test_get_raises_find_returns_none_and_list_returns_many() -> None:
-    routes = set(sources("app/api"))  # which all return a response
+    routes = set(sources("app/api", "app/console/routes"))  # which all return a response
     for path in set(sources("app", "worker")) - routes:
         for node in ast.walk(tree(path)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:

@@ -1,0 +1,1 @@
+"""What the API and the console share: the process's resources, reading bodies, and sending recordings."""
