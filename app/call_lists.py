@@ -11,7 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, func, literal_column, or_, select, text, tuple_
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_ids, call_state
@@ -24,7 +25,6 @@ SEARCHED_CALLS = 30_000
 
 _WHOLE_NUMBER_DIGITS = 10
 _DIGITS = re.compile(r"[0-9]{3,15}")
-_WORD = re.compile(r"[^\W_]+(?:['\u2019\u200c\u200d][^\W_]+)*")
 _LONGEST_QUERY = 80
 _ROWS_AT_ONCE = 500
 
@@ -170,7 +170,7 @@ async def _statement(
     # Which index serves a list depends on how rare its words or statuses are, so it is planned with them.
     await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
     chosen = _chosen(filters).order_by(*_NEWEST).limit(limit)
-    if before is not None:
+    if before is not None and call_ids.is_call_id(before):
         above = select(Call.created_at, Call.id).where(Call.id == before)
         position = (await session.execute(above)).one_or_none()
         if position is not None:
@@ -207,11 +207,10 @@ def _chosen(filters: ListFilters) -> Select[str]:
 
 def _who_said(filters: ListFilters, query: str) -> Select[str]:
     """The calls in which all these words were said. The last one may be the beginning of a word."""
-    words = _WORD.findall(query)
-    if not words:
-        return select(TranscriptRow.call_id).where(literal_column("false"))
-    lexemes = " & ".join(f"{word.lower()}:*" if word is words[-1] else word.lower() for word in words)
-    said = literal_column(WORDS).op("@@")(func.to_tsquery("simple", lexemes))
+    # PostgreSQL cuts the query into words as it did the transcript, in any script.
+    words = func.nullif(cast(func.plainto_tsquery("simple", query), Text), "")
+    beginning = cast(words.concat(":*"), TSQUERY)
+    said = literal_column(WORDS).op("@@")(beginning)
     found = select(TranscriptRow.call_id).where(said, TranscriptRow.history.is_not(None))
     return found if filters.user_id is None else found.where(TranscriptRow.user_id == filters.user_id)
 

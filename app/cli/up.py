@@ -195,6 +195,13 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
 def _greet(settings: Settings, demo: bool) -> None:
     base_url = f"http://127.0.0.1:{settings.port}"
     password = asyncio.run(_first_user(settings))
+    console.print(f"\nThe console is at {base_url}", style="bold", markup=False)
+    if password is not None:
+        console.print(f"  sign in as         {FIRST_USER}\n  its password       {password}", markup=False)
+        console.print(f"  (shown only now; {program()} users set-password changes it)", soft_wrap=True)
+    else:
+        console.print(f"  sign in as         {FIRST_USER}, from an earlier start. A new password for it:")
+        console.print(f"                     {program()} users set-password {FIRST_USER}", soft_wrap=True)
     real = asyncio.run(_find_real_provider(settings))
     if real is not None:
         console.print(f"\nCalls are real: the provider {real} dials. {program()} providers check", style="bold")
@@ -203,12 +210,6 @@ def _greet(settings: Settings, demo: bool) -> None:
         asyncio.run(_demonstrate(settings, base_url))
     console.print(f"\nRingback serves on {base_url}", style="bold", markup=False)
     console.print(f"  API documentation  {base_url}/docs", markup=False)
-    if password is not None:
-        console.print(f"  your first user    {FIRST_USER}\n  its password       {password}", markup=False)
-        console.print(f"  (shown only now; {program()} users set-password changes it)", soft_wrap=True)
-    else:
-        console.print(f"  first user         {FIRST_USER}, from an earlier start. A new password for it:")
-        console.print(f"                     {program()} users set-password {FIRST_USER}", soft_wrap=True)
     console.print(f"  data and logs      {settings.data_dir}", markup=False, soft_wrap=True)
     console.print("  Ctrl-C stops it all\n")
 
@@ -237,7 +238,8 @@ async def _first_user(settings: Settings) -> str | None:
             if await accounts.list_users(session):
                 return None
             password = secrets.token_urlsafe(12)
-            await accounts.create_user(session, FIRST_USER, password)
+            user = await accounts.create_user(session, FIRST_USER, password)
+            await accounts.set_operator(session, user, is_operator=True)
             return password
     finally:
         await db.dispose()

@@ -60,11 +60,11 @@ def list_() -> None:
         async with db.transaction() as session:
             everybody = await accounts.list_users(session)
         table = Table(box=None)
-        for name in ("id", "e-mail", "active", "verified", "created (UTC)"):
+        for name in ("id", "e-mail", "active", "verified", "operator", "created (UTC)"):
             table.add_column(name, overflow="fold")
         for user in everybody:
-            active, verified = ("yes" if yes else "no" for yes in (user.is_active, user.is_verified))
-            table.add_row(user.id, user.email, active, verified, f"{user.created_at:%Y-%m-%d %H:%M}")
+            states = ("yes" if yes else "no" for yes in (user.is_active, user.is_verified, user.is_operator))
+            table.add_row(user.id, user.email, *states, f"{user.created_at:%Y-%m-%d %H:%M}")
         console.print(table if everybody else "No users yet. Create one: ringback users create EMAIL")
 
     with_database(work)
@@ -154,20 +154,26 @@ def set_(
     compat_callbacks: Annotated[
         OnOff | None, typer.Option(help="Callbacks with the keys and events that older clients read")
     ] = None,
+    operator: Annotated[
+        OnOff | None, typer.Option(help="Sees the installation and every user's calls in the console")
+    ] = None,
 ) -> None:
     """Change a user's options."""
-    from app import dids
+    from app import accounts, dids
 
-    if pool_channels is None and compat_callbacks is None:
-        fail("Say what to set: --pool-channels N or --compat-callbacks on|off")
+    if pool_channels is None and compat_callbacks is None and operator is None:
+        fail("Say what to set: --pool-channels N, --compat-callbacks on|off or --operator on|off")
 
     async def changed(session: "AsyncSession", user: "User") -> str:
         if pool_channels is not None:
             await dids.set_pool(session, user, pool_channels)
         if compat_callbacks is not None:
             user.compat_callbacks = compat_callbacks is OnOff.ON
+        if operator is not None:
+            await accounts.set_operator(session, user, operator is OnOff.ON)
         shown = "on" if user.compat_callbacks else "off"
-        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}"
+        role = ", operator" if user.is_operator else ""
+        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}{role}"
 
     _change(email, changed)
 

@@ -74,7 +74,8 @@ def _midnight(viewer: Viewer) -> datetime:
 def _asked(viewer: Viewer, q: str, status: str, outcome: str, period: str, whose: str) -> _Asked:
     group = StatusGroup(status) if status in set(StatusGroup) else None
     all_users = viewer.login.is_operator and whose == "all"
-    return _Asked(q.strip(), group, outcome.strip(), period if period in _PERIODS else "", all_users)
+    query, outcome = (text.replace("\0", "").strip() for text in (q, outcome))
+    return _Asked(query, group, outcome, period if period in _PERIODS else "", all_users)
 
 
 Text = Annotated[str, Query(max_length=200)]
