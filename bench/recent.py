@@ -35,17 +35,20 @@ INSERT INTO calls (id, user_id, customer_number, agent_number, status, created_a
            CASE WHEN n / :users % 5 < 2 THEN now() - n * interval '20 seconds' + interval '10 seconds' END,
            now() - n * interval '20 seconds' + interval '60 seconds'
     FROM generate_series(1, :calls) n;
-INSERT INTO transcripts (id, call_id, user_id, status, summary, outcome, history)
+INSERT INTO transcripts (id, call_id, user_id, status, summary, outcome, history, created_at)
     SELECT lpad(to_hex(n), 24, '0'), 'call_' || lpad(n::text, 16, '0'),
            'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0'),
            CASE WHEN n / :users % 5 < 2 THEN 'ready' ELSE 'failed' END, 'They talked', 'Interested',
-           jsonb_build_array(jsonb_build_object('role', 'agent', 'content', repeat('hello ', 40), 'start', 0, 'end', 5))
+           jsonb_build_array(jsonb_build_object(
+               'role', 'agent', 'content', repeat('hello ', 40) || 'order' || n, 'start', 0, 'end', 5
+           )),
+           now() - n * interval '20 seconds'
     FROM generate_series(1, :calls) n;
 """
 
 
-async def _fill(url: str, calls: int) -> None:
-    """Uses its own connection, because the server's statements end after 30 s."""
+async def fill(url: str, calls: int) -> None:
+    """Fill the tables. Uses its own connection, because the server's statements end after 30 s."""
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         for statement in _FILL.strip().removesuffix(";").split(";"):
@@ -88,7 +91,7 @@ async def measure(installation: Installation, *, calls: int, requests: int = 200
     """Fill the installation's tables, and print Markdown."""
     db = Database(installation.database_url, pool_size=2)
     tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=3600, refresh_seconds=3600)
-    await _fill(installation.database_url, calls)
+    await fill(installation.database_url, calls)
     users = [f"USR_{n:08X}" for n in random.sample(range(1, USERS + 1), 20)]
     headers = [{"Authorization": f"Bearer {await _log_in(db, tokens, user)}"} for user in users]
     print(f"\n### Recent calls: a page of 20 among {calls:,} calls of {USERS} users\n")

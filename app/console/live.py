@@ -25,6 +25,8 @@ from app.db import Database, is_unreachable
 log = structlog.get_logger()
 
 _GATHER_SECONDS = 1.0
+_GATHER_SECONDS_PER_STREAM = 0.005
+"""With many open pages each is told less often, so that together they cost little."""
 _HEARTBEAT_SECONDS = 20.0
 _LOGINS_SECONDS = 20.0
 """How often the logins of open pages are checked."""
@@ -34,8 +36,9 @@ _MOST_AT_ONCE = 200
 """With more changed calls at once, a list is loaded again instead."""
 _RETRY_SECONDS = 2.0
 
-_RELOAD = "event: reload\ndata: \n\n"
-_BEAT = ": \n\n"
+_RELOAD = b"event: reload\ndata: \n\n"
+_CHANGED = b"event: changed\ndata: \n\n"
+_BEAT = b": \n\n"
 
 
 class TooManyStreams(Exception):
@@ -51,9 +54,9 @@ class Stream:
     """A list of all users' calls."""
     call_id: str | None = None
     """The call of the page. None: the page is a list."""
-    messages: "asyncio.Queue[str | None]" = field(default_factory=lambda: asyncio.Queue(maxsize=8))
+    messages: "asyncio.Queue[bytes | None]" = field(default_factory=lambda: asyncio.Queue(maxsize=8))
 
-    def send(self, message: str | None) -> None:
+    def send(self, message: bytes | None) -> None:
         """Send it. A browser that reads too slowly loads its page again. None ends the stream."""
         try:
             self.messages.put_nowait(message)
@@ -86,7 +89,7 @@ class Streams:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
 
-    def open(self, viewer: Viewer, *, all_users: bool = False, call_id: str | None = None) -> AsyncIterator[str]:
+    def open(self, viewer: Viewer, *, all_users: bool = False, call_id: str | None = None) -> AsyncIterator[bytes]:
         """Server-sent events for a page: `rows` with the changed rows of a list, `changed` for the page of a call,
         `reload`. Raises `TooManyStreams`."""
         mine = sum(stream.viewer.login.claims.session_id == viewer.login.claims.session_id for stream in self._streams)
@@ -98,9 +101,9 @@ class Streams:
             self._following = asyncio.create_task(self._follow())
         return self._read(stream)
 
-    async def _read(self, stream: Stream) -> AsyncIterator[str]:
+    async def _read(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
-            yield "retry: 3000\n\n"
+            yield b"retry: 3000\n\n"
             while (message := await stream.messages.get()) is not None:
                 yield message
         finally:
@@ -123,7 +126,7 @@ class Streams:
             await channel.subscribe(changes.CHANNEL)
             while self._streams and not self._stopped:
                 changed: set[str] = set()
-                until = loop.time() + _GATHER_SECONDS
+                until = loop.time() + _GATHER_SECONDS + _GATHER_SECONDS_PER_STREAM * len(self._streams)
                 while (left := until - loop.time()) > 0:
                     message = await channel.get_message(timeout=left)
                     if message is not None:
@@ -140,7 +143,7 @@ class Streams:
     async def _tell(self, changed: set[str]) -> None:
         for stream in self._streams:
             if stream.call_id in changed:
-                stream.send("event: changed\ndata: \n\n")
+                stream.send(_CHANGED)
         lists = [stream for stream in self._streams if stream.call_id is None]
         if not lists:
             return
@@ -168,14 +171,14 @@ class Streams:
                         stream.send(_RELOAD)
                         stream.send(None)
 
-    def _tell_all(self, message: str) -> None:
+    def _tell_all(self, message: bytes) -> None:
         for stream in list(self._streams):
             stream.send(message)
 
 
-def _messages(lists: Iterable[Stream], calls: list[ListedCall]) -> Iterable[tuple[Stream, str]]:
+def _messages(lists: Iterable[Stream], calls: list[ListedCall]) -> Iterable[tuple[Stream, bytes]]:
     """What each list is sent. Lists that look alike share what is made."""
-    made: dict[tuple[object, ...], str | None] = {}
+    made: dict[tuple[object, ...], bytes | None] = {}
     now = datetime.now(UTC)
     for stream in lists:
         viewer = stream.viewer
@@ -187,7 +190,7 @@ def _messages(lists: Iterable[Stream], calls: list[ListedCall]) -> Iterable[tupl
                 for call in calls
                 if owner in (None, call.user_id)
             }
-            made[alike] = f"event: rows\ndata: {json.dumps(rows)}\n\n" if rows else None
+            made[alike] = f"event: rows\ndata: {json.dumps(rows)}\n\n".encode() if rows else None
         message = made[alike]
         if message is not None:
             yield stream, message
