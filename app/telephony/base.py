@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from app.numbers import Callee, PhoneNumber
-from app.options import Options
+from app.numbers import Callee, NumberRules, PhoneNumber
+from app.options import Options, SettingsError
 
 CUSTOMER_DIALED = "customer:dialed"
 """Key of the event that the customer's leg was dialed, where a provider reports it."""
@@ -268,6 +268,13 @@ class AdapterContext:
     """The longer of both legs' ring times."""
     has_public_address: bool = False
     """Whether orders have a `notify_url` and an `instructions_url`."""
+
+    def read_caller_id(self, written: str | None) -> PhoneNumber | None:
+        """The number of an option `caller_id`, in any spelling. Raises `SettingsError`."""
+        try:
+            return None if written is None else NumberRules(self.home_country).read(written)
+        except ValueError as error:
+            raise SettingsError(f"caller_id: {error}") from None
 
 
 class TelephonyProvider(ABC):

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -23,6 +23,9 @@ LONGEST_SECONDS = 20.0
 UNREACHABLE_RETRY_SECONDS = 2.0
 BUSY_RETRY_SECONDS = 5.0
 """When to try again a provider that is busy, and does not say until when."""
+
+CREATED_BEFORE, CREATED_AFTER = timedelta(seconds=5), timedelta(seconds=60)
+"""A provider created a call from so long before to so long after its order left here. Clocks differ."""
 
 _CONNECT_SECONDS = 5.0
 # Providers and their load balancers close idle connections. An order on a connection that is closing would be lost.

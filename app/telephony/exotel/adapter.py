@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from app.numbers import Callee, NumberRules, PhoneNumber
-from app.options import SettingsError
 from app.telephony.base import (
     AdapterContext,
     CallOrder,
@@ -32,7 +31,7 @@ from app.telephony.base import (
 from app.telephony.exotel.calls import ExotelCall, refusal
 from app.telephony.exotel.check import check
 from app.telephony.exotel.options import ExotelOptions
-from app.telephony.rest import LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
+from app.telephony.rest import CREATED_AFTER, CREATED_BEFORE, LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
 
 _LONGEST_CALL_SECONDS = 14400
 _LINK_MINUTES = "30"
@@ -44,8 +43,6 @@ _OFTEN = timedelta(minutes=2)
 """An account may send 200 requests a minute. So a call that is up for longer than this is asked about less often."""
 _RATE_SECONDS = 30.0
 """When to ask again after 429, because the limit counts by the minute."""
-_EARLIER, _LATER = timedelta(seconds=5), timedelta(seconds=60)
-"""When Exotel may have created a call, seen from when its order left here."""
 _PAGES = 5
 _PAGE_SIZE = "100"
 
@@ -64,12 +61,7 @@ class Exotel(TelephonyProvider):
         self._zone = ZoneInfo(options.timezone)
         self._ring = timedelta(seconds=context.longest_ring_seconds)
         self._words = UnknownWords("Exotel")
-        self._caller_id: PhoneNumber | None = None
-        if options.caller_id is not None:
-            try:
-                self._caller_id = self._rules.read(options.caller_id)
-            except ValueError as error:
-                raise SettingsError(f"caller_id: {error}") from None
+        self._caller_id = context.read_caller_id(options.caller_id)
         self._rest = self._client(str(options.url))
         self._legs = None if options.legs_url is None else self._client(str(options.legs_url))
         self._stores: dict[str, RestClient] = {}
@@ -168,7 +160,8 @@ class Exotel(TelephonyProvider):
         is no other of ours."""
         dialed_at = ref.dialed_at or datetime.now(UTC)
         first, last = (
-            (dialed_at + margin).astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S") for margin in (-_EARLIER, _LATER)
+            (dialed_at + margin).astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S")
+            for margin in (-CREATED_BEFORE, CREATED_AFTER)
         )
         path = f"{self._account}/Calls.json"
         query = [("DateCreated", f"gte:{first};lte:{last}"), ("SortBy", "DateCreated:asc"), ("PageSize", _PAGE_SIZE)]

@@ -7,7 +7,6 @@ from math import ceil
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from app.numbers import NumberRules, PhoneNumber
 from app.options import SettingsError
 from app.telephony.base import (
     CUSTOMER_DIALED,
@@ -62,15 +61,11 @@ class TemplateProvider(TelephonyProvider):
         self._template = template = options.load()
         self._values: dict[str, str] = options.read_values(template)
         self._home_country = context.home_country
-        self._caller_id: PhoneNumber | None = None
+        self._caller_id = context.read_caller_id(options.caller_id)
         try:
             self._zone = ZoneInfo(template.timezone)
-            if options.caller_id is not None:
-                self._caller_id = NumberRules(context.home_country).read(options.caller_id)
-        except (KeyError, OSError):
+        except (KeyError, OSError, ValueError):
             raise SettingsError(f"template: timezone: there is no {template.timezone}") from None
-        except ValueError as error:
-            raise SettingsError(f"caller_id: {error}") from None
         can_end = template.cancel is not None
         self.capabilities = replace(
             type(self).capabilities,
