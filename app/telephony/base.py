@@ -233,7 +233,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A provider's request to `CallOrder.notify_url`. It is never believed. It only makes the next `fetch` sooner."""
+    """A provider's request to `CallOrder.notify_url`. It is never believed. It makes the next `fetch` sooner, and may
+    name the call's reference, which the provider is asked about."""
 
     url: str
     """Exactly as the order gave it, with the query that the provider added."""
@@ -330,6 +331,11 @@ class TelephonyProvider(ABC):
         """Whether the provider itself sent this. The secret in its URL is checked already, so an adapter whose provider
         signs nothing accepts everything. Pure."""
         return True
+
+    def reference_in(self, notification: Notification) -> str | None:
+        """The reference of its call that an authentic notification names, if it does. It is needed for a call whose
+        reference was lost with the answer to its order. Pure."""
+        return None
 
     def instructions(self, order: CallOrder) -> Instructions:
         """What the provider is to do with this call now that the agent has answered. Pure."""

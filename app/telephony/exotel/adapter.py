@@ -4,7 +4,9 @@ Exotel has no way to end a call, or to mark an order so that it can be found aga
 looked up among the account's calls by both numbers, the caller ID and the time.
 """
 
+import json
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -19,6 +21,7 @@ from app.telephony.base import (
     CallRef,
     Capabilities,
     Finding,
+    Notification,
     PlaceResult,
     ProviderError,
     Recording,
@@ -43,6 +46,7 @@ _OFTEN = timedelta(minutes=2)
 """An account may send 200 requests a minute. So a call that is up for longer than this is asked about less often."""
 _RATE_SECONDS = 30.0
 """When to ask again after 429, because the limit counts by the minute."""
+_SID = re.compile(r"[A-Za-z0-9]{1,64}")
 _PAGES = 5
 _PAGE_SIZE = "100"
 
@@ -231,6 +235,15 @@ class Exotel(TelephonyProvider):
         if url not in self._stores:
             self._stores[url] = self._client(url)
         return self._stores[url]
+
+    def reference_in(self, notification: Notification) -> str | None:
+        """Exotel's list has no calls that are up. So this is the only way to find one whose order was not answered."""
+        try:
+            body = json.loads(notification.body)
+        except ValueError:
+            return None
+        sid = body.get("CallSid") if isinstance(body, dict) else None
+        return sid if isinstance(sid, str) and _SID.fullmatch(sid) else None
 
     def check(self) -> AsyncIterator[Finding]:
         return check(self._options, self._rest, self._legs, self._rules, self._caller_id)
