@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -79,6 +79,12 @@ async def start_dialing(
         return None
     _record(session, call_id, CallEvent(_DIALING, CallStatus.DIALING, datetime.now(UTC)))
     return _dialed_call(row)
+
+
+async def has_lost_reference(session: AsyncSession, call_id: str) -> bool:
+    """Whether the call is live and was dialed, and its reference is not known."""
+    is_lost = (Call.dialed_at.is_not(None), Call.ended_at.is_(None), Call.provider_reference.is_(None))
+    return await session.scalar(select(Call.id).where(Call.id == call_id, *is_lost)) is not None
 
 
 async def find_dialed(session: AsyncSession, call_id: str) -> DialedCall | None:
@@ -159,14 +165,16 @@ async def save_reference(session: AsyncSession, call_id: str, token: UUID, refer
 
 
 async def save_found_reference(session: AsyncSession, call_id: str, reference: str) -> bool:
-    """Save the reference under which the provider was found to have the call. False if it is another call's."""
+    """Save the reference under which the provider was found to have the call. False if it is another call's, or the
+    provider has named another meanwhile."""
     other = aliased(Call)
     is_taken = (
         select(other.id)
         .where(other.provider == Call.provider, other.provider_reference == reference, other.id != call_id)
         .exists()
     )
-    saving = update(Call).where(Call.id == call_id, ~is_taken).values(provider_reference=reference)
+    is_free = or_(Call.provider_reference.is_(None), Call.provider_reference == reference)
+    saving = update(Call).where(Call.id == call_id, is_free, ~is_taken).values(provider_reference=reference)
     return await session.scalar(saving.returning(Call.id)) is not None
 
 

@@ -21,6 +21,8 @@ from app.tasks import CLOCK_SLACK, LANE_OF, QUEUE_OF, ClaimedTask, claimed_task,
 
 _FULL_SECONDS = 0.5
 """When to look again at a gate that waits for the end of a call."""
+_HELD_SECONDS = 0.05
+"""When to look again at a gate that another worker is passing."""
 
 # The users of a lane are found by leaping through the index, however many tasks each has. Rows are locked one by one,
 # in the order of the users' turns, so two workers that claim at once get different tasks.
@@ -84,12 +86,16 @@ async def claim(
 
 
 async def claim_through_gate(db: Database, provider: str, *, limit: int, lease_seconds: float) -> LaneClaim:
-    """Claim up to `limit` dial tasks of a provider, as its gate allows."""
+    """Claim up to `limit` dial tasks of a provider, as its gate allows.
+
+    While another worker is at the gate, nothing is claimed. Waiting for that worker, which may be frozen, would delay
+    the other lanes, too.
+    """
     lane = dial_lane(provider)
     async with db.transaction() as session:
         gate = (await session.execute(_GATE.where(ProviderRow.name == provider))).one_or_none()
         if gate is None:
-            return LaneClaim([])
+            return LaneClaim([], _HELD_SECONDS)
         if gate.paused is not None and gate.paused > 0:
             return LaneClaim([], float(gate.paused))
         if gate.calls_at_once is not None:
@@ -112,7 +118,7 @@ _GATE = select(
     ProviderRow.pace_calls,
     ProviderRow.pace_seconds,
     func.extract("epoch", ProviderRow.next_dial_at - func.clock_timestamp()).label("paused"),
-).with_for_update()
+).with_for_update(skip_locked=True, key_share=True)  # a new DID of the provider locks its row, and is not at the gate
 
 
 async def _count_up(session: AsyncSession, provider: str) -> int:

@@ -283,6 +283,7 @@ class RecordingRow(Base):
     content_type: Mapped[str]
     size_bytes: Mapped[int]
     sha256: Mapped[str]
+    agent_channel: Mapped[int] = mapped_column(Integer, server_default=text("1"), doc="Of two channels: 1 or 2")
     peaks: Mapped[bytes | None] = mapped_column(LargeBinary, doc="As `app.waveforms` makes them; None: nobody looked")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

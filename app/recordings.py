@@ -161,14 +161,17 @@ async def expect(session: AsyncSession, call_id: str) -> None:
         await tasks.add(session, TaskKind.TRANSCRIBE, call_id)
 
 
-async def save(session: AsyncSession, call_id: str, stored: Stored, content_type: str) -> None:
-    """Save that the recording is stored, and transcribe it if a transcript was ordered. The caller holds the call's
-    lock."""
+async def save(
+    session: AsyncSession, call_id: str, stored: Stored, content_type: str, *, agent_channel: int = 1
+) -> None:
+    """Save that the recording is stored, and transcribe it if a transcript was ordered. `agent_channel`: which of its
+    channels is the agent, 1 or 2. The caller holds the call's lock."""
     values = {
         "storage_key": stored.key,
         "content_type": content_type,
         "size_bytes": stored.size_bytes,
         "sha256": stored.sha256,
+        "agent_channel": agent_channel,
     }
     await session.execute(
         insert(RecordingRow)

@@ -28,32 +28,34 @@ _one_at_a_time = asyncio.Semaphore(1)
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """`sides` has `STEPS` levels from 0 to 255 for each channel, and `roles` who speaks on it."""
+    """`sides` has `STEPS` levels from 0 to 255 for each side, `roles` who speaks on it, and `channels` which channel of
+    the recording it is, from 0."""
 
     seconds: float
     roles: list[str]
+    channels: list[int]
     sides: list[list[int]]
 
 
 async def read(db: Database, storage: Storage, call_id: str) -> Waveform:
     """The waveform of the call's recording. Raises `NoSuchRecording`."""
     async with db.statement() as connection:
-        query = select(RecordingRow.peaks, RecordingRow.storage_key, RecordingRow.content_type, RecordingRow.sha256)
-        row = (await connection.execute(query.where(RecordingRow.call_id == call_id))).one_or_none()
+        query = select(RecordingRow.__table__).where(RecordingRow.call_id == call_id)
+        row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise NoSuchRecording
     if row.peaks is not None:
-        return _unpacked(row.peaks)
+        return _unpacked(row.peaks, row.agent_channel)
     try:
         async with _one_at_a_time, storage.local_copy(row.storage_key) as path:
-            audio = await load(path, row.content_type, row.storage_key)
+            audio = await load(path, row.content_type, row.storage_key, agent_channel=row.agent_channel)
             packed = await asyncio.to_thread(_packed, audio)
     except (StorageError, TranscriptionError) as error:
         raise NoSuchRecording("The recording cannot be drawn") from error
     async with db.statement() as connection:
         unchanged = (RecordingRow.call_id == call_id, RecordingRow.sha256 == row.sha256)
         await connection.execute(update(RecordingRow).where(*unchanged).values(peaks=packed))
-    return _unpacked(packed)
+    return _unpacked(packed, row.agent_channel)
 
 
 def _packed(audio: Audio) -> bytes:
@@ -71,8 +73,9 @@ def _levels(samples: Samples) -> "np.typing.NDArray[np.float64]":
     return np.array([np.percentile(loud[a:b], 99) if b > a else 0.0 for a, b in pairwise(edges)])
 
 
-def _unpacked(packed: bytes) -> Waveform:
+def _unpacked(packed: bytes, agent_channel: int) -> Waveform:
     seconds, count = _HEADER.unpack_from(packed)
     roles, body = packed[_HEADER.size :][:count], packed[_HEADER.size + count :]
     sides = [list(body[side * STEPS : (side + 1) * STEPS]) for side in range(count)]
-    return Waveform(round(seconds, 2), [_ROLES[role] for role in roles], sides)
+    agent = agent_channel - 1
+    return Waveform(round(seconds, 2), [_ROLES[role] for role in roles], [agent, 1 - agent][:count], sides)

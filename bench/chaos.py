@@ -8,9 +8,9 @@ Calls are posted to a whole installation with two workers of each kind, while
 
 The judge reads what the telephony system recorded (`bench.telephony_backends`): the simulator's ledger, or the INVITEs
 that reached the telephones of a real Asterisk, which is killed, frozen and cut off as well. Half of the calls are of a
-second provider of the same kind, with a pace and a limit of calls at once. At the end every call must
-be there, its people called at most once. It and its transcript must have ended, and its client must have received both
-callbacks in order.
+second provider of the same kind, with a pace and a limit of calls at once (`bench.two_providers`). At the end every
+call must be there, its people called at most once, by its own provider. It and its transcript must have ended, and its
+client must have received both callbacks in order.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from bench.delivery_log import DeliveryLog
 from bench.installation import Installation
 from bench.queue_faults import QueueFaults
 from bench.telephony_backends import BACKENDS, InjectedFault, Observed, TelephonyBackend
+from bench.two_providers import SECOND_DID, add_second, figures, find_violations
 
 LEASE_SECONDS = 5.0
 PATIENCE_SECONDS = 120.0
@@ -46,9 +47,6 @@ CALLBACKS_WORKERS = ("callbacks-1", "callbacks-2")
 TRANSCRIPTS_WORKERS = ("transcripts-1", "transcripts-2")
 OTHER_WORKERS = CALLBACKS_WORKERS + TRANSCRIPTS_WORKERS
 PASSWORD = "chaos and no mercy"
-SECOND_DID = "911140000001"
-"""Its calls are the second provider's."""
-SECOND_LIMITS = ("--pace", "20/second", "--calls-at-once", "30")
 SETTINGS = {
     "RINGBACK_LEASE_SECONDS": str(LEASE_SECONDS),
     "RINGBACK_ANSWER_TIMEOUT_SECONDS": "45",
@@ -70,6 +68,8 @@ class ChaosResult:
     ordered: int = 0
     never_arrived: int = 0
     unwritten: int = 0
+    most_at_second: int = 0
+    limit_of_second: int = 0
     more: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     stories: list[str] = field(default_factory=list)
@@ -268,15 +268,16 @@ class Chaos:
 
     async def _everything(self) -> list[Observed]:
         query = (
-            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status, t.failure, c.failure "
-            "FROM calls c JOIN transcripts t ON t.call_id = c.id"
+            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status, t.failure, c.failure, c.did, "
+            "c.ended_at FROM calls c JOIN transcripts t ON t.call_id = c.id"
         )
         async with self._db.statement() as connection:
             return [Observed(*row) for row in await connection.execute(text(query))]
 
     async def _judge(self, calls: list[Observed]) -> None:
         report = self._report
-        ledger = await self._world.dialed(calls)
+        placed = await self._world.placed(calls)
+        ledger = Counter(leg.call_id for leg in placed if leg.is_agent)
         report.ordered = len(ledger)
         known = {call.call_id for call in calls}
         report.violations += [f"{call_id} was accepted and is lost" for call_id in report.accepted - known]
@@ -301,11 +302,19 @@ class Chaos:
                         f"{call.call_id} was completed ({call.detail}), and its transcript is {call.transcript}: "
                         f"{call.failure}"
                     )
+        most, limit = await self._world.most_at_second(calls), self._world.second_at_once
+        report.most_at_second, report.limit_of_second = most, limit
+        report.violations += find_violations(placed, {call.call_id: call.did for call in calls}, most, limit)
         report.violations += await self._world.violations(calls)
         report.violations += self._deliveries.violations(calls)
         report.violations += await self._undelivered()
         report.violations += self._queue.violations
-        report.more = [*self._queue.figures, *self._world.figures(), *self._deliveries.figures()]
+        report.more = [
+            *self._queue.figures,
+            *figures(placed, most, limit),
+            *self._world.figures(),
+            *self._deliveries.figures(),
+        ]
         wrong = "\n".join(report.violations)
         for call_id in [call.call_id for call in calls if call.call_id in wrong][:_MOST_STORIES]:
             try:
@@ -342,7 +351,9 @@ async def run_chaos(
             user = await accounts.create_user(session, "chaos@example.com", PASSWORD)
             await call_rules.change(session, None, {"destinations": "+91"}, ZoneInfo("UTC"))  # the lab's numbers
             deliveries.trust(await callbacks.list_valid_secrets(session, user.id))
-        await asyncio.to_thread(_add_second_provider, installation, outside)
+        await asyncio.to_thread(
+            add_second, installation, outside.second, at_once=outside.second_at_once, user="chaos@example.com"
+        )
         await asyncio.to_thread(installation.wait_until_ready)
         report = await Chaos(installation, outside, deliveries, db, calls, kills, faults).run()
         await db.dispose()
@@ -351,13 +362,6 @@ async def run_chaos(
         await asyncio.to_thread(installation.stop)
         await outside.stop()
         await deliveries.stop()
-
-
-def _add_second_provider(installation: Installation, backend: TelephonyBackend) -> None:
-    kind = installation.settings.get("RINGBACK_TELEPHONY_PROVIDER", "simulator")
-    options = [part for name, value in backend.second.items() for part in ("-o", f"{name}={value}")]
-    installation.run("providers", "add", "second", "--kind", kind, *options, *SECOND_LIMITS)
-    installation.run("dids", "add", SECOND_DID, "--user", "chaos@example.com", "--provider", "second")
 
 
 def main() -> None:
@@ -378,9 +382,12 @@ def main() -> None:
             )
         )
         print(report)
-        enough = report.kills >= options.kills and len(report.faults) == report.planned
-        if report.violations or not enough:
-            sys.exit("FAILED" if report.violations else "FAILED: too little was broken to prove anything")
+        if report.violations:
+            sys.exit("FAILED")
+        if report.kills < options.kills or len(report.faults) < report.planned:
+            sys.exit("FAILED: too little was broken to prove anything")
+        if report.most_at_second < report.limit_of_second:
+            sys.exit("FAILED: the second provider's limit of calls at once was never reached, so it was not tried")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The telephony systems that `bench.chaos` runs against: their settings, their faults, and what they recorded."""
 
 import asyncio
+import json
 import random
 import socket
 import time
@@ -8,11 +9,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 
+from app.telephony.base import CallRef
+from app.telephony.simulator import Simulator
+from bench.two_providers import FIRST, SECOND, PlacedLeg, most_at_once
 from lab.asterisk import AsteriskServer, free_port
 from lab.phones import Phones
 from lab.proxy import Fault, FaultyProxy
@@ -33,6 +38,8 @@ class Observed:
     """Why there is no transcript."""
     detail: str | None
     """More about its end."""
+    did: str | None
+    ended_at: datetime | None
 
 
 InjectedFault = tuple[str, Callable[[], Awaitable[None]]]
@@ -45,15 +52,19 @@ class TelephonyBackend(Protocol):
     faults: list[InjectedFault]
     second: dict[str, str]
     """The options of a second provider of the same kind."""
+    second_at_once: int
+    """Its limit of calls at once."""
     unwritten: set[str]
     """Calls whose talk was not written to disk yet when the system was killed. Their recording is lost."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def new_order(self) -> dict[str, str]: ...
-    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
-        """How often each call's agent was rung, as the system recorded it. Includes calls that are not in the
-        database."""
+    async def placed(self, calls: Iterable[Observed]) -> list[PlacedLeg]:
+        """Every telephone that was to ring, as the system recorded it. Includes calls that are not in the database."""
+
+    async def most_at_second(self, calls: Iterable[Observed]) -> int:
+        """How many calls the second provider had at once, at most."""
 
     async def violations(self, calls: Iterable[Observed]) -> list[str]:
         """What else is wrong."""
@@ -78,6 +89,7 @@ class SimulatorBackend:
         self._folder = folder
         self.faults: list[InjectedFault] = []
         self.second = {"latency_seconds": "0.2"}
+        self.second_at_once = 4
         self.unwritten: set[str] = set()
         self.settings = {
             "RINGBACK_DIAL_GRACE_SECONDS": "6",
@@ -94,11 +106,25 @@ class SimulatorBackend:
     def new_order(self) -> dict[str, str]:
         return {"customer_number": random.choice(self._CUSTOMERS), "agent_number": random.choice(self._AGENTS)}
 
-    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
-        return {
-            path.stem: sum('"place"' in line for line in path.read_text().splitlines())
-            for path in (self._folder / "simulator").glob("*/*.jsonl")
-        }
+    async def placed(self, calls: Iterable[Observed]) -> list[PlacedLeg]:
+        ledgers = sorted((self._folder / "simulator").glob("*/*.jsonl"))
+        lines = [json.loads(line) for path in ledgers for line in path.read_text().splitlines()]
+        return [
+            PlacedLeg(line["call_id"], line["provider"], datetime.fromisoformat(line["at"]))
+            for line in lines
+            if line["request"] == "place"
+        ]
+
+    async def most_at_second(self, calls: Iterable[Observed]) -> int:
+        # The end is the simulator's own. A call that it never reports has none, and is up until it is given up.
+        given_up = {call.call_id: call.ended_at for call in calls}
+        simulator, up = Simulator(self._folder / "simulator"), []
+        for leg in await self.placed(calls):
+            if leg.provider == SECOND:
+                snapshot = await simulator.fetch(CallRef(leg.call_id, None))
+                ended = snapshot.events[-1].at if snapshot and snapshot.events else given_up.get(leg.call_id)
+                up.append((leg.at, ended or datetime.max.replace(tzinfo=leg.at.tzinfo)))
+        return most_at_once(up)
 
     async def violations(self, calls: Iterable[Observed]) -> list[str]:
         return []
@@ -121,6 +147,9 @@ class AsteriskBackend:
         self.server = AsteriskServer(folder / "asterisk", phones_port=self.phones.port)
         self.other_server = AsteriskServer(folder / "other", phones_port=self.phones.port)
         self.second = self.other_server.options()
+        self.second_at_once = 2
+        self._most_at_second = 0
+        self._watching: asyncio.Task[None] | None = None
         self.proxy = FaultyProxy(self.server.url)
         self.faults: list[InjectedFault] = [
             ("the event stream cut", self.proxy.cut_sockets),
@@ -139,6 +168,7 @@ class AsteriskBackend:
         await asyncio.to_thread(self.server.start)
         await asyncio.to_thread(self.other_server.start)
         await self.proxy.start()
+        self._watching = asyncio.create_task(self._watch_second())
         self.settings = self.server.settings() | {
             "RINGBACK_ASTERISK_URL": self.proxy.url,
             "RINGBACK_AGENT_RING_SECONDS": "4",
@@ -158,7 +188,20 @@ class AsteriskBackend:
     def _now_and_then(self, asked: web.BaseRequest) -> bool:
         return "/events" not in asked.path and random.random() < self._FAULTY / 5
 
+    async def _watch_second(self) -> None:
+        """Nothing is done to the second server, so it can be asked all the time. A call that was hung up is there for a
+        moment longer, so only what is seen twice counts."""
+        before: set[str] = set()
+        while True:
+            now = {channel.rpartition("-")[0] for channel in await asyncio.to_thread(self.other_server.channels)}
+            self._most_at_second = max(self._most_at_second, len(now & before))
+            before = now
+            await asyncio.sleep(0.2)
+
     async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self.proxy.stop()
         await asyncio.to_thread(self.server.stop)
         await asyncio.to_thread(self.other_server.stop)
@@ -176,12 +219,24 @@ class AsteriskBackend:
         self._used.add(number)
         return number
 
-    async def dialed(self, calls: Iterable[Observed]) -> dict[str, int]:
-        invites = Counter(invite.number for invite in self.phones.invites())
-        found = {call.call_id: invites.pop(call.agent, 0) for call in calls}
-        for call in calls:
-            invites.pop(call.customer, 0)
-        return {call_id: times for call_id, times in found.items() if times} | dict(invites)
+    async def placed(self, calls: Iterable[Observed]) -> list[PlacedLeg]:
+        agents = {call.agent: call.call_id for call in calls}
+        customers = {call.customer: call.call_id for call in calls}
+        ports = {self.server.sip_port: FIRST, self.other_server.sip_port: SECOND}
+        return [
+            PlacedLeg(
+                agents.get(invite.number) or customers.get(invite.number) or invite.number,
+                ports[invite.from_port],
+                invite.at,
+                is_agent=invite.number not in customers,
+            )
+            for invite in self.phones.invites()
+        ]
+
+    async def most_at_second(self, calls: Iterable[Observed]) -> int:
+        if self._watching is not None and self._watching.done():
+            self._watching.result()  # raises: it could not watch
+        return self._most_at_second
 
     async def violations(self, calls: Iterable[Observed]) -> list[str]:
         invites = Counter(invite.number for invite in self.phones.invites())

@@ -106,6 +106,10 @@ class AsteriskServer:
         found += [f"bridge {bridge['id']}" for bridge in self._ari("/bridges")]
         return found + [f"recording {path.name}" for path in self.recordings()]
 
+    def channels(self) -> list[str]:
+        """Every channel that it holds."""
+        return [str(channel["id"]) for channel in self._ari("/channels")]
+
     def answered(self) -> list[str]:
         """The channels whose telephone has answered."""
         return [str(channel["id"]) for channel in self._ari("/channels") if channel["state"] == "Up"]

@@ -16,6 +16,7 @@ _SCENARIO = Path(__file__).parent / "phones.xml"
 _LINE = re.compile(
     r"INVITE at=\S+\s+\S+\s+(?P<at>[0-9.]+) id=(?P<id>\S+) to=[^<]*<sip:\+?(?P<number>[0-9]*)@[^>]*>[^|]*"
     r"\| from=(?P<from>[^|]*)\| pai=(?P<pai>[^|]*)\|"
+    r" contact=[^|]*:(?P<port>[0-9]+)[^|:]*\|"
 )
 
 
@@ -28,6 +29,8 @@ class Invite:
     call_id: str
     shown_in_from: str
     shown_in_pai: str
+    from_port: int
+    """The SIP port of the Asterisk that called."""
 
 
 class Phones:
@@ -85,6 +88,7 @@ class Phones:
                 match["id"],
                 match["from"].strip(),
                 match["pai"].strip(),
+                int(match["port"]),
             )
             for match in _LINE.finditer(log.read_text(errors="replace"))
         ]

@@ -4,6 +4,7 @@ Afterwards the provider can delete its copy, which the `hangup` task asks it to 
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import structlog
 
@@ -24,6 +25,15 @@ _LONGEST_IN_LINE_SECONDS = 24 * 3600.0
 """How long a recording waits in line for a host that responds, but is asked for many recordings at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A recording that is stored now."""
+
+    stored: Stored
+    content_type: str
+    agent_channel: int = 1
+
+
 async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         url = await call_lookups.find_recording_url(session, task.call_id)
@@ -31,9 +41,9 @@ async def run(context: Context, task: ClaimedTask) -> None:
         if url is not None and await _is_postponed(context, task, host_of(url)):
             return
         if url is None:
-            stored, content_type = await _from_provider(context, task)
+            fetched = await _from_provider(context, task)
         else:
-            stored, content_type = await _from_url(context, task.call_id, url)
+            fetched = await _from_url(context, task.call_id, url)
     except OutboundError as error:
         error.args = (f"The recording could not be fetched: {error}",)  # the client reads this text
         raise
@@ -43,12 +53,14 @@ async def run(context: Context, task: ClaimedTask) -> None:
     try:
         async with context.db.transaction() as session:
             await tasks.finish(session, task)
-            await recordings.save(session, task.call_id, stored, content_type)
+            await recordings.save(
+                session, task.call_id, fetched.stored, fetched.content_type, agent_channel=fetched.agent_channel
+            )
             await tasks.add(session, TaskKind.HANGUP, task.call_id)
     except LeaseLost:
-        await _delete_if_unwanted(context, task.call_id, stored)
+        await _delete_if_unwanted(context, task.call_id, fetched.stored)
         raise
-    log.info("recording_stored", call_id=task.call_id, bytes=stored.size_bytes)
+    log.info("recording_stored", call_id=task.call_id, bytes=fetched.stored.size_bytes)
 
 
 async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
@@ -80,22 +92,23 @@ async def _is_postponed(context: Context, task: ClaimedTask, host: str) -> bool:
     return True
 
 
-async def _from_provider(context: Context, task: ClaimedTask) -> tuple[Stored, str]:
+async def _from_provider(context: Context, task: ClaimedTask) -> _Fetched:
     async with context.db.transaction() as session:
         ref = await call_lookups.get_ref(session, task.call_id)
         talk = await call_lookups.find_talk(session, task.call_id)
     async with context.providers.use(task.provider) as provider:
         recording = await provider.open_recording(ref, talk)
-        return await _store(context, task.call_id, recording.content_type, recording.chunks), recording.content_type
+        stored = await _store(context, task.call_id, recording.content_type, recording.chunks)
+        return _Fetched(stored, recording.content_type, recording.agent_channel)
 
 
-async def _from_url(context: Context, call_id: str, url: str) -> tuple[Stored, str]:
+async def _from_url(context: Context, call_id: str, url: str) -> _Fetched:
     found = context.outbound.download(url, max_bytes=recordings.MAX_BYTES)
     async with context.recording_hosts.request(host_of(url)), found as download:
         # A redirect may lead from a name with a known file ending to one without, or the other way round.
         types = [recordings.audio_type(download.content_type, place) for place in (download.url, url)]
         content_type = next((known for known in types if known != recordings.UNKNOWN_TYPE), recordings.UNKNOWN_TYPE)
-        return await _store(context, call_id, content_type, download.chunks), content_type
+        return _Fetched(await _store(context, call_id, content_type, download.chunks), content_type)
 
 
 async def _store(context: Context, call_id: str, content_type: str, chunks: AsyncIterator[bytes]) -> Stored:

@@ -25,15 +25,15 @@ class Gates:
         self._opens_at[lane] = monotonic() + seconds
         self._changed.set()
 
-    async def wait(self, longest: float) -> None:
-        """Returns when a gate opens that was shut, or after `longest` seconds."""
+    async def wait(self, longest: float, *, since: float) -> None:
+        """Returns when a gate opens that was shut at the time `since`, or later, or after `longest` seconds. `since` is
+        by the monotonic clock. A gate that has opened meanwhile counts."""
         deadline = monotonic() + longest
-        while (left := self._next_opening(deadline) - monotonic()) > 0:
+        while (left := self._next_opening(deadline, since) - monotonic()) > 0:
             self._changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
 
-    def _next_opening(self, deadline: float) -> float:
-        now = monotonic()
-        return min([deadline, *(opens_at for opens_at in self._opens_at.values() if opens_at > now)])
+    def _next_opening(self, deadline: float, since: float) -> float:
+        return min([deadline, *(opens_at for opens_at in self._opens_at.values() if opens_at > since)])

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 
 import structlog
 
@@ -41,7 +42,7 @@ class Sweep:
         """Runs until cancelled: every `every` seconds, and sooner while there is more to do. While the database is away
         it waits."""
         while True:
-            more = False
+            more, began = False, monotonic()
             try:
                 more = await self.once()
             except Exception as error:
@@ -52,7 +53,7 @@ class Sweep:
                     async with asyncio.timeout(every):
                         await self._slots.wait()
             else:
-                await self._context.gates.wait(every)
+                await self._context.gates.wait(every, since=began)
 
     async def once(self) -> bool:
         """Start overdue tasks, of each sort in half of the slots that are free then. Returns whether there may be

@@ -34,6 +34,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
                 language=language,
                 content_type=recording.content_type,
                 name=recording.storage_key,
+                agent_channel=recording.agent_channel,
             )
     except TranscriptionError as error:
         if error.retryable:

@@ -1,7 +1,8 @@
 """What telephony providers ask of this server, at the URLs that an order gave them.
 
-A notification changes nothing. It only makes the next question to the provider sooner. So there is nothing to forge, to
-replay or to reorder. Its URL is signed, and the adapter checks the provider's own signature where there is one.
+A notification is not believed. It makes the next question to the provider sooner. So there is nothing to forge, to
+replay or to reorder. Its URL is signed, and the adapter checks the provider's own signature where there is one. It may
+return the reference of a call that was lost with the answer to its order, which the provider has to confirm.
 """
 
 from urllib.parse import parse_qsl
@@ -13,7 +14,7 @@ from app import calls, dial_attempts, tasks
 from app.api.deps import media_type
 from app.engine_models import TaskKind
 from app.errors import NoSuchCall, NotOfTheProvider
-from app.telephony.base import Notification, TelephonyProvider
+from app.telephony.base import CallRef, Notification, ProviderError, TelephonyProvider
 from app.web.bodies import read_raw_body
 from app.web.resources import Resources, get_resources
 
@@ -29,8 +30,11 @@ async def notify(request: Request, provider: str, call_id: str, signature: str) 
     notification = await _read(request, resources, provider, call_id, signature)
     async with resources.providers.use(provider) as adapter:
         _check_signature(adapter, notification, provider, call_id)
+        reference = await _find_lost_reference(resources, adapter, notification, call_id)
     async with resources.db.transaction() as session:
         await tasks.lock_call(session, call_id)
+        if reference is not None and await calls.save_found_reference(session, call_id, reference):
+            log.info("reference_found", call_id=call_id)
         await tasks.hasten(session, TaskKind.TRACK, call_id)
     return Response(status_code=204)
 
@@ -71,6 +75,24 @@ async def _read(request: Request, resources: Resources, provider: str, call_id: 
         body=body,
         form=form,
     )
+
+
+async def _find_lost_reference(
+    resources: Resources, adapter: TelephonyProvider, notification: Notification, call_id: str
+) -> str | None:
+    """The reference that the notification names, if the call has none, and the provider confirms that it has such a
+    call."""
+    reference = adapter.reference_in(notification)
+    if reference is None:
+        return None
+    async with resources.db.transaction() as session:
+        if not await calls.has_lost_reference(session, call_id):
+            return None
+    try:
+        return reference if await adapter.fetch(CallRef(call_id, reference)) is not None else None
+    except ProviderError as error:
+        log.warning("reference_not_confirmed", call_id=call_id, error=str(error))
+        return None
 
 
 def _check_signature(adapter: TelephonyProvider, notification: Notification, provider: str, call_id: str) -> None:

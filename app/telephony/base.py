@@ -18,8 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from app.numbers import Callee, PhoneNumber
-from app.options import Options
+from app.numbers import Callee, NumberRules, PhoneNumber
+from app.options import Options, SettingsError
 
 CUSTOMER_DIALED = "customer:dialed"
 """Key of the event that the customer's leg was dialed, where a provider reports it."""
@@ -233,7 +233,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A provider's request to `CallOrder.notify_url`. It is never believed. It only makes the next `fetch` sooner."""
+    """A provider's request to `CallOrder.notify_url`. It is never believed. It makes the next `fetch` sooner, and may
+    name the call's reference, which the provider is asked about."""
 
     url: str
     """Exactly as the order gave it, with the query that the provider added."""
@@ -268,6 +269,13 @@ class AdapterContext:
     """The longer of both legs' ring times."""
     has_public_address: bool = False
     """Whether orders have a `notify_url` and an `instructions_url`."""
+
+    def read_caller_id(self, written: str | None) -> PhoneNumber | None:
+        """The number of an option `caller_id`, in any spelling. Raises `SettingsError`."""
+        try:
+            return None if written is None else NumberRules(self.home_country).read(written)
+        except ValueError as error:
+            raise SettingsError(f"caller_id: {error}") from None
 
 
 class TelephonyProvider(ABC):
@@ -323,6 +331,11 @@ class TelephonyProvider(ABC):
         """Whether the provider itself sent this. The secret in its URL is checked already, so an adapter whose provider
         signs nothing accepts everything. Pure."""
         return True
+
+    def reference_in(self, notification: Notification) -> str | None:
+        """The reference of its call that an authentic notification names, if it does. It is needed for a call whose
+        reference was lost with the answer to its order. Pure."""
+        return None
 
     def instructions(self, order: CallOrder) -> Instructions:
         """What the provider is to do with this call now that the agent has answered. Pure."""

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -23,6 +23,9 @@ LONGEST_SECONDS = 20.0
 UNREACHABLE_RETRY_SECONDS = 2.0
 BUSY_RETRY_SECONDS = 5.0
 """When to try again a provider that is busy, and does not say until when."""
+
+CREATED_BEFORE, CREATED_AFTER = timedelta(seconds=5), timedelta(seconds=60)
+"""A provider created a call from so long before to so long after its order left here. Clocks differ."""
 
 _CONNECT_SECONDS = 5.0
 # Providers and their load balancers close idle connections. An order on a connection that is closing would be lost.
@@ -195,13 +198,15 @@ class RestClient:
         form: Fields | None = None,
         json: Any = None,
         method: str = "POST",
+        is_accepted: Callable[[RestResponse], bool] = lambda response: True,
         is_busy: Callable[[RestResponse], bool] = lambda response: response.status == 429,
         describe: Callable[[RestResponse], str] = lambda response: response.description,
     ) -> PlaceResult:
         """Order a call with this one request. Never raises `ProviderError`.
 
-        `reference` finds the call's reference in the response, or None. `is_busy`: whether a refusal means that the
-        same order may be accepted later. 429 always does. `describe` puts a refusal into words.
+        `reference` finds the call's reference in the response, or None. `is_accepted`: whether a response with a 2xx
+        status took the order. `is_busy`: whether a refusal means that the same order may be accepted later. 429 always
+        does. `describe` puts a refusal into words.
         """
         try:
             response = await self.request(method, path, form=form, json=json)
@@ -209,7 +214,7 @@ class RestClient:
             if error.maybe_received:
                 return Unknown(str(error))
             return Rejected(str(error), retry_after=UNREACHABLE_RETRY_SECONDS)
-        if response.ok:
+        if response.ok and is_accepted(response):
             found = reference(response)
             return Accepted(found) if found else Unknown(f"{self.name} did not name the call: {response.description}")
         if response.status == 429 or is_busy(response):

@@ -104,6 +104,7 @@ class _LedgerLine:
     call_id: str
     customer_number: str = ""
     agent_number: str = ""
+    provider: str = ""
 
 
 def timeline(order: CallOrder, placed_at: datetime, *, speed: float = 1.0) -> tuple[CallEvent, ...]:
@@ -172,8 +173,8 @@ def _between(order: CallOrder, what: str, low: float, high: float) -> float:
 
 
 class Simulator(TelephonyProvider):
-    """The adapter. `folder` holds the ledger. `speed` is the factor by which calls are shorter. Every request takes
-    `latency` seconds, half of them before it arrives."""
+    """The adapter. `folder` holds the ledger, whose lines have the provider's `name`. `speed` is the factor by which
+    calls are shorter. Every request takes `latency` seconds, half of them before it arrives."""
 
     kind = "simulator"
     options = SimulatorOptions
@@ -186,19 +187,25 @@ class Simulator(TelephonyProvider):
         extension_refusal=None,
     )
 
-    def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, speed: float = 1.0, latency: float = 0.0, name: str = "") -> None:
         self._folder = folder
+        self._name = name
         self._speed = speed
         self._latency = latency
 
     @classmethod
     def make(cls, options: SimulatorOptions, context: AdapterContext) -> Self:
-        return cls(context.data_dir / "simulator", speed=options.speed, latency=options.latency_seconds)
+        return cls(
+            context.data_dir / "simulator",
+            speed=options.speed,
+            latency=options.latency_seconds,
+            name=context.provider,
+        )
 
     async def place(self, order: CallOrder) -> PlaceResult:
         """Never rejects. A simulated call fails later, as most real ones do."""
         numbers = (_magic_of(order.customer_number), _magic_of(order.agent_number))
-        line = _LedgerLine("place", _now().isoformat(), order.call_id, *numbers)
+        line = _LedgerLine("place", _now().isoformat(), order.call_id, *numbers, self._name)
         await asyncio.sleep(self._latency / 2)
         try:
             await asyncio.to_thread(self._append, line)

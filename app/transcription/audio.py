@@ -18,8 +18,16 @@ _ROOT = Path(__file__).parents[2]
 """The folder that contains the decoder's package."""
 
 
-async def load(path: Path, content_type: str = "", name: str = "", *, timeout: float = _LONGEST_SECONDS) -> Audio:
+async def load(
+    path: Path,
+    content_type: str = "",
+    name: str = "",
+    *,
+    agent_channel: int = 1,
+    timeout: float = _LONGEST_SECONDS,
+) -> Audio:
     """The recording's audio, with one channel for each role. `content_type` and `name` are what its sender called it.
+    `agent_channel`: the channel of the agent, 1 or 2.
 
     Raises `TranscriptionError` with a reason for people if the file has no audio. It is retryable if there was no room
     for the audio.
@@ -34,6 +42,7 @@ async def load(path: Path, content_type: str = "", name: str = "", *, timeout: f
             str(path),
             content_type,
             name,
+            str(agent_channel),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

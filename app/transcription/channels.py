@@ -1,8 +1,8 @@
 """Decides who speaks on which channel. It uses the signals, because headers and the number of channels do not say it.
 
-Two channels are agent and customer, in this order. If both hold the same signal, nobody can say who speaks. Of more
-channels, those with speech of their own count. What one person's channel holds of the other is removed. Samples are
-processed in blocks, so that hours of audio fit. Pure numpy.
+Two channels are agent and customer, in the order that the provider says. If both hold the same signal, nobody can say
+who speaks. Of more channels, those with speech of their own count. What one person's channel holds of the other is
+removed. Samples are processed in blocks, so that hours of audio fit. Pure numpy.
 """
 
 from collections.abc import Iterator
@@ -138,8 +138,9 @@ class Choice:
             yield block.clip(-32768, 32767).astype(np.int16)
 
 
-def choose(tracks: list[list[Stored]]) -> Choice:
+def choose(tracks: list[list[Stored]], agent_channel: int = 1) -> Choice:
     """Decide who speaks where. Each track is a list of arrays by number of channels, mostly just one array.
+    `agent_channel`: which of two people is the agent, 1 or 2, in the order of their channels.
 
     Parts of a file with different numbers of channels are examined separately.
     """
@@ -154,32 +155,33 @@ def choose(tracks: list[list[Stored]]) -> Choice:
         else:
             groups.insert(0, main)
         groups += [[Line(bank, column, column + 1) for column in range(bank.shape[1])] for bank in others]
-    choices = [_choose_of(group) for group in groups]
+    choices = [_choose_of(group, agent_channel) for group in groups]
     return Choice(
         tuple(voice for choice in choices for voice in choice.voices),
         tuple(note for choice in choices for note in choice.notes),
     )
 
 
-def _choose_of(lines: list[Line]) -> Choice:
+def _choose_of(lines: list[Line], agent_channel: int) -> Choice:
     if len(lines) == 1:
         return Choice((Voice("unknown", lines[0]),))
+    roles = _ROLES if agent_channel == 1 else ("customer", "agent", "unknown")
     if len(lines) == 2:
-        return _pair(lines[0], lines[1])
+        return _pair(*_agent_first(lines, agent_channel))
     sounding = [line for line in lines if not line.is_silent]
     single = _without_mixes(_without_doubles(sounding))
     if not single:
-        return _pair(lines[0], lines[1])
+        return _pair(*_agent_first(lines, agent_channel))
     if len(single) == 1:
         index = lines.index(single[0])
-        role: Role = "unknown" if len(sounding) > 1 else _ROLES[min(index, 2)]
-        others = () if role == "unknown" else (Voice(_ROLES[1 - index], lines[1 - index]),)
+        role: Role = "unknown" if len(sounding) > 1 else roles[min(index, 2)]
+        others = () if role == "unknown" else (Voice(roles[1 - index], lines[1 - index]),)
         note = f"Of {len(lines)} channels only channel {single[0].number} carries speech of its own"
         return Choice((Voice(role, single[0]), *others), (note,))
     if len(single) == 2:
-        first, second = single
-        chosen = _pair(first, second)
-        note = f"Of {len(lines)} channels {first.number} and {second.number} carry speech: agent and customer"
+        agent, customer = _agent_first(single, agent_channel)
+        chosen = _pair(agent, customer)
+        note = f"Of {len(lines)} channels {agent.number} and {customer.number} carry speech: agent and customer"
         return replace(chosen, notes=(note, *chosen.notes))
     numbers = ", ".join(str(line.number) for line in single[:-1])
     note = (
@@ -187,6 +189,11 @@ def _choose_of(lines: list[Line]) -> Choice:
         "customer, so their turns have no roles"
     )
     return Choice(tuple(Voice("unknown", line) for line in single), (note,))
+
+
+def _agent_first(lines: list[Line], agent_channel: int) -> tuple[Line, Line]:
+    """The first two lines: the agent's and the customer's."""
+    return (lines[0], lines[1]) if agent_channel == 1 else (lines[1], lines[0])
 
 
 def _without_doubles(lines: list[Line]) -> list[Line]:

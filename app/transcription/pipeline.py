@@ -20,15 +20,16 @@ async def transcribe(
     language: str | None,
     content_type: str = "",
     name: str = "",
+    agent_channel: int = 1,
 ) -> Transcription:
     """Transcribe the recording at `path`.
 
     `language`: what the client says is spoken, or None. `content_type` and `name`: what the recording's sender called
-    it, for files without a header.
+    it, for files without a header. `agent_channel`: the channel of the agent, 1 or 2.
 
     Raises `TranscriptionError`, whose notes say what was found out about the recording.
     """
-    audio = await load(path, content_type, name)
+    audio = await load(path, content_type, name, agent_channel=agent_channel)
     if audio.level < SILENCE_DB:
         return Transcription((), silent(audio.duration), None, audio.duration, audio.notes)
     try:

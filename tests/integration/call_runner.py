@@ -46,6 +46,7 @@ class ScriptedProvider(TelephonyProvider):
     placing: base.PlaceResult | Exception = field(default_factory=lambda: Accepted("ref-1"))
     snapshot: Snapshot | Exception | None = None
     recording: Path | Exception | None = None
+    agent_channel: int = 1
     orders: list[CallOrder] = field(default_factory=list)
     hangups: list[CallRef] = field(default_factory=list)
     connecting: base.PlaceResult = field(default_factory=lambda: Accepted("ref-2"))
@@ -83,7 +84,7 @@ class ScriptedProvider(TelephonyProvider):
             yield content[: len(content) // 2]
             yield content[len(content) // 2 :]
 
-        return base.Recording("audio/wav", chunks())
+        return base.Recording("audio/wav", chunks(), self.agent_channel)
 
     async def check(self) -> AsyncIterator[Finding]:
         yield Finding("script", ok=True)

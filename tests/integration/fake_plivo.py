@@ -3,7 +3,7 @@ the clock."""
 
 import base64
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,6 +14,7 @@ from tests.integration.two_leg_calls import CALLER_ID, FakeLeg, TwoLegCall
 
 AUTH_ID, AUTH_TOKEN = "MA000000000000000001", "a token"
 _CAUSES = {"completed": "Normal Hangup", "busy": "Busy Line", "no-answer": "No Answer", "canceled": "Canceled"}
+_INDIA = timedelta(hours=5, minutes=30)
 _STATUS = {"answered": "in-progress"}
 
 
@@ -39,6 +40,14 @@ class FakePlivo:
     link: str | None = ""
     """What it says of a recording instead of its link, if not empty."""
     deleted: list[str] = field(default_factory=list)
+    zoneless: bool = False
+    """Live calls begin at a time in India, without its zone."""
+    filters: bool = True
+    """Whether lists have only what the query asks for."""
+    hides_records: bool = False
+    """Records of ended calls are not there yet."""
+    status_word: str | None = None
+    """The status of every live call, instead of its own."""
 
     def routes(self) -> list[web.RouteDef]:
         account = f"{'/api' if self.vobiz else ''}/v1/Account/{AUTH_ID}"
@@ -83,7 +92,8 @@ class FakePlivo:
         self._authorize(request)
         query = request.query
         if query.get("status") == "live":
-            live = [uuid for uuid, leg, _ in self._legs() if leg.ended is None and leg.number == query.get("to_number")]
+            number = query.get("to_number") if self.filters else None
+            live = [uuid for uuid, leg, _ in self._legs() if leg.ended is None and number in (None, leg.number)]
             return web.json_response({"api_id": "1", "calls": live})
         return web.json_response({"api_id": "1", "meta": {"limit": 20, "offset": 0}, "objects": self._ended(request)})
 
@@ -97,12 +107,15 @@ class FakePlivo:
         for uuid, leg, parent in self._legs():
             stands = "queued" if leg.status == "queued" else "live" if leg.ended is None else "ended"
             if uuid == request.match_info["uuid"] and stands == status:
+                if status == "ended" and self.hides_records:
+                    continue
                 if status == "ended":
                     record = self._record(uuid, leg, parent)
                     return web.json_response({"success": True, "data": record} if self.vobiz else record)
-                state = _STATUS.get(leg.status, leg.status)
-                live = {"call_uuid": uuid, "call_status": state, "from": str(CALLER_ID), "to": leg.number}
-                return web.json_response({**live, "direction": "outbound", "session_start": str(leg.created)})
+                state = self.status_word or _STATUS.get(leg.status, leg.status)
+                began = (leg.created + _INDIA).replace(tzinfo=None) if self.zoneless else leg.created
+                live = {"call_uuid": uuid, "call_status": state, "from": self._caller(uuid), "to": leg.number}
+                return web.json_response({**live, "direction": "outbound", "session_start": str(began)})
         return web.json_response({"error": "not found"}, status=404)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -146,14 +159,18 @@ class FakePlivo:
                 found.append((call.child_uuid, customer, call.uuid))
         return found
 
+    def _caller(self, uuid: str) -> str:
+        return next(str(call.body["from"]) for call in self.calls if uuid in (call.uuid, call.child_uuid))
+
     def _ended(self, request: web.Request) -> list[dict[str, Any]]:
         query = request.query
         return [
             self._record(uuid, leg, parent)
             for uuid, leg, parent in self._legs()
             if leg.ended is not None
-            and query.get("parent_call_uuid", parent) == parent
-            and query.get("to_number", leg.number) == leg.number
+            and not self.hides_records
+            and (not self.filters or query.get("parent_call_uuid", parent) == parent)
+            and (not self.filters or query.get("to_number", leg.number) == leg.number)
         ]
 
     def _record(self, uuid: str, leg: FakeLeg, parent: str | None) -> dict[str, Any]:
@@ -163,9 +180,9 @@ class FakePlivo:
         times = _time(leg.created), leg.answered and _time(leg.answered), _time(leg.ended)
         shared = {"end_time": times[2], "answer_time": times[1], "hangup_cause_name": cause, "hangup_source": source}
         if self.vobiz:
-            numbers = {"caller_id_number": f"+{CALLER_ID}", "destination_number": f"+{leg.number}"}
+            numbers = {"caller_id_number": f"+{self._caller(uuid)}", "destination_number": f"+{leg.number}"}
             return {**shared, **numbers, "uuid": uuid, "bridge_uuid": parent, "start_time": times[0], "billsec": talk}
-        numbers = {"from_number": str(CALLER_ID), "to_number": leg.number}
+        numbers = {"from_number": self._caller(uuid), "to_number": leg.number}
         more = {"call_uuid": uuid, "parent_call_uuid": parent, "initiation_time": times[0], "bill_duration": talk}
         return {**shared, **numbers, **more}
 

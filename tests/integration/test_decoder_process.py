@@ -42,7 +42,7 @@ def test_a_full_disk_is_no_damage_of_the_file(tmp_path: Path, monkeypatch: pytes
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "app.transcription.decoding", str(os.getpid()), str(full.fileno())]
         done = subprocess.run(
-            [*command, str(tmp_path / "a"), "", ""], pass_fds=[full.fileno()], stdout=subprocess.PIPE, check=True
+            [*command, str(tmp_path / "a"), "", "", "1"], pass_fds=[full.fileno()], stdout=subprocess.PIPE, check=True
         )
     answer = json.loads(done.stdout)
     assert answer["retryable"]
@@ -58,7 +58,7 @@ def test_a_full_disk_is_no_damage_of_the_file(tmp_path: Path, monkeypatch: pytes
 
 def test_a_decoder_ends_with_its_parent(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")  # opening it for reading waits for ever
-    script = '"$0" -m app.transcription.decoding $$ 1 "$1" "" "" & echo begun; wait'
+    script = '"$0" -m app.transcription.decoding $$ 1 "$1" "" "" 1 & echo begun; wait'
     command = ["sh", "-c", script, sys.executable, str(tmp_path / "a")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

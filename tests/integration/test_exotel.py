@@ -19,6 +19,7 @@ from app.telephony.base import (
     CallRef,
     CallStatus,
     Leg,
+    Notification,
     ProviderError,
     RecordingUnavailable,
     Rejected,
@@ -469,3 +470,22 @@ async def test_exotelpy_lists_exophones_and_understands_refusals(fake: FakeExote
     fake.refuses_with = 429, {}, {}
     with pytest.raises(exotelpy.exceptions.Throttled):
         await asyncio.to_thread(client.get_all_exophones)
+
+
+@pytest.mark.parametrize(
+    ("body", "reference"),
+    [
+        (
+            b'{"CallSid": "c5797dcbaaeed7678c4062a4a3ed2f8a", "EventType": "answered"}',
+            "c5797dcbaaeed7678c4062a4a3ed2f8a",
+        ),
+        (b'{"CallSid": "../Balance"}', None),
+        (b'{"CallSid": null}', None),
+        (b'["CallSid"]', None),
+        (b"CallSid=c5797dcb", None),
+        (b"\xff", None),
+    ],
+)
+def test_the_reference_in_a_notification(body: bytes, reference: str | None) -> None:
+    notification = Notification("https://calls.example.com/n", "POST", {}, body, {})
+    assert make("https://api.exotel.com").reference_in(notification) == reference

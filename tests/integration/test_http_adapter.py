@@ -200,6 +200,7 @@ async def test_the_order_is_the_templates(template: str, service: FakeService) -
         (400, {"message": "bad number"}, Rejected, False),
         (429, {}, Rejected, True),
         (503, {}, Unknown, False),
+        (503, {"message": "Too many calls"}, Unknown, False),
         (200, {"ok": True}, Unknown, False),
     ],
 )

@@ -12,11 +12,11 @@ from sqlalchemy import delete, func, select, update
 from app import providers
 from app.db import Database
 from app.engine_models import Task, TaskKind
-from app.models import User
+from app.models import Call, User
 from app.provider_directory import ProviderDirectory
 from app.security import ProviderLinks
 from app.settings import Settings
-from app.telephony.base import CallOrder, Instructions, Notification
+from app.telephony.base import CallOrder, Instructions, Notification, ProviderError, Snapshot
 from tests.conftest import client_of
 from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedProvider
 
@@ -29,6 +29,9 @@ class Signing(ScriptedProvider):
     def is_authentic(self, notification: Notification) -> bool:
         self.last = notification
         return notification.headers.get("x-signed-url") == notification.url
+
+    def reference_in(self, notification: Notification) -> str | None:
+        return notification.url.partition("named=")[2] or None
 
     def instructions(self, order: CallOrder) -> Instructions:
         return Instructions("application/xml", f"<Dial>{order.customer_number}</Dial>")
@@ -95,6 +98,29 @@ async def test_a_notification_hastens_the_next_question(
         url,
         {"CallStatus": "completed"},
     )
+
+
+async def test_a_notification_returns_a_lost_reference(
+    provider_client: httpx.AsyncClient, runner: CallRunner, provider: Signing
+) -> None:
+    async def notified(reference: str, *, lost: bool = True) -> str | None:
+        async with runner.context.db.transaction() as session:
+            losing = update(Call).where(Call.id == runner.call_id)
+            await session.execute(losing.values(provider_reference=None if lost else "ref-known"))
+        url = f"{provider.orders[0].notify_url}?named={reference}"
+        answer = await provider_client.post(path_of(url), headers={"X-Signed-URL": url})
+        assert answer.status_code == 204
+        assert await is_due(runner)
+        return (await runner.call()).provider_reference
+
+    named = f"ref-{runner.call_id}"
+    provider.snapshot = None
+    assert await notified(named) is None, "the provider does not know it"
+    provider.snapshot = ProviderError("away")
+    assert await notified(named) is None
+    provider.snapshot = Snapshot(())
+    assert await notified(named) == named
+    assert await notified(named, lost=False) == "ref-known"
 
 
 async def test_a_notification_that_is_forged_does_nothing(

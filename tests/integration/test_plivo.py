@@ -2,6 +2,7 @@
 the shape of one, and both providers' own validators the signatures."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,14 @@ import vobiz
 from plivo.utils import signature_v3
 from vobiz.utils import signature_v3 as vobiz_signature_v3
 
+from app.numbers import PhoneNumber
+from app.options import SettingsError
 from app.telephony.base import (
     Accepted,
     CallOrder,
     CallRef,
     CallStatus,
+    Leg,
     Notification,
     PlaceResult,
     ProviderError,
@@ -27,12 +31,16 @@ from app.telephony.base import (
     Unknown,
 )
 from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
+from app.telephony.plivo import adapter as adapter_module
+from app.telephony.plivo.events import LegRecord, call_events, ended_leg
 from tests.integration.fake_plivo import AUTH_ID, AUTH_TOKEN, FakePlivo
 from tests.integration.two_leg_calls import (
     AGENT,
+    BUSY,
     CALLER_ID,
     CUSTOMER,
     ENDINGS,
+    NEVER,
     PATIENT_CUSTOMER,
     adapter_context,
     running,
@@ -145,6 +153,111 @@ async def test_a_lost_answer_is_found_by_its_numbers(provider: Plivo, fake: Fake
     assert (found.reference, found.events[-1].status) == (fake.calls[0].uuid, CallStatus.CANCELED)
 
 
+@pytest.mark.parametrize("zoneless", [False, True])
+async def test_whose_call_a_lost_answer_is_not(provider: Plivo, fake: FakePlivo, zoneless: bool) -> None:
+    """Also where lists cannot be filtered."""
+    fake.zoneless, fake.filters = zoneless, False
+    order = new_order(PATIENT_CUSTOMER, AGENT)
+    others = [new_order(PATIENT_CUSTOMER, NEVER), order, replace(order, caller_id=PhoneNumber("14155550123")), order]
+    for one in others:
+        assert isinstance(await provider.place(one), Accepted)
+    elsewhere, old, _, ours = fake.calls
+    old.call.placed -= timedelta(minutes=4)
+    async with asyncio.timeout(10):
+        while ours.call.legs()[0].status == "queued":
+            await asyncio.sleep(0.02)
+    elsewhere.call.placed = ours.call.placed
+    found = await provider.fetch(ref_of(order))
+    assert found is not None
+    assert found.reference == ours.uuid
+    assert await provider.fetch(replace(ref_of(order), taken=frozenset({ours.uuid}))) is None
+    ours.call.placed -= timedelta(minutes=15)
+    assert (await provider.fetch(ref_of(order)) is not None) == zoneless, "without a zone, quarters are all alike"
+
+
+async def test_a_call_that_has_ended_and_has_no_record_yet(
+    kind: str, url: str, provider: Plivo, fake: FakePlivo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker than the one that saw it live may ask."""
+    order = new_order(BUSY, AGENT)
+    result = await provider.place(order)
+    assert isinstance(result, Accepted)
+    fake.hides_records = True
+    ref = ref_of(order, result.reference)
+    other = adapter(kind, url)
+    async with asyncio.timeout(10):
+        while fake.calls[0].call.legs()[0].ended is None:
+            await asyncio.sleep(0.02)
+    snapshot = await other.fetch(ref)
+    assert snapshot is not None
+    assert not snapshot.events
+    with pytest.raises(ProviderError, match="yet") as raised:
+        await other.open_recording(ref, None)
+    assert not isinstance(raised.value, RecordingUnavailable)
+    fake.hides_records = False
+    snapshot = await other.fetch(ref)
+    assert snapshot is not None
+    assert snapshot.events[-1].status == CallStatus.BUSY
+    fake.hides_records = True
+    monkeypatch.setattr(adapter_module, "_RECORD_COMES_SECONDS", 0.0)
+    assert await other.fetch(ref) is None, "it never comes"
+    await other.aclose()
+
+
+async def test_an_unknown_word_changes_nothing(
+    provider: Plivo, fake: FakePlivo, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = new_order(PATIENT_CUSTOMER, AGENT)
+    result = await provider.place(order)
+    assert isinstance(result, Accepted)
+    async with asyncio.timeout(10):
+        while fake.calls[0].call.legs()[0].status == "queued":
+            await asyncio.sleep(0.02)
+    fake.status_word = "levitating"
+    with caplog.at_level(logging.WARNING, "ringback"):
+        for _ in range(2):
+            snapshot = await provider.fetch(ref_of(order, result.reference))
+            assert snapshot is not None
+            assert not snapshot.events
+    assert len([record for record in caplog.records if "'levitating'" in record.getMessage()]) == 1
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def test_an_unknown_hangup_cause_is_a_failure_that_shows_it() -> None:
+    words: list[object] = []
+    agent = LegRecord(AGENT, None, ended=NOON, cause="Solar Flare")
+    (ended,) = call_events(agent, None, NOON, lambda what, word: words.append((what, word)))
+    assert (ended.status, ended.leg) == (CallStatus.FAILED, Leg.AGENT)
+    assert "Solar Flare" in (ended.detail or "")
+    assert words == [("hangup cause", "Solar Flare")]
+    (ended,) = call_events(replace(agent, cause="busy line"), None, NOON, lambda what, word: words.append(word))
+    assert ended.status == CallStatus.BUSY
+    assert len(words) == 1
+
+
+def test_a_call_whose_customer_was_not_dialed() -> None:
+    agent = LegRecord(AGENT, None, answered=NOON, ended=NOON + timedelta(seconds=2))
+
+    def keys_at(seconds: float) -> list[str]:
+        now = NOON + timedelta(seconds=seconds)
+        return [event.key for event in call_events(agent, None, now, lambda what, word: None)]
+
+    assert keys_at(10) == ["agent:answered"], "the customer's record may come later"
+    assert keys_at(30) == ["agent:answered", "ended"]
+
+
+def test_the_record_of_a_talk() -> None:
+    record = {"to_number": CUSTOMER, "answer_time": "2026-01-01 17:30:10+05:30", "end_time": "2026-01-01 12:00:40"}
+    customer = ended_leg({**record, "hangup_source": "Callee", "bill_duration": 30})
+    agent = LegRecord(AGENT, None, answered=NOON)
+    _, answered, ended = call_events(agent, customer, NOON + timedelta(minutes=1), lambda what, word: None)
+    assert (answered.at, answered.late) == (NOON + timedelta(seconds=10), False)
+    assert (ended.at, ended.late) == (NOON + timedelta(minutes=1), True), "its time has no zone"
+    assert (ended.talk_seconds, ended.ended_by, ended.has_recording) == (30, Leg.CUSTOMER, True)
+
+
 async def test_an_earlier_call_to_the_same_customer_says_nothing(provider: Plivo, fake: FakePlivo) -> None:
     assert isinstance(await provider.place(new_order(CUSTOMER, AGENT)), Accepted)
     fake.calls[0].call.placed -= timedelta(minutes=1)
@@ -172,6 +285,60 @@ async def test_a_link_that_is_not_there_yet(provider: Plivo, fake: FakePlivo, li
     with pytest.raises(ProviderError, match="yet") as raised:
         await provider.open_recording(ref_of(order, result.reference), None)
     assert not isinstance(raised.value, RecordingUnavailable)
+
+
+async def test_a_recording_that_never_comes(provider: Plivo, fake: FakePlivo) -> None:
+    order = replace(new_order(CUSTOMER, AGENT), record=False)
+    result = await provider.place(order)
+    assert isinstance(result, Accepted)
+    ref = ref_of(order, result.reference)
+    for minutes, unavailable in ((9, False), (2, True)):
+        fake.calls[0].call.placed -= timedelta(minutes=minutes)
+        with pytest.raises(ProviderError) as raised:
+            await provider.open_recording(ref, None)
+        assert isinstance(raised.value, RecordingUnavailable) == unavailable
+
+
+async def test_the_agents_channel(kind: str, url: str, fake: FakePlivo) -> None:
+    provider = adapter(kind, url, fake, agent_channel="2")
+    order = new_order(CUSTOMER, AGENT)
+    result = await provider.place(order)
+    assert isinstance(result, Accepted)
+    async with asyncio.timeout(10):
+        while fake.calls[0].call.legs()[0].ended is None:
+            await asyncio.sleep(0.02)
+    recording = await provider.open_recording(ref_of(order, result.reference), None)
+    assert recording.agent_channel == 2
+    assert [len(chunk) async for chunk in recording.chunks]
+    await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"auth_id": "MA/.."}, "auth_id"),
+        ({"auth_token": None}, "auth_token"),
+        ({"caller_id": "0123"}, "caller_id: must be a telephone number"),
+        ({"agent_channel": "3"}, "agent_channel"),
+        ({"announcement": "hello.mp3"}, "announcement"),
+    ],
+)
+def test_options_that_cannot_be_used(kind: str, values: dict[str, Any], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        adapter(kind, "https://api.plivo.com", **values)
+
+
+async def test_what_the_check_finds(kind: str, url: str, fake: FakePlivo) -> None:
+    unknown = adapter(kind, url, caller_id="+14155550188")
+    findings = {finding.what: finding.ok async for finding in unknown.check()}
+    numbers = {"caller ID": False} if kind == "plivo" else {}  # Vobiz does not tell whose a number is
+    assert findings == {"account": True, **numbers, "public address": True}
+    refused = adapter(kind, url, auth_token="wrong")
+    (finding,) = [finding async for finding in refused.check()]
+    assert not finding.ok
+    assert "auth_token" in finding.fix
+    for made in (unknown, refused):
+        await made.aclose()
 
 
 @pytest.mark.parametrize("kind", ["plivo"])

@@ -363,7 +363,7 @@ async def test_the_agents_channel(make: Callable[..., Twilio]) -> None:
     [
         ({"auth_token": None}, "auth_token is not set"),
         ({"api_key": KEY}, "api_key and api_secret belong together"),
-        ({"caller_id": "0123"}, "caller_id: must be a number with its country code"),
+        ({"caller_id": "0123"}, "caller_id: must be a telephone number"),
         ({"account_sid": "AC/.."}, "account_sid"),
         ({"agent_channel": 3}, "agent_channel"),
     ],

@@ -2,10 +2,13 @@
 
 import asyncio
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from sqlalchemy import select, update
 
 from app.engine_models import Task
@@ -13,7 +16,7 @@ from app.models import CallEventRow, RecordingRow
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
-from app.transcription.base import TranscriptionError
+from app.transcription.base import Audio, Recognition, TranscriptionError, Word
 from app.transcription.whisper import WhisperRecognizer
 from tests.integration.call_runner import (
     SAID,
@@ -42,6 +45,28 @@ async def test_a_call_from_dial_to_transcript(make_runner: MakeCallRunner) -> No
     assert (transcript.status, transcript.outcome, transcript.language) == ("ready", "Callback requested", "en")
     assert transcript.engine == "a test's, rules"
     assert (await runner.call()).provider_reference == "ref-1"
+
+
+@pytest.mark.parametrize(("agent_channel", "role"), [(1, "agent"), (2, "customer")])
+async def test_the_provider_says_which_channel_is_the_agent(
+    make_runner: MakeCallRunner, tmp_path: Path, agent_channel: int, role: str
+) -> None:
+    """Only the first channel of this recording has sound."""
+    sound, rate = soundfile.read(AUDIO / "call_callback.wav")
+    soundfile.write(tmp_path / "first.wav", sound * [1, 0], rate)
+    provider = ScriptedProvider(recording=tmp_path / "first.wav", agent_channel=agent_channel)
+    runner = await completed(await make_runner(provider))
+
+    class Loud(StubRecognizer):
+        async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+            said = (Word("Hello", 0, 1),)
+            return Recognition(tuple(said if np.any(channel) else () for channel in audio.channels), "en")
+
+    runner.context = replace(runner.context, recognizer=Loud(SAID))
+    await runner.run("fetch_recording")
+    await runner.run("transcribe")
+    (turn,) = (await runner.transcript()).history or []
+    assert (turn["role"], turn["content"]) == (role, "Hello")
 
 
 # Dialing

@@ -47,8 +47,8 @@ def companded(samples: Sides) -> Sides:
     return coded
 
 
-def chosen(*tracks: Sides) -> Choice:
-    return choose([[(track.clip(-1, 1) * 32767).astype(np.int16)] for track in tracks])
+def chosen(*tracks: Sides, agent_channel: int = 1) -> Choice:
+    return choose([[(track.clip(-1, 1) * 32767).astype(np.int16)] for track in tracks], agent_channel)
 
 
 def samples_of(choice: Choice) -> dict[str, Sides]:
@@ -97,6 +97,16 @@ def test_two_people_stay_two_and_lose_nothing(name: str, how: str) -> None:
     choice = chosen(sides)
     assert choice.roles == ("agent", "customer")
     assert not choice.notes
+    for column, role in enumerate(choice.roles):
+        kept = np.square(samples_of(choice)[role]).sum()
+        assert kept == pytest.approx(np.square(sides[:, column]).sum(), rel=0.02, abs=1e-6)
+
+
+@pytest.mark.parametrize("how", TWO_PEOPLE)
+def test_the_agent_may_be_on_the_second_channel(how: str) -> None:
+    sides = TWO_PEOPLE[how](conversation("not_interested"))
+    choice = chosen(sides[:, ::-1], agent_channel=2)
+    assert choice.roles == ("agent", "customer")
     for column, role in enumerate(choice.roles):
         kept = np.square(samples_of(choice)[role]).sum()
         assert kept == pytest.approx(np.square(sides[:, column]).sum(), rel=0.02, abs=1e-6)
@@ -187,6 +197,17 @@ def test_of_more_channels_the_two_that_carry_speech(how: str) -> None:
     for role, column in zip(choice.roles, wanted, strict=True):
         assert np.square(samples_of(choice)[role] - channels[:, column]).mean() < 1e-6
     assert all(str(column + 1) in choice.notes[0] for column in wanted)
+    swapped = chosen(channels, agent_channel=2)
+    assert np.square(samples_of(swapped)["customer"] - samples_of(choice)["agent"]).mean() < 1e-6
+    assert np.square(samples_of(swapped)["agent"] - samples_of(choice)["customer"]).mean() < 1e-6
+
+
+@pytest.mark.parametrize(("agent_channel", "role"), [(1, "agent"), (2, "customer")])
+def test_one_person_alone_on_many_channels(agent_channel: int, role: str) -> None:
+    one = conversation("callback")[:, 0]
+    choice = chosen(np.stack([one, 0 * one, 0 * one], axis=1), agent_channel=agent_channel)
+    assert choice.roles == ("agent", "customer")
+    assert np.square(samples_of(choice)[role] - one).mean() < 1e-6
 
 
 def test_three_people_have_no_roles_and_a_reason() -> None:

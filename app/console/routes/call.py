@@ -1,7 +1,7 @@
 """One call: what happened, what was said, and what can be done about it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -158,4 +158,4 @@ async def peaks(request: Request, viewer: Seen, call_id: str) -> Response:
     resources = get_resources(request)
     await _check_seen(request, viewer, call_id)
     found = await waveforms.read(resources.db, resources.storage, call_id)
-    return JSONResponse({"seconds": found.seconds, "roles": found.roles, "sides": found.sides}, headers=HEADERS)
+    return JSONResponse(asdict(found), headers=HEADERS)

@@ -144,8 +144,8 @@ class CallPlayer extends HTMLElement {
     else {
       const one = this.context.createChannelMerger(2);
       this.source.connect(this.splitter);
-      this.splitter.connect(one, side, 0);
-      this.splitter.connect(one, side, 1);
+      this.splitter.connect(one, this.wave.channels[side], 0);
+      this.splitter.connect(one, this.wave.channels[side], 1);
       one.connect(this.context.destination);
     }
     this.draw();

@@ -4,7 +4,9 @@ Exotel has no way to end a call, or to mark an order so that it can be found aga
 looked up among the account's calls by both numbers, the caller ID and the time.
 """
 
+import json
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -13,13 +15,13 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from app.numbers import Callee, NumberRules, PhoneNumber
-from app.options import SettingsError
 from app.telephony.base import (
     AdapterContext,
     CallOrder,
     CallRef,
     Capabilities,
     Finding,
+    Notification,
     PlaceResult,
     ProviderError,
     Recording,
@@ -32,7 +34,7 @@ from app.telephony.base import (
 from app.telephony.exotel.calls import ExotelCall, refusal
 from app.telephony.exotel.check import check
 from app.telephony.exotel.options import ExotelOptions
-from app.telephony.rest import LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
+from app.telephony.rest import CREATED_AFTER, CREATED_BEFORE, LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
 
 _LONGEST_CALL_SECONDS = 14400
 _LINK_MINUTES = "30"
@@ -44,8 +46,7 @@ _OFTEN = timedelta(minutes=2)
 """An account may send 200 requests a minute. So a call that is up for longer than this is asked about less often."""
 _RATE_SECONDS = 30.0
 """When to ask again after 429, because the limit counts by the minute."""
-_EARLIER, _LATER = timedelta(seconds=5), timedelta(seconds=60)
-"""When Exotel may have created a call, seen from when its order left here."""
+_SID = re.compile(r"[A-Za-z0-9]{1,64}")
 _PAGES = 5
 _PAGE_SIZE = "100"
 
@@ -64,12 +65,7 @@ class Exotel(TelephonyProvider):
         self._zone = ZoneInfo(options.timezone)
         self._ring = timedelta(seconds=context.longest_ring_seconds)
         self._words = UnknownWords("Exotel")
-        self._caller_id: PhoneNumber | None = None
-        if options.caller_id is not None:
-            try:
-                self._caller_id = self._rules.read(options.caller_id)
-            except ValueError as error:
-                raise SettingsError(f"caller_id: {error}") from None
+        self._caller_id = context.read_caller_id(options.caller_id)
         self._rest = self._client(str(options.url))
         self._legs = None if options.legs_url is None else self._client(str(options.legs_url))
         self._stores: dict[str, RestClient] = {}
@@ -168,7 +164,8 @@ class Exotel(TelephonyProvider):
         is no other of ours."""
         dialed_at = ref.dialed_at or datetime.now(UTC)
         first, last = (
-            (dialed_at + margin).astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S") for margin in (-_EARLIER, _LATER)
+            (dialed_at + margin).astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S")
+            for margin in (-CREATED_BEFORE, CREATED_AFTER)
         )
         path = f"{self._account}/Calls.json"
         query = [("DateCreated", f"gte:{first};lte:{last}"), ("SortBy", "DateCreated:asc"), ("PageSize", _PAGE_SIZE)]
@@ -238,6 +235,15 @@ class Exotel(TelephonyProvider):
         if url not in self._stores:
             self._stores[url] = self._client(url)
         return self._stores[url]
+
+    def reference_in(self, notification: Notification) -> str | None:
+        """Exotel's list has no calls that are up. So this is the only way to find one whose order was not answered."""
+        try:
+            body = json.loads(notification.body)
+        except ValueError:
+            return None
+        sid = body.get("CallSid") if isinstance(body, dict) else None
+        return sid if isinstance(sid, str) and _SID.fullmatch(sid) else None
 
     def check(self) -> AsyncIterator[Finding]:
         return check(self._options, self._rest, self._legs, self._rules, self._caller_id)

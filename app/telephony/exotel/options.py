@@ -31,7 +31,7 @@ class ExotelOptions(Options):
         NumberFormat.E164,
         description="How numbers are sent: `e164` (with +) or `national` (as dialed at home, with 0)",
     )
-    agent_channel: int = Field(1, ge=1, le=2, description="Channel of the agent in a recording: `1` or `2`")
+    agent_channel: int = Field(1, ge=1, le=2, description="The channel of recordings that has the agent: `1` or `2`")
     recording_format: Literal["mp3", "mp3-hq"] = Field("mp3", description="`mp3`, or `mp3-hq` for larger, better files")
     timezone: str = Field("Asia/Kolkata", description="Time zone of the times that the account's API tells")
     legs_url: AnyHttpUrl | None = Field(

@@ -7,11 +7,9 @@ from math import ceil
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from app.numbers import NumberRules, PhoneNumber
 from app.options import SettingsError
 from app.telephony.base import (
     CUSTOMER_DIALED,
-    Accepted,
     AdapterContext,
     CallEvent,
     CallOrder,
@@ -28,15 +26,11 @@ from app.telephony.base import (
     Snapshot,
     Talk,
     TelephonyProvider,
-    Unknown,
 )
 from app.telephony.http.options import HttpOptions
 from app.telephony.http.template import STATUSES, MissingValue, Request, Template, fill, fill_body, find, spell
 from app.telephony.rest import (
-    BUSY_RETRY_SECONDS,
     LONGEST_SECONDS,
-    UNREACHABLE_RETRY_SECONDS,
-    NoResponse,
     RestClient,
     RestResponse,
     UnknownWords,
@@ -62,15 +56,11 @@ class TemplateProvider(TelephonyProvider):
         self._template = template = options.load()
         self._values: dict[str, str] = options.read_values(template)
         self._home_country = context.home_country
-        self._caller_id: PhoneNumber | None = None
+        self._caller_id = context.read_caller_id(options.caller_id)
         try:
             self._zone = ZoneInfo(template.timezone)
-            if options.caller_id is not None:
-                self._caller_id = NumberRules(context.home_country).read(options.caller_id)
-        except (KeyError, OSError):
+        except (KeyError, OSError, ValueError):
             raise SettingsError(f"template: timezone: there is no {template.timezone}") from None
-        except ValueError as error:
-            raise SettingsError(f"caller_id: {error}") from None
         can_end = template.cancel is not None
         self.capabilities = replace(
             type(self).capabilities,
@@ -100,29 +90,33 @@ class TemplateProvider(TelephonyProvider):
     async def place(self, order: CallOrder) -> PlaceResult:
         template = self._template.order
         try:
-            response = await self._send(template, self._order_values(order))
+            path, body, form = _filled(template, self._order_values(order))
         except MissingValue as error:
             return Rejected(f"{self._template.name} needs {error}. The options or the call must name one")
-        except NoResponse as error:
-            if error.maybe_received:
-                return Unknown(str(error))
-            return Rejected(str(error), retry_after=UNREACHABLE_RETRY_SECONDS)
-        name, said = self._template.name, response.description
-        if response.status in (429, *template.busy_statuses):
-            return Rejected(f"{name} is busy: {said}", retry_after=response.retry_after)
-        if response.status >= 500 or response.status == 408:
-            return Unknown(f"{name} answered {said}")
-        if not response.ok or not self._is_accepted(response):
-            if any(word.lower() in str(response.body).lower() for word in template.busy_words):
-                return Rejected(f"{name} is busy: {said}", retry_after=BUSY_RETRY_SECONDS)
-            return Rejected(f"{name} refused the call: {said}")
-        reference = find(response.body, template.reference)
-        if isinstance(reference, str | int) and str(reference):
-            return Accepted(str(reference))
-        return Unknown(f"{name} did not name the call: {said}")
+        return await self._rest.order(
+            path,
+            method=template.method,
+            json=body,
+            form=form,
+            reference=self._reference,
+            is_accepted=self._is_accepted,
+            is_busy=self._is_busy,
+        )
+
+    def _reference(self, response: RestResponse) -> str | None:
+        reference = find(response.body, self._template.order.reference)
+        return str(reference) if isinstance(reference, str | int) else None
 
     def _is_accepted(self, response: RestResponse) -> bool:
         return all(find(response.body, path) == value for path, value in self._template.order.accepted.items())
+
+    def _is_busy(self, response: RestResponse) -> bool:
+        template = self._template.order
+        if response.status in template.busy_statuses:
+            return True
+        # After one of these, the order may have been taken, whatever the words.
+        is_clear = response.status < 500 and response.status != 408
+        return is_clear and any(word.lower() in str(response.body).lower() for word in template.busy_words)
 
     def _order_values(self, order: CallOrder) -> dict[str, str | int | None]:
         numbers = self._template.numbers
@@ -139,19 +133,12 @@ class TemplateProvider(TelephonyProvider):
             "customer_ring_seconds": ceil(order.customer_ring_seconds),
         }
 
-    async def _send(self, request: Request, values: Mapping[str, str | int | None]) -> RestResponse:
-        """Send it once. Raises `NoResponse`, and `MissingValue` before anything is sent."""
-        path = fill(request.path, values, in_path=True)
-        body = None if request.json_body is None else fill_body(request.json_body, values)
-        form = None if request.form is None else fill_body(request.form, values)
-        form = None if form is None else {name: str(value) for name, value in form.items()}
-        return await self._rest.request(request.method, path, json=body, form=form)
-
     async def _ask(self, request: Request, ref: CallRef) -> RestResponse | None:
         """None: the service does not know the call."""
         # No call has the reference "none". So a call without a reference is unknown, but a service that is away is not.
         values = {**self._values, "reference": ref.reference or "none", "call_id": ref.call_id}
-        response = await self._send(request, values)
+        path, body, form = _filled(request, values)
+        response = await self._rest.request(request.method, path, json=body, form=form)
         if response.status == 404:
             return None
         if not response.ok:
@@ -295,3 +282,13 @@ class TemplateProvider(TelephonyProvider):
 
     async def aclose(self) -> None:
         await self._rest.aclose()
+
+
+def _filled(
+    request: Request, values: Mapping[str, str | int | None]
+) -> tuple[str, dict[str, Any] | None, dict[str, str] | None]:
+    """Path, JSON and form of the request with these values. Raises `MissingValue`."""
+    body = None if request.json_body is None else fill_body(request.json_body, values)
+    form = None if request.form is None else fill_body(request.form, values)
+    form = None if form is None else {name: str(value) for name, value in form.items()}
+    return fill(request.path, values, in_path=True), body, form

@@ -24,7 +24,7 @@ class HttpOptions(Options):
     )
     url: AnyHttpUrl | None = Field(None, description="The service's address, if it is not the template's")
     caller_id: str | None = Field(None, min_length=1, description="Number that is shown, if nothing else names one")
-    agent_channel: int = Field(1, ge=1, le=2, description="Channel of the agent in a recording: `1` or `2`")
+    agent_channel: int = Field(1, ge=1, le=2, description="The channel of recordings that has the agent: `1` or `2`")
 
     def load(self) -> Template:
         """The template. Raises `SettingsError`."""

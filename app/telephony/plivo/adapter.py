@@ -5,7 +5,7 @@ Plivo asks this server what to do with an answered call. So unlike others, it ne
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
 from typing import Any, ClassVar, Self
@@ -31,23 +31,23 @@ from app.telephony.base import (
     TelephonyProvider,
 )
 from app.telephony.plivo.check import check
-from app.telephony.plivo.events import LegRecord, call_events, ended_leg, live_leg, time_of
+from app.telephony.plivo.events import LegRecord, call_events, ended_leg, live_leg, live_since
 from app.telephony.plivo.options import PlivoOptions, VobizOptions
 from app.telephony.plivo.signature import is_signed
-from app.telephony.rest import LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
+from app.telephony.rest import CREATED_AFTER, CREATED_BEFORE, LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
 
 _RINGING_POLL_SECONDS = 2.0
 _TALKING_POLL_SECONDS = 5.0
-_BEFORE, _AFTER = timedelta(seconds=5), timedelta(seconds=60)
-"""A call whose order was unanswered was created from so long before to so long after it left."""
 _RECORD_COMES_SECONDS = 60.0
-"""How long a call may be neither up nor recorded as ended, after it was seen."""
+"""How long a call may be neither up nor recorded as ended. One that has ended is no longer up before its record comes,
+and one that was just ordered may not be up yet."""
 _RECORDING_COMES = timedelta(minutes=10)
 _MORE_SECONDS = 60
 _MOST_LOOKED_AT = 20
+_MOST_MISSING = 10_000
 _NO_ADDRESS = (
-    "{name} asks this server what to do with an answered call, so it needs a public address. Set RINGBACK_BASE_URL to "
-    "one that {name} can reach"
+    "{name} asks this server what to do with an answered call, so it needs a public address. Set "
+    "RINGBACK_PUBLIC_URL to one that {name} can reach"
 )
 
 
@@ -66,8 +66,6 @@ class _Variant:
     list_name: str
     parent: str
     """The field of a customer's record that names the agent's call."""
-    created: str
-    """The field of a record that says when the call was made."""
     slash: str
     """The end of paths to calls that are up. Vobiz's documentation has them without one, and says that it matters."""
 
@@ -83,13 +81,13 @@ class Plivo(TelephonyProvider):
         "/Call/",
         "objects",
         "parent_call_uuid",
-        "initiation_time",
         "/",
     )
     capabilities = Capabilities(hangup=True, longest_dial_seconds=LONGEST_SECONDS, poll_seconds=_TALKING_POLL_SECONDS)
 
     def __init__(self, options: PlivoOptions | VobizOptions, context: AdapterContext) -> None:
         self._options = options
+        self._caller_id = context.read_caller_id(options.caller_id)
         self._has_public_address = context.has_public_address
         self.capabilities = replace(type(self).capabilities, discard_recording=options.delete_recordings)
         user, token = options.auth_id, options.auth_token.get_secret_value()
@@ -101,14 +99,14 @@ class Plivo(TelephonyProvider):
         self._rest = RestClient(self.variant.name, str(options.base_url), own_domain=self.variant.domain, **signed_in)
         self._account = f"/Account/{quote(options.auth_id)}"
         self._unknown = UnknownWords(self.variant.name)
-        self._seen: dict[str, float] = {}
+        self._missing_since: dict[str, float] = {}
 
     @classmethod
     def make(cls, options: Any, context: AdapterContext) -> Self:
         return cls(options, context)
 
     async def place(self, order: CallOrder) -> PlaceResult:
-        name, caller_id = self.variant.name, self._options.caller(order.caller_id)
+        name, caller_id = self.variant.name, order.caller_id or self._caller_id
         if caller_id is None:
             return Rejected(f"{name} needs a number to show. Give the call a caller ID, or set caller_id")
         if not isinstance(order.agent_number, PhoneNumber):
@@ -131,7 +129,7 @@ class Plivo(TelephonyProvider):
         )
 
     def instructions(self, order: CallOrder) -> Instructions:
-        options, caller_id = self._options, self._options.caller(order.caller_id)
+        options, caller_id = self._options, order.caller_id or self._caller_id
         dial = {"timeout": str(max(1, ceil(order.customer_ring_seconds)))}
         dial["timeLimit"] = longest = str(max(2, ceil(order.max_call_seconds)))
         if caller_id is not None:
@@ -159,13 +157,10 @@ class Plivo(TelephonyProvider):
         found = (ref.reference is None and reference) or None
         agent, now = await self._agent_leg(reference)
         if agent is None:
-            # An ended call is gone from the live ones before its record comes.
-            if monotonic() - self._seen.get(reference, -_RECORD_COMES_SECONDS) < _RECORD_COMES_SECONDS:
-                return Snapshot((), check_after=_RINGING_POLL_SECONDS, reference=found)
-            return None
-        if len(self._seen) > 10_000:
-            self._seen.clear()
-        self._seen[reference] = monotonic()
+            if ref.dialed_at is None or self._is_missing_for_long(reference):
+                return None
+            return Snapshot((), check_after=_RINGING_POLL_SECONDS, reference=found)
+        self._missing_since.pop(reference, None)
         customer = None
         if agent.status == "in-progress":
             customer = await self._live_customer(ref, reference)
@@ -175,6 +170,13 @@ class Plivo(TelephonyProvider):
         talking = customer is not None and customer.status == "in-progress"
         again = _TALKING_POLL_SECONDS if talking else _RINGING_POLL_SECONDS
         return Snapshot(tuple(events), check_after=again, reference=found)
+
+    def _is_missing_for_long(self, reference: str) -> bool:
+        """Whether the call was there neither now nor when this process asked a while ago."""
+        if len(self._missing_since) > _MOST_MISSING:
+            self._missing_since.clear()
+        since = self._missing_since.setdefault(reference, monotonic())
+        return monotonic() - since >= _RECORD_COMES_SECONDS
 
     async def hangup(self, ref: CallRef) -> None:
         reference = ref.reference or await self._look_up(ref)
@@ -196,7 +198,7 @@ class Plivo(TelephonyProvider):
         links = [link for recording in await self._list_recordings(reference) if (link := _link(recording))]
         if not links:
             agent, now = await self._agent_leg(reference)
-            if agent is None and reference not in self._seen:
+            if agent is None and ref.dialed_at is None:
                 raise RecordingUnavailable(f"{name} does not know this call")
             if agent is not None and agent.ended is not None and now - agent.ended > _RECORDING_COMES:
                 raise RecordingUnavailable(f"{name} has no recording of this call")
@@ -219,7 +221,7 @@ class Plivo(TelephonyProvider):
         async for finding in check(
             self._rest,
             self._account,
-            self._options.caller_id,
+            self._caller_id,
             lists_numbers=self.variant.basic_auth,
             has_public_address=self._has_public_address,
         ):
@@ -267,10 +269,10 @@ class Plivo(TelephonyProvider):
         return found
 
     async def _ended_customer(self, ref: CallRef, reference: str) -> LegRecord | None:
-        records = await self._list_ended(ref, ref.customer_number, reference)
+        records = await self._list_ended(ref.customer_number, reference)
         return next((ended_leg(one) for one in records if one.get(self.variant.parent) == reference), None)
 
-    async def _list_ended(self, ref: CallRef, callee: PhoneNumber | None, parent: str | None) -> list[dict[str, Any]]:
+    async def _list_ended(self, callee: PhoneNumber | None, parent: str | None) -> list[dict[str, Any]]:
         query = {"parent_call_uuid": parent} if parent is not None and self.variant.basic_auth else {}
         if callee is not None:
             query["to_number"] = callee.digits
@@ -279,21 +281,23 @@ class Plivo(TelephonyProvider):
 
     async def _look_up(self, ref: CallRef) -> str | None:
         """The oldest call that may be ours, by its numbers and its time."""
-        caller_id = self._options.caller(ref.caller_id)
+        caller_id = ref.caller_id or self._caller_id
         if caller_id is None or not isinstance(ref.agent_number, PhoneNumber) or ref.dialed_at is None:
             return None
-        candidates = [
-            (time_of(one, "session_start"), uuid, one) for uuid, one in await self._list_live(ref.agent_number)
+        first, last = ref.dialed_at - CREATED_BEFORE, ref.dialed_at + CREATED_AFTER
+        found = [(uuid, live_leg(one), live_since(one, first)) for uuid, one in await self._list_live(ref.agent_number)]
+        for one in await self._list_ended(ref.agent_number, None):
+            if not one.get(self.variant.parent):  # a customer's leg has it
+                leg = ended_leg(one)
+                found.append((str(one.get("call_uuid") or one.get("uuid")), leg, leg.created))
+        numbers = ref.agent_number.digits, caller_id.digits
+        ours = [
+            (created, uuid)
+            for uuid, leg, created in found
+            if created is not None and first <= created <= last
+            if (leg.number, leg.caller) == numbers and uuid not in ref.taken
         ]
-        for one in await self._list_ended(ref, ref.agent_number, None):
-            candidates.append((time_of(one, self.variant.created), str(one.get("call_uuid") or one.get("uuid")), one))
-        ours = []
-        for created, uuid, one in candidates:
-            shown = one.get("from") or one.get("from_number") or one.get("caller_id_number")
-            is_ours = str(shown).removeprefix("+") == caller_id.digits and uuid not in ref.taken
-            if is_ours and created is not None and -_BEFORE <= created - ref.dialed_at <= _AFTER:
-                ours.append((created, uuid))
-        return min(ours, default=(datetime.now(UTC), None))[1]
+        return min(ours, default=(last, None))[1]
 
     async def _list_recordings(self, reference: str) -> list[dict[str, Any]]:
         response = await self._rest.ask("GET", f"{self._account}/Recording/", query={"call_uuid": reference})
@@ -307,9 +311,7 @@ class Plivo(TelephonyProvider):
 class Vobiz(Plivo):
     kind = "vobiz"
     options = VobizOptions  # type: ignore[assignment]
-    variant = _Variant(
-        "Vobiz", "vobiz.ai", "x-vobiz-signature-v3", False, "/cdr", "data", "bridge_uuid", "start_time", ""
-    )
+    variant = _Variant("Vobiz", "vobiz.ai", "x-vobiz-signature-v3", False, "/cdr", "data", "bridge_uuid", "")
 
 
 def _body(response: RestResponse) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+from app.numbers import PhoneNumber
 from app.telephony.base import Finding
 from app.telephony.rest import NoResponse, RestClient
 
 
 async def check(
-    rest: RestClient, account: str, caller_id: str | None, *, lists_numbers: bool, has_public_address: bool
+    rest: RestClient, account: str, caller_id: PhoneNumber | None, *, lists_numbers: bool, has_public_address: bool
 ) -> AsyncIterator[Finding]:
     """`account` is the path of the account. `lists_numbers`: the provider tells whether a number belongs to it."""
     try:

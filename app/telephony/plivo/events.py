@@ -4,7 +4,8 @@ Our call is two calls there: the agent's, and the customer's. A call that is up 
 record with its hangup cause.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,14 +32,17 @@ _CAUSES = {
 _LIVE = {"queued", "initiated", "ringing", "in-progress"}
 _LET_RECORD_APPEAR = timedelta(seconds=20)
 """The record of an ended leg may come so much later than the other's."""
+_QUARTER = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
 class LegRecord:
-    """One leg. `status` is that of a leg that is up, or None if it has ended."""
+    """One leg. `number` was called, and `caller` is shown. `status` is that of a leg that is up, or None if it has
+    ended."""
 
     number: str
     status: str | None
+    caller: str = ""
     created: datetime | None = None
     answered: datetime | None = None
     ended: datetime | None = None
@@ -52,23 +56,23 @@ class LegRecord:
 
 
 def live_leg(call: dict[str, Any]) -> LegRecord:
-    return LegRecord(
-        str(call.get("to", "")).removeprefix("+"), str(call.get("call_status", "")), time_of(call, "session_start")
-    )
+    status = str(call.get("call_status", ""))
+    return LegRecord(_number(call, "to"), status, _number(call, "from"), created=time_of(call, "session_start"))
 
 
 def ended_leg(call: dict[str, Any]) -> LegRecord:
     """A leg by its record. Vobiz names some fields otherwise."""
     talk = call.get("bill_duration", call.get("billsec"))
     return LegRecord(
-        str(call.get("to_number") or call.get("destination_number") or "").removeprefix("+"),
+        _number(call, "to_number", "destination_number"),
         None,
-        time_of(call, "initiation_time", "start_time"),
-        time_of(call, "answer_time"),
-        time_of(call, "end_time"),
-        float(talk) if isinstance(talk, int | float) else None,
-        str(call.get("hangup_cause_name") or ""),
-        str(call.get("hangup_source") or ""),
+        _number(call, "from_number", "caller_id_number"),
+        created=time_of(call, "initiation_time", "start_time"),
+        answered=time_of(call, "answer_time"),
+        ended=time_of(call, "end_time"),
+        talk_seconds=float(talk) if isinstance(talk, int | float) else None,
+        cause=str(call.get("hangup_cause_name") or ""),
+        hangup_source=str(call.get("hangup_source") or ""),
     )
 
 
@@ -141,13 +145,26 @@ def _unanswered(leg: LegRecord, which: Leg, now: datetime, unknown: Callable[[st
     )
 
 
+def _number(call: dict[str, Any], *names: str) -> str:
+    """The first of these numbers, in digits."""
+    return next((str(call[name]) for name in names if call.get(name)), "").removeprefix("+")
+
+
 def time_of(call: dict[str, Any], *names: str) -> datetime | None:
     """The first of these times. One without a time zone is not used: it is in that of the console."""
+    return next((time.astimezone(UTC) for time in _times(call, names) if time.tzinfo is not None), None)
+
+
+def live_since(call: dict[str, Any], earliest: datetime) -> datetime | None:
+    """When a call that is up began. Zones differ by quarters of an hour. So a time without a zone is the first one from
+    `earliest` on that has its minutes and seconds. For a call that has ended, this would be too vague."""
+    time = next(_times(call, ("session_start",)), None)
+    if time is None or time.tzinfo is not None:
+        return time
+    return earliest + (time.replace(tzinfo=UTC) - earliest) % _QUARTER
+
+
+def _times(call: dict[str, Any], names: Iterable[str]) -> Iterator[datetime]:
     for name in names:
-        try:
-            time = datetime.fromisoformat(str(call.get(name)))
-        except ValueError:
-            continue
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
-    return None
+        with suppress(ValueError):
+            yield datetime.fromisoformat(str(call.get(name)))

@@ -32,7 +32,7 @@ from app.telephony.base import (
     Talk,
     TelephonyProvider,
 )
-from app.telephony.rest import LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
+from app.telephony.rest import CREATED_AFTER, CREATED_BEFORE, LONGEST_SECONDS, RestClient, RestResponse, UnknownWords
 from app.telephony.twilio.check import check
 from app.telephony.twilio.events import LIVE, call_events, time_of
 from app.telephony.twilio.options import TwilioOptions
@@ -44,8 +44,6 @@ _TALKING_POLL_SECONDS = 5.0
 _BUSY_CODES = frozenset({"20429", "10004"})
 """Errors after which the same order may succeed: too many requests, too many calls at a time."""
 _NO_CALLER_ID = "Twilio needs a number to show. Give the call a caller ID, or set caller_id to a number of the account"
-_BEFORE, _AFTER = timedelta(seconds=5), timedelta(seconds=60)
-"""A call whose order was unanswered was created from so long before to so long after it left."""
 _RECORDING_COMES = timedelta(minutes=10)
 """After this, a call without a recording will have none."""
 _HANGUP_ATTEMPTS = 3
@@ -61,6 +59,7 @@ class Twilio(TelephonyProvider):
     def __init__(self, options: TwilioOptions, context: AdapterContext) -> None:
         self._options = options
         self._home_country = context.home_country
+        self._caller_id = context.read_caller_id(options.caller_id)
         self.capabilities = replace(type(self).capabilities, discard_recording=options.delete_recordings)
         username, password = options.credentials()
         base_url = str(options.base_url).rstrip("/").removesuffix(_VERSION)
@@ -74,7 +73,7 @@ class Twilio(TelephonyProvider):
         return cls(options, context)
 
     async def place(self, order: CallOrder) -> PlaceResult:
-        caller_id = self._options.caller(order.caller_id)
+        caller_id = order.caller_id or self._caller_id
         if caller_id is None:
             return Rejected(_NO_CALLER_ID)
         if not isinstance(order.agent_number, PhoneNumber):
@@ -108,7 +107,7 @@ class Twilio(TelephonyProvider):
 
     def instructions(self, order: CallOrder) -> Instructions:
         options = self._options
-        caller_id = options.caller(order.caller_id)
+        caller_id = order.caller_id or self._caller_id
         document = dial_document(
             order,
             customer=self._spell(order.customer_number),
@@ -195,7 +194,7 @@ class Twilio(TelephonyProvider):
         return any([hmac.compare_digest(one.encode(), sent.encode()) for one in expected])
 
     async def check(self) -> AsyncIterator[Finding]:
-        async for finding in check(self._rest, self._account, self._options):
+        async for finding in check(self._rest, self._account, self._options, self._caller_id):
             yield finding
 
     async def aclose(self) -> None:
@@ -215,7 +214,7 @@ class Twilio(TelephonyProvider):
 
     async def _look_up(self, ref: CallRef) -> tuple[dict[str, Any] | None, datetime]:
         """The oldest call that may be ours. Twilio keeps no id of ours, so it is found by its numbers and its time."""
-        caller_id = self._options.caller(ref.caller_id)
+        caller_id = ref.caller_id or self._caller_id
         if caller_id is None or not isinstance(ref.agent_number, PhoneNumber) or ref.dialed_at is None:
             return None, datetime.now(UTC)
         # The newest come first. A filter by time would leave out calls that are queued.
@@ -227,7 +226,7 @@ class Twilio(TelephonyProvider):
             created = time_of(call, "date_created")
             if created is None or call.get("parent_call_sid") or call["sid"] in ref.taken:
                 continue
-            if -_BEFORE <= created - skew - ref.dialed_at <= _AFTER:
+            if -CREATED_BEFORE <= created - skew - ref.dialed_at <= CREATED_AFTER:
                 candidates.append((created, call["sid"], call))
         for _, sid, call in sorted(candidates, key=lambda candidate: candidate[:2]):
             customer = await self._find_customer_leg(sid)

@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 
+from app.numbers import PhoneNumber
 from app.telephony.base import Finding
 from app.telephony.rest import NoResponse, RestClient, RestResponse
 from app.telephony.twilio.options import TwilioOptions
 
 
-async def check(rest: RestClient, account: str, options: TwilioOptions) -> AsyncIterator[Finding]:
+async def check(
+    rest: RestClient, account: str, options: TwilioOptions, caller_id: PhoneNumber | None
+) -> AsyncIterator[Finding]:
     """`account` is the path of the account."""
     # Twilio's standard API keys may not read the account itself.
     path = f"{account}.json" if options.api_key is None else f"{account}/Calls.json?PageSize=1"
@@ -20,7 +23,7 @@ async def check(rest: RestClient, account: str, options: TwilioOptions) -> Async
     if not response.ok:
         return
     try:
-        yield await _caller_id(rest, account, options)
+        yield await _caller_id(rest, account, caller_id)
     except NoResponse as error:
         yield Finding("caller ID", ok=False, seen=str(error), fix="Check the network, and run this again")
     yield Finding(
@@ -48,9 +51,9 @@ def _account(response: RestResponse, base_url: str, options: TwilioOptions) -> F
     return Finding("account", ok=True, seen=f"{base_url}: {options.account_sid} is active.{trial}")
 
 
-async def _caller_id(rest: RestClient, account: str, options: TwilioOptions) -> Finding:
+async def _caller_id(rest: RestClient, account: str, caller_id: PhoneNumber | None) -> Finding:
     """Bought numbers, then numbers that were verified to be shown."""
-    query = {"PageSize": "1"} if options.caller_id is None else {"PhoneNumber": f"+{options.caller_id}"}
+    query = {"PageSize": "1"} if caller_id is None else {"PhoneNumber": f"+{caller_id}"}
     for path, name, kind in (
         ("IncomingPhoneNumbers", "incoming_phone_numbers", "a number of this account"),
         ("OutgoingCallerIds", "outgoing_caller_ids", "a verified number of this account"),
@@ -64,19 +67,19 @@ async def _caller_id(rest: RestClient, account: str, options: TwilioOptions) -> 
                 fix="Give the API key the right to read phone numbers, or use auth_token",
             )
         found = response.body.get(name)
-        if found and options.caller_id is not None:
-            return Finding("caller ID", ok=True, seen=f"+{options.caller_id} is {kind}")
+        if found and caller_id is not None:
+            return Finding("caller ID", ok=True, seen=f"+{caller_id} is {kind}")
         if found:
             return Finding(
                 "caller ID", ok=True, seen="caller_id is not set: each call needs one of the account's numbers"
             )
-    if options.caller_id is None:
+    if caller_id is None:
         return Finding(
             "caller ID", ok=False, seen="the account has no number", fix="Buy a number, or verify one of yours"
         )
     return Finding(
         "caller ID",
         ok=False,
-        seen=f"+{options.caller_id} is no number of this account",
+        seen=f"+{caller_id} is no number of this account",
         fix="Buy it or verify it in the provider's console, or set caller_id to a number of the account",
     )

@@ -1,12 +1,10 @@
 """The account at Twilio or a copy of it, and how its calls are made."""
 
-import re
-from typing import Literal, Self
+from typing import Self
 
-from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from app.numbers import PhoneNumber
 from app.options import Options
 
 
@@ -31,7 +29,7 @@ class TwilioOptions(Options):
         None,
         description="The number both people see if a call has no other, as `+14155550100`: bought or verified there",
     )
-    agent_channel: Literal[1, 2] = Field(1, description="The channel of recordings that has the agent")
+    agent_channel: int = Field(1, ge=1, le=2, description="The channel of recordings that has the agent: `1` or `2`")
     announcement: AnyHttpUrl | None = Field(
         None, description="A sound file that the agent hears before the customer is dialed, as an URL"
     )
@@ -43,21 +41,6 @@ class TwilioOptions(Options):
         description="Send the instructions for a call with its order; `false` for copies that ask this server for them",
     )
     delete_recordings: bool = Field(False, description="Delete a recording there once it is stored here")
-
-    @field_validator("agent_channel", mode="before")
-    @classmethod
-    def _is_channel(cls, value: object) -> object:
-        return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-    @field_validator("caller_id")
-    @classmethod
-    def _is_number(cls, written: str | None) -> str | None:
-        if written is None:
-            return None
-        digits = re.sub(r"[\s().-]", "", written).removeprefix("+")
-        if not re.fullmatch(r"[1-9][0-9]{7,14}", digits):
-            raise ValueError("must be a number with its country code, as +14155550100")
-        return digits
 
     @model_validator(mode="after")
     def _has_credentials(self) -> Self:
@@ -72,9 +55,3 @@ class TwilioOptions(Options):
         if self.api_key is not None and self.api_secret is not None:
             return self.api_key, self.api_secret.get_secret_value()
         return self.account_sid, "" if self.auth_token is None else self.auth_token.get_secret_value()
-
-    def caller(self, of_order: PhoneNumber | None) -> PhoneNumber | None:
-        """The number to show: the order's, or the option's."""
-        if of_order is not None or self.caller_id is None:
-            return of_order
-        return PhoneNumber(self.caller_id)

@@ -1,8 +1,8 @@
-"""`python -m app.transcription.decoding PARENT FD PATH CONTENT_TYPE NAME`: decodes one recording, within limits.
+"""Decodes one recording, within limits: `python -m app.transcription.decoding PARENT FD PATH TYPE NAME CHANNEL`.
 
 It is a process of its own, because a malicious file or a fault of FFmpeg must not end the worker. The samples go to the
 file descriptor, 16-bit and interleaved. Their description goes to standard output as JSON. The process ends with its
-parent, whose process id is the first argument.
+parent, whose process id is the first argument. The last one is the agent's channel.
 """
 
 import json
@@ -48,13 +48,13 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
-    parent, samples, path, content_type, name = sys.argv[1:]
+    parent, samples, path, content_type, name, agent_channel = sys.argv[1:]
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     _limit()
     av.logging.set_level(None)
     answer: dict[str, object]
     try:
-        choice = read(Path(path), content_type, name)
+        choice = read(Path(path), content_type, name, agent_channel=int(agent_channel))
         with os.fdopen(int(samples), "wb", closefd=False) as file:
             for block in choice.blocks():
                 file.write(block.astype("<i2").tobytes())

@@ -13,8 +13,9 @@ _STRAY = 0.02
 _WORTH_A_NOTE_SECONDS = 0.5
 
 
-def read(path: Path, content_type: str, name: str) -> Choice:
+def read(path: Path, content_type: str, name: str, *, agent_channel: int = 1) -> Choice:
     """Read everything that can be read. `content_type` and `name` are as the sender gave them, or empty.
+    `agent_channel`: the channel of the agent, 1 or 2.
 
     Raises `UnreadableAudio`.
     """
@@ -34,7 +35,7 @@ def read(path: Path, content_type: str, name: str) -> Choice:
             f"The recording has no audio in it: {len(data)} bytes, and no samples. Check that the telephony provider's "
             "file is whole"
         )
-    choice = choose(held)
+    choice = choose(held, agent_channel)
     return Choice(choice.voices, (*notes, *choice.notes))
 
 
