@@ -24,6 +24,11 @@ SEARCHED_CALLS = 30_000
 """A part of a number is looked for in this many calls, the newest that pass the other filters."""
 
 _WHOLE_NUMBER_DIGITS = 10
+_ENDING_DIGITS = 7
+_MOST_FOUND = 5000
+"""A search finds at most so many calls, the newest."""
+_SAMPLE, _FREQUENT_IN_SAMPLE = 200, 4
+"""Words that so many of the newest calls have are frequent."""
 _DIGITS = re.compile(r"[0-9]{3,15}")
 _LONGEST_QUERY = 80
 _ROWS_AT_ONCE = 500
@@ -167,52 +172,67 @@ def _listed(row: Any) -> ListedCall:
 async def _statement(
     session: AsyncSession, filters: ListFilters, *, limit: int | None, before: str | None
 ) -> Select[*tuple[Any, ...]]:
-    # Which index serves a list depends on how rare its words or statuses are, so it is planned with them.
+    # Which index serves a list depends on how rare its statuses and outcomes are, so it is planned with them.
     await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-    chosen = _chosen(filters).order_by(*_NEWEST).limit(limit)
+    chosen = select(Call.id).where(*_conditions(filters))
     if before is not None and call_ids.is_call_id(before):
         above = select(Call.created_at, Call.id).where(Call.id == before)
         position = (await session.execute(above)).one_or_none()
         if position is not None:
             chosen = chosen.where(tuple_(Call.created_at, Call.id) < tuple_(position.created_at, position.id))
-    found = chosen.subquery()
+    query = filters.query.strip()[:_LONGEST_QUERY].replace("\0", "")
+    if query:
+        chosen = await _searched(session, chosen, query, filters.user_id)
+    found = chosen.order_by(*_NEWEST).limit(limit).subquery()
     return _ROW.join(found, found.c.id == Call.id).order_by(*_NEWEST)
 
 
-def _chosen(filters: ListFilters) -> Select[str]:
-    """The ids of the calls that pass the filters."""
-    query = filters.query.strip()[:_LONGEST_QUERY].replace("\0", "")
-    chosen = select(Call.id).where(*_conditions(filters))
-    if not query:
-        return chosen
+async def _searched(session: AsyncSession, chosen: Select[str], query: str, user_id: str | None) -> Select[str]:
+    """Those of the chosen calls that the query is about."""
     if call_ids.is_call_id(query):
         return chosen.where(Call.id == query)
     number = part_of_number(query)
-    if not _DIGITS.fullmatch(number):
-        return chosen.where(Call.id.in_(_who_said(filters, query)))
-    if len(number) >= _WHOLE_NUMBER_DIGITS:  # with or without the country's code or a leading 0
-        number = number.lstrip("0")
-    newest = (
-        select(Call.id, Call.customer_number, Call.agent_number, Call.did)
-        .where(*_conditions(filters))
-        .order_by(*_NEWEST)
-        .limit(SEARCHED_CALLS)
-        .subquery()
-    )
-    columns = (newest.c.customer_number, newest.c.agent_number, newest.c.did)
-    return chosen.where(
-        Call.id.in_(select(newest.c.id).where(or_(*(func.strpos(column, number) > 0 for column in columns))))
-    )
-
-
-def _who_said(filters: ListFilters, query: str) -> Select[str]:
-    """The calls in which all these words were said. The last one may be the beginning of a word."""
-    # PostgreSQL cuts the query into words as it did the transcript, in any script.
+    if _DIGITS.fullmatch(number):
+        return chosen.where(Call.id.in_(await _with_number(session, chosen, number, user_id)))
+    # PostgreSQL cuts the query into words as it did the transcripts, in any script.
     words = func.nullif(cast(func.plainto_tsquery("simple", query), Text), "")
-    beginning = cast(words.concat(":*"), TSQUERY)
-    said = literal_column(WORDS).op("@@")(beginning)
-    found = select(TranscriptRow.call_id).where(said, TranscriptRow.history.is_not(None))
-    return found if filters.user_id is None else found.where(TranscriptRow.user_id == filters.user_id)
+    are_said = literal_column(WORDS).op("@@")(cast(words.concat(":*"), TSQUERY))
+    # PostgreSQL cannot know how many calls have these words, and its guess may cost seconds. The newest calls show it.
+    said_in_call = select(are_said).where(TranscriptRow.call_id == Call.id).scalar_subquery()
+    newest = chosen.add_columns(said_in_call.label("said")).order_by(*_NEWEST).limit(_SAMPLE).subquery()
+    count = await session.scalar(select(func.count()).select_from(newest).where(newest.c.said)) or 0
+    if count >= _FREQUENT_IN_SAMPLE:
+        return chosen.where(said_in_call)  # read the calls from the newest on, until the page is full
+    rare = select(TranscriptRow.call_id, TranscriptRow.created_at).where(are_said, TranscriptRow.history.is_not(None))
+    if user_id is not None:
+        rare = rare.where(TranscriptRow.user_id == user_id)
+    return chosen.where(Call.id.in_(await _newest_ids(session, rare)))
+
+
+async def _with_number(session: AsyncSession, chosen: Select[str], number: str, user_id: str | None) -> set[str]:
+    """The calls with this number, or this part of a number. A customer is found in all calls by the last digits, others
+    in the newest calls only."""
+    number = number.lstrip("0") if len(number) >= _WHOLE_NUMBER_DIGITS else number  # with a leading 0, or without
+    numbers = (Call.customer_number, Call.agent_number, Call.did)
+    newest = chosen.add_columns(*numbers).order_by(*_NEWEST).limit(SEARCHED_CALLS).subquery()
+    columns = (newest.c.customer_number, newest.c.agent_number, newest.c.did)
+    part = select(newest.c.id).where(or_(*(func.strpos(column, number) > 0 for column in columns)))
+    found = set(await session.scalars(part.limit(_MOST_FOUND)))
+    if len(number) >= _ENDING_DIGITS:
+        ending = select(Call.id.label("call_id"), Call.created_at).where(
+            func.reverse(Call.customer_number).like(f"{number[::-1]}%")
+        )
+        if user_id is not None:
+            ending = ending.where(Call.user_id == user_id)
+        found |= set(await _newest_ids(session, ending))
+    return found
+
+
+async def _newest_ids(session: AsyncSession, matching: Select[*tuple[Any, ...]]) -> Sequence[str]:
+    """The ids of the newest calls that match, found by the index of what is searched."""
+    found = matching.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+    query = select(found.c.call_id).order_by(found.c.created_at.desc()).limit(_MOST_FOUND)
+    return list(await session.scalars(query))
 
 
 def _conditions(filters: ListFilters) -> list[ColumnElement[bool]]:

@@ -187,6 +187,12 @@ class Call(Base):
         ),
         # The newest calls of all users.
         Index("ix_calls_newest", text("created_at DESC"), text("id DESC")),
+        # Finds a customer by the last digits.
+        Index(
+            "ix_calls_customer_end",
+            func.reverse(text("customer_number")).label("ending"),
+            postgresql_ops={"ending": "text_pattern_ops"},
+        ),
         # Finds the call that a report describes.
         Index(
             "ix_calls_reported",
@@ -303,6 +309,9 @@ class TranscriptRow(Base):
             "ix_transcripts_newest",
             text("created_at DESC"),
             postgresql_include=["user_id", "status", "outcome"],
+        ),
+        Index(
+            "ix_transcripts_outcome", "outcome", text("created_at DESC"), postgresql_where=text("outcome IS NOT NULL")
         ),
         # Finds words said.
         Index(

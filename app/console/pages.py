@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from app.call_lists import ListedCall
 from app.console import words
 from app.console.session import ForgedForm, NoPage, SignInFirst, Viewer
 from app.errors import NotFound, NotYours, RingbackError
@@ -53,15 +54,14 @@ _templates = jinja2.Environment(
 _templates.globals.update(asset=asset, words=words, version=version("ringback"))
 
 
-def fill(template: str, **values: Any) -> str:
-    """A part of a page."""
-    return _templates.get_template(template).render(values)
+def list_row(call: ListedCall, viewer: Viewer, now: datetime, *, all_users: bool) -> str:
+    """One row of a list of calls. `all_users`: the list has the calls of all users."""
+    return str(_templates.get_template("_row.html").module.row(call, viewer, now, all_users))  # type: ignore[attr-defined]
 
 
 def page(request: Request, template: str, viewer: Viewer | None, status: int = 200, **values: Any) -> Response:
     """A whole page. `viewer` is None before signing in."""
-    body = fill(
-        template,
+    body = _templates.get_template(template).render(
         viewer=viewer,
         path=request.url.path,
         now=datetime.now(UTC),

@@ -16,13 +16,22 @@ down_revision: str | None = "0010"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_NAMES = (
+    "uq_login_sessions_cookie",
+    "ix_calls_newest",
+    "ix_calls_customer_end",
+    "ix_transcripts_newest",
+    "ix_transcripts_outcome",
+    "ix_transcripts_words",
+    "ix_deliveries_failed",
+)
+
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         # An index that an interrupted build left behind is not valid.
-        for name in ("ix_calls_newest", "ix_transcripts_words", "ix_transcripts_newest", "ix_deliveries_failed"):
+        for name in _NAMES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS uq_login_sessions_cookie")
         op.create_index(
             "uq_login_sessions_cookie",
             "login_sessions",
@@ -45,6 +54,19 @@ def upgrade() -> None:
             postgresql_concurrently=True,
         )
         op.create_index(
+            "ix_calls_customer_end",
+            "calls",
+            [sa.text("reverse(customer_number) text_pattern_ops")],
+            postgresql_concurrently=True,
+        )
+        op.create_index(
+            "ix_transcripts_outcome",
+            "transcripts",
+            ["outcome", sa.text("created_at DESC")],
+            postgresql_where=sa.text("outcome IS NOT NULL"),
+            postgresql_concurrently=True,
+        )
+        op.create_index(
             "ix_transcripts_words",
             "transcripts",
             [sa.text("jsonb_to_tsvector('simple'::regconfig, history, '[\"string\"]'::jsonb)")],
@@ -64,6 +86,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_deliveries_failed", "deliveries")
     op.drop_index("ix_transcripts_words", "transcripts")
+    op.drop_index("ix_transcripts_outcome", "transcripts")
+    op.drop_index("ix_calls_customer_end", "calls")
     op.drop_index("ix_transcripts_newest", "transcripts")
     op.drop_index("ix_calls_newest", "calls")
     op.drop_index("uq_login_sessions_cookie", "login_sessions")
