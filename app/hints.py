@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import metrics
 from app.engine_models import Queue
 from app.tasks import AddedTask
 
@@ -84,6 +85,7 @@ class Hints:
                     await pipe.execute()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("hints_lost", tasks=len(batch), error=repr(error))
+                metrics.hints_lost(len(batch))
 
     async def aclose(self) -> None:
         """Let waiting hints go out, then close the client."""

@@ -72,11 +72,11 @@ def serve() -> None:
     parent_watch.start()
     import uvicorn
 
-    from app import logs
+    from app import logs, tracing
     from app.settings import get_settings
 
     settings = get_settings()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, tracing.add_trace_id)
     uvicorn.run(
         "app.main:create_app",
         factory=True,
