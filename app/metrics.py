@@ -82,7 +82,7 @@ _LISTENER = Counter(
 _TASK = Histogram("ringback_task_seconds", "Time of attempts at tasks", ["kind"], buckets=_TASK_BUCKETS)
 _ATTEMPTS = Counter(
     "ringback_task_attempts_total",
-    "Attempts at tasks: `done`, `retried`, `given_up`, or `lease_lost` (the worker was silent for too long, and another "
+    "Attempts at tasks: `done`, `retried`, `given_up`, or `lease_lost` (the worker was silent for too long, so another "
     "one has the task)",
     ["kind", "result"],
 )

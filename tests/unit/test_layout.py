@@ -175,6 +175,14 @@ def ours_as(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+def test_opentelemetry_is_imported_only_where_traces_are_turned_on() -> None:
+    for path in sources("app", "worker"):
+        if path.name != "otel.py":
+            assert not [name for name in imported(path) if name.startswith("opentelemetry")], path
+        at_the_top = [node for node in tree(path).body if isinstance(node, ast.ImportFrom)]
+        assert "app.otel" not in [node.module for node in at_the_top], path
+
+
 # Who writes what
 
 
