@@ -52,7 +52,10 @@ class Spans:
         self._ids = _Ids()
         self._sampler = TraceIdRatioBased(share)
         self._provider = TracerProvider(
-            sampler=ParentBased(self._sampler), resource=Resource.create(resource), id_generator=self._ids
+            sampler=ParentBased(self._sampler),
+            resource=Resource.create(resource),
+            id_generator=self._ids,
+            shutdown_on_exit=False,  # `tracing.stop` does it, and waits for no frozen collector
         )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("ringback")
@@ -104,8 +107,8 @@ class Spans:
         context = trace.get_current_span().get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
-    def close(self, seconds: float) -> None:
-        self._provider.force_flush(int(seconds * 1000))
+    def close(self) -> None:
+        """Blocks until what is left is sent, or the exporter gives up."""
         self._provider.shutdown()
 
     @contextmanager

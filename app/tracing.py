@@ -9,8 +9,9 @@ child. A client that sends a `traceparent` has the call in its own trace, and th
 
 import asyncio
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from app.otel import Spans
 
 _STOP_SECONDS = 2.0
+"""How long a stopping process waits for its last spans to be sent."""
 
 _spans: "Spans | None" = None
 
@@ -38,8 +40,14 @@ async def stop() -> None:
     """Send what is left, for a moment."""
     global _spans
     spans, _spans = _spans, None
-    if spans is not None:
-        await asyncio.to_thread(spans.close, _STOP_SECONDS)
+    if spans is None:
+        return
+    closing = Thread(target=spans.close, daemon=True)  # a frozen collector must not keep this process alive
+    closing.start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STOP_SECONDS):
+            while closing.is_alive():
+                await asyncio.sleep(0.02)
 
 
 def begin_request(scope: MutableMapping[str, Any]) -> None:
