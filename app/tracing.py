@@ -42,12 +42,17 @@ async def stop() -> None:
     spans, _spans = _spans, None
     if spans is None:
         return
-    closing = Thread(target=spans.close, daemon=True)  # a frozen collector must not keep this process alive
-    closing.start()
+    closed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def close() -> None:
+        spans.close()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(closed.set)
+
+    Thread(target=close, daemon=True).start()  # a frozen collector must not keep this process alive
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_SECONDS):
-            while closing.is_alive():
-                await asyncio.sleep(0.02)
+            await closed.wait()
 
 
 def begin_request(scope: MutableMapping[str, Any]) -> None:
