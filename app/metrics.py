@@ -82,8 +82,8 @@ _LISTENER = Counter(
 _TASK = Histogram("ringback_task_seconds", "Time of attempts at tasks", ["kind"], buckets=_TASK_BUCKETS)
 _ATTEMPTS = Counter(
     "ringback_task_attempts_total",
-    "Attempts at tasks: `done`, `retried`, `given_up`, or `lease_lost` (the worker was silent for too long, so another "
-    "one has the task)",
+    "Attempts at tasks: `done`, `retried`, `given_up`, `failed` (after the task's result was saved, so it is not "
+    "retried), or `lease_lost` (the worker was silent for too long, so another one has the task)",
     ["kind", "result"],
 )
 _RUNNING = Gauge("ringback_worker_tasks_running", "Tasks that this worker runs now", ["queue"])
@@ -211,7 +211,7 @@ def start_worker(queue: str, kinds: Iterable[str], slots: int, running: Callable
     _SLOTS.labels(queue).set(slots)
     _RUNNING.labels(queue).set_function(running)
     for kind in kinds:
-        for result in ("done", "retried", "given_up", "lease_lost"):
+        for result in ("done", "retried", "given_up", "failed", "lease_lost"):
             _ATTEMPTS.labels(kind, result)
     for counter, results in _RESULTS[queue]:
         for result in results:

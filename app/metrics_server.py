@@ -25,8 +25,13 @@ class MetricsServer:
         self._facts = facts
         application = web.Application()
         application.router.add_get("/metrics", self._scrape)
-        self._runner = web.AppRunner(application, access_log=None)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def served_port(self) -> int | None:
+        """The port that is listened on. None while it cannot be had."""
+        return self._runner.addresses[0][1] if self._runner.addresses else None
 
     async def start(self) -> None:
         """Begin to serve. If the port is taken, try again in the background: the work matters more."""
@@ -49,15 +54,14 @@ class MetricsServer:
                 return
 
     async def _listen(self) -> bool:
-        site = web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, self._host, self._port)
         try:
             await site.start()
         except OSError as error:
             log.warning("metrics_port_unusable", host=self._host, port=self._port, error=str(error))
             await site.stop()
             return False
-        port = self._runner.addresses[0][1]
-        log.info("metrics_served", host=self._host, port=port)
+        log.info("metrics_served", host=self._host, port=self.served_port)
         return True
 
     async def _scrape(self, request: web.Request) -> web.Response:

@@ -159,8 +159,8 @@ async def _after_failure(
         else:
             async with context.db.transaction() as session:
                 await tasks.retry_later(session, task, delay=pause, error=repr(error))
-    except LeaseLost:
-        attempted.result = "lease_lost"
+    except LeaseLost:  # or the task was finished before the error
+        attempted.result = "failed"
         log.warning("lease_lost")
     except Exception as again:  # the database is away: the lease runs out, and the sweep finds the task
         log.warning("task_left_to_the_sweep", error=repr(again))
