@@ -17,8 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from app import call_state, callbacks, changes, recordings, tasks, transcripts, usage
+from app import call_state, callbacks, changes, metrics, recordings, tasks, tracing, transcripts, usage
 from app.call_state import HANGING_UP, NOTE_KEY_PREFIX, REPORT_KEY_PREFIX, Mover
+from app.db import after_commit
 from app.engine_models import TaskKind
 from app.models import Call, CallEventRow
 from app.telephony.base import CallEvent, CallStatus, Leg
@@ -306,8 +307,12 @@ async def _move(session: AsyncSession, call: Call, event: CallEvent, max_call_se
         await transcripts.reopen(session, call.id)
     log.info("call_moved", call_id=call.id, before=call.status, status=event.status, cause=event.hangup_cause)
     call.status = event.status
+    after_commit(session, tracing.call_moved, call.id, call.traceparent, event.status, event.at)
     if event.status == CallStatus.IN_PROGRESS:
         call.answered_at = event.at
+        if not call.only_reported:
+            ordered_at = call.dial_after or call.created_at
+            after_commit(session, metrics.call_answered, call.provider, (event.at - ordered_at).total_seconds())
         call.expires_at = datetime.now(UTC) + timedelta(seconds=max_call_seconds)
     if event.status in call_state.TERMINAL:
         await _end(session, call, event)
@@ -366,6 +371,8 @@ async def _end(session: AsyncSession, call: Call, event: CallEvent) -> None:
     call.hangup_cause = event.hangup_cause
     call.ended_by = event.ended_by
     call.failure = event.detail
+    provider = metrics.REPORTED if call.only_reported else call.provider
+    after_commit(session, metrics.call_ended, provider, event.status, call.user_id)
     if event.talk_seconds is not None and call.reported_talk_seconds is None:
         call.reported_talk_seconds = int(event.talk_seconds)
     await tasks.discard(session, TaskKind.TRACK, call.id)

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec
 
 import asyncpg
 from sqlalchemy import event
@@ -30,6 +31,10 @@ _AWAY = (
 )
 _AWAY_STATES = ("08", "53", "57P")
 """SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting."""
+
+
+P = ParamSpec("P")
+_AFTER_COMMIT = "after_commit"
 
 
 class Compiled:
@@ -97,10 +102,17 @@ class Database:
             yield session
         if self._after_commit is not None:
             self._after_commit(session)
+        for act in session.info.pop(_AFTER_COMMIT, ()):
+            act()
 
     async def dispose(self) -> None:
         await self._statements.dispose()
         await self._transactions.dispose()
+
+
+def after_commit(session: AsyncSession, act: Callable[P, None], *arguments: P.args, **options: P.kwargs) -> None:
+    """Do this once the session has committed, and not if it is rolled back. It must not raise."""
+    session.info.setdefault(_AFTER_COMMIT, []).append(partial(act, *arguments, **options))
 
 
 def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:

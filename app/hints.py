@@ -15,7 +15,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import changes
+from app import changes, metrics
 from app.engine_models import Queue
 from app.tasks import AddedTask
 
@@ -100,6 +100,7 @@ class Hints:
                     await pipe.execute()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("hints_lost", tasks=len(batch), error=repr(error))
+                metrics.hints_lost(len(batch))
 
     async def aclose(self) -> None:
         """Let waiting hints go out, then close the client."""

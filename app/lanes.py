@@ -56,6 +56,7 @@ SET lease_token = gen_random_uuid(), lease_until = now() + CAST(:lease AS interv
 FROM chosen WHERE tasks.id = chosen.id
 RETURNING tasks.id, tasks.kind, tasks.call_id, tasks.attempts, tasks.lease_token,
     (SELECT provider FROM calls WHERE calls.id = tasks.call_id) AS provider,
+    (SELECT traceparent FROM calls WHERE calls.id = tasks.call_id) AS traceparent,
     extract(epoch FROM now() - tasks.created_at) AS age
 """)
 

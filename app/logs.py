@@ -10,10 +10,11 @@ from typing import Literal
 import structlog
 
 
-def configure(log_format: Literal["json", "console"]) -> None:
-    """Send our logs and those of libraries to standard output, in one format."""
+def configure(log_format: Literal["json", "console"], *more: structlog.typing.Processor) -> None:
+    """Send our logs and those of libraries to standard output, in one format. `more` can add to each line."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *more,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

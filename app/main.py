@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app import providers
+from app import monitoring, providers
 from app.api import call_log, current, developer, do_not_call, health, mobile_numbers, notifications, recordings
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
@@ -61,7 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.figures, app.state.storage_use, app.state.provider_checks = {}, {}, {}
         gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
         gc.set_threshold(20_000, 20, 50)
-        yield
+        async with monitoring.running(settings, "api", facts_of=db):
+            yield
         await app.state.streams.aclose()
         await opened.throttle.aclose()
         await opened.hints.aclose()

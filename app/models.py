@@ -261,6 +261,7 @@ class Call(Base):
     answered_at: Mapped[datetime | None] = mapped_column(doc="When the customer answered")
     ended_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None] = mapped_column(doc="When a live call times out")
+    traceparent: Mapped[str | None] = mapped_column(doc="As its client sent it, if calls are traced; see `app.tracing`")
 
 
 class CallEventRow(Base):

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import time
 from typing import Any
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_ids, calls, changes, destinations, dids, idempotency, tasks, transcripts, usage
+from app import call_ids, calls, changes, destinations, dids, idempotency, metrics, tasks, tracing, transcripts, usage
 from app.call_rules import AppliedRules, RulesReader
 from app.calling_hours import next_opening
-from app.db import Compiled, Database
+from app.db import Compiled, Database, after_commit
 from app.dial_rules import after_hours
 from app.engine_models import Queue, TaskKind
 from app.errors import InactiveUser, InvalidToken, LimitReached, NotAllowed, Unavailable, ValidationFailed
@@ -59,6 +60,8 @@ class CreatedCall:
     id: str
     warning: str | None = None
     """Says that the DID has no free channel. The call is accepted nevertheless."""
+    provider: str | None = None
+    """What will dial it. None: the same order was sent before, and this is its call."""
 
 
 # One statement and one round trip: check the login, create the call, its first event, its transcript and its dial task.
@@ -74,10 +77,10 @@ WITH caller AS (
     ) AS is_listed
 ), call AS (
     INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language, record,
-                       waits_for_hours, dial_after, provider)
+                       waits_for_hours, dial_after, traceparent, provider)
     SELECT :call_id, caller.id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
            CAST(:callback_url AS text), CAST(:language AS text), :record,
-           :waits_for_hours, CAST(:dial_after AS timestamptz), providers.name
+           :waits_for_hours, CAST(:dial_after AS timestamptz), CAST(:traceparent AS text), providers.name
     FROM caller, providers, forbidden
     WHERE caller.is_active AND providers.name = :provider AND providers.drained_at IS NULL AND NOT is_listed
     RETURNING id, user_id, provider, dial_after
@@ -116,11 +119,16 @@ class CallCreator:
         that was sent with another order, `Unavailable` or `ProviderError` if the provider takes no new calls, and for a
         DID what `dids.reserve` raises.
         """
+        began = time()
         try:
-            return await self._create(claims, order)
+            created = await self._create(claims, order)
         except (NotAllowed, LimitReached) as error:
             log.warning("call_refused", user_id=claims.user_id, rule=error.rule, reason=error.message)
             raise
+        if created.provider is not None:
+            metrics.call_created(created.provider, claims.user_id)
+            tracing.call_ordered(created.id, began, provider=created.provider)
+        return created
 
     async def _create(self, claims: Claims, order: NewCall) -> CreatedCall:
         rules = await self._rules.get(claims.user_id)
@@ -132,7 +140,7 @@ class CallCreator:
             values = _values(claims, prepared, provider, None)
             task = _dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider)
             self._hints.send(task, changed=(values["call_id"],))
-            return CreatedCall(values["call_id"])
+            return CreatedCall(values["call_id"], provider=provider)
         async with self._db.transaction() as session:
             return await self._create_in(session, claims, prepared)
 
@@ -162,7 +170,7 @@ class CallCreator:
         warning = None if reserved is None else reserved.warning
         if warning is not None and order.idempotency_key is not None:
             await idempotency.save_warning(session, key, warning)
-        return CreatedCall(call_id, warning)
+        return CreatedCall(call_id, warning, provider)
 
     async def _choose_provider(self, of_did: str | None, prepared: "_Prepared") -> str:
         """The name of the provider that will dial: the DID's, else the default."""
@@ -219,6 +227,7 @@ def _values(claims: Claims, prepared: _Prepared, provider: str, reserved: dids.R
         "record": order.record and prepared.rules.record,
         "waits_for_hours": order.wait_for_hours,
         "dial_after": prepared.opens_at if order.wait_for_hours else None,
+        "traceparent": tracing.find_traceparent(),
         "transcript_id": transcripts.new_transcript_id(),
         "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
     }
@@ -282,4 +291,6 @@ async def create_reported_call(
     )
     await session.flush()
     await tasks.add(session, TaskKind.TRACK, call.id, delay=answer_timeout_seconds)
+    after_commit(session, metrics.call_created, metrics.REPORTED, call.user_id)
+    after_commit(session, tracing.call_ordered, call.id, time(), provider=metrics.REPORTED)
     return call

@@ -135,6 +135,23 @@ class Settings(Options):
     sweep_seconds: Seconds = Field(1, description="How often a worker looks for overdue tasks")
     shutdown_grace_seconds: Seconds = Field(8, description="How long a stopping worker lets its tasks finish")
 
+    # Monitoring
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which each process serves `/metrics`; 0: any free one, which its log names; absent: none",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port")
+    metrics_by_user: bool = Field(False, description="Count calls by user, too: one series for each user's id")
+    traces_url: AnyHttpUrl | None = Field(
+        None,
+        description="Where spans are sent, by OTLP over HTTP: `http://collector:4318/v1/traces`; absent: no traces",
+    )
+    traces_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the calls that are traced, if their clients do not say"
+    )
+
     @property
     def base_url(self) -> str:
         """Where clients reach the API."""

@@ -57,6 +57,7 @@ LANE_OF: dict[TaskKind, str] = {
 
 _AGE = func.extract("epoch", func.now() - Task.created_at).label("age")
 _PROVIDER = select(Call.provider).where(Call.id == Task.call_id).scalar_subquery().label("provider")
+_TRACEPARENT = select(Call.traceparent).where(Call.id == Task.call_id).scalar_subquery().label("traceparent")
 
 
 class LeaseLost(Exception):
@@ -86,6 +87,8 @@ class ClaimedTask:
     lease_token: UUID
     age_seconds: float = 0.0
     """How long ago it was added. A postponed task keeps its age."""
+    traceparent: str | None = None
+    """That of the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float)
             lease_until=func.now() + timedelta(seconds=lease_seconds),
             attempts=Task.attempts + 1,
         )
-        .returning(Task.id, Task.kind, Task.call_id, _PROVIDER, Task.attempts, Task.lease_token, _AGE)
+        .returning(Task.id, Task.kind, Task.call_id, _PROVIDER, Task.attempts, Task.lease_token, _AGE, _TRACEPARENT)
     )
     async with db.statement() as connection:
         return [claimed_task(row) for row in await connection.execute(claiming)]
@@ -202,7 +205,14 @@ async def _claim(db: Database, which: ColumnElement[bool], lease_seconds: float)
 def claimed_task(row: Any) -> ClaimedTask:
     """The task of a row that a claim returned."""
     return ClaimedTask(
-        row.id, TaskKind(row.kind), row.call_id, row.provider, row.attempts, row.lease_token, float(row.age)
+        row.id,
+        TaskKind(row.kind),
+        row.call_id,
+        row.provider,
+        row.attempts,
+        row.lease_token,
+        float(row.age),
+        row.traceparent,
     )
 
 

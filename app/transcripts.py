@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_state, call_views, callbacks, changes, tasks
+from app import call_state, call_views, callbacks, changes, metrics, tasks
 from app.call_views import CallView
-from app.db import Compiled, Database
+from app.db import Compiled, Database, after_commit
 from app.engine_models import TaskKind
 from app.errors import Conflict, InactiveUser, InvalidToken, NoSuchCall, NotYourCall
-from app.models import LoginSession, RecordingRow, TranscriptRow, TranscriptStatus, User
+from app.models import Call, LoginSession, RecordingRow, TranscriptRow, TranscriptStatus, User
 from app.security import Claims
 from app.transcription.base import Transcription
 
@@ -101,7 +101,7 @@ async def start(session: AsyncSession, call_id: str) -> bool:
 
 async def save(session: AsyncSession, call_id: str, made: Transcription, *, engine: str) -> bool:
     """Save the finished transcript. False if it is ready, failed or disabled already."""
-    return await _write(
+    saved = await _write(
         session,
         call_id,
         status=TranscriptStatus.READY,
@@ -111,6 +111,18 @@ async def save(session: AsyncSession, call_id: str, made: Transcription, *, engi
         language=made.language,
         engine=engine,
     )
+    if saved:
+        since_order, since_end = (await session.execute(_AGES.where(Call.id == call_id))).one()
+        after_commit(
+            session, metrics.transcript_ready, float(since_order), None if since_end is None else float(since_end)
+        )
+    return saved
+
+
+_AGES = select(
+    func.extract("epoch", func.now() - func.coalesce(Call.dial_after, Call.created_at)),
+    func.extract("epoch", func.now() - Call.ended_at),
+)
 
 
 async def fail(session: AsyncSession, call_id: str, reason: str) -> bool:

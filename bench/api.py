@@ -130,7 +130,7 @@ def _figures_of(run: "subprocess.Popen[str]") -> tuple[int, float, float]:
     return int(requests[1]), float(rate[1]), float(p99[1]) * unit
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
@@ -146,11 +146,11 @@ def _compare(run: Callable[[Target], Figure], targets: dict[str, Target], rounds
         rates = [figure.rate / floor.rate for floor, figure in runs]
         cpu = [floor.cpu / figure.cpu for floor, figure in runs]
         median = [statistics.median(getattr(figure, what) for _, figure in runs) for what in ("rate", "cpu", "p99")]
-        print(f"| {name} | {_spread(rates)} | {_spread(cpu)} | {median[0]:.0f} | {median[1]:.3f} | {median[2]:.1f} |")
+        print(f"| {name} | {spread(rates)} | {spread(cpu)} | {median[0]:.0f} | {median[1]:.3f} | {median[2]:.1f} |")
     both = list(zip(pairs["ours"], pairs["naive"], strict=True))
     ratio = [(ours.rate / ours_floor.rate) / (naive.rate / floor.rate) for (ours_floor, ours), (floor, naive) in both]
     cpu = [(naive.cpu / floor.cpu) / (ours.cpu / ours_floor.cpu) for (ours_floor, ours), (floor, naive) in both]
-    print(f"\nours / naive: {_spread(ratio)} in requests, {_spread(cpu)} in requests per CPU second", flush=True)
+    print(f"\nours / naive: {spread(ratio)} in requests, {spread(cpu)} in requests per CPU second", flush=True)
 
 
 def _storm(bench: ApiBench, targets: dict[str, Target], rounds: int) -> None:
@@ -164,7 +164,7 @@ def _storm(bench: ApiBench, targets: dict[str, Target], rounds: int) -> None:
             time.sleep(1)
     for name, figures in kept.items():
         slowest = statistics.median(p99 for _, p99 in figures)
-        print(f"| {name} | {_spread([ratio for ratio, _ in figures])} | {slowest:.0f} |", flush=True)
+        print(f"| {name} | {spread([ratio for ratio, _ in figures])} | {slowest:.0f} |", flush=True)
 
 
 def _hand_over(installation: Installation, token: str, calls: int) -> None:
@@ -190,7 +190,7 @@ def _hand_over(installation: Installation, token: str, calls: int) -> None:
     )
 
 
-async def _prepare(installation: Installation) -> tuple[str, str]:
+async def prepare(installation: Installation) -> tuple[str, str]:
     """Two users, a token for each server, and a call to poll."""
     db = Database(installation.database_url)
     tokens = Tokens(installation.environment["RINGBACK_SECRET_KEY"], access_seconds=7200, refresh_seconds=7200)
@@ -225,7 +225,7 @@ def main() -> None:
                 serve = [f"bench.apps.{app}:app", "--port", str(ports[name]), "--no-access-log", "--log-level", "error"]
                 installation.start(name.replace("/", ""), "uvicorn", *serve)
             installation.wait_until_ready("/healthz")
-            token, call_id = asyncio.run(_prepare(installation))
+            token, call_id = asyncio.run(prepare(installation))
             targets = {
                 name: Target(name, port, installation.processes[name.replace("/", "")].pid)
                 for name, port in ports.items()
@@ -247,7 +247,7 @@ def main() -> None:
             installation.start_servers()
             installation.start_api()
             installation.wait_until_ready("/healthz")
-            token, _ = asyncio.run(_prepare(installation))
+            token, _ = asyncio.run(prepare(installation))
             _hand_over(installation, token, 50)
         finally:
             installation.stop()

@@ -1,4 +1,4 @@
-"""Programs from Debian packages in a private folder: without root, and without installing anything.
+"""Programs from Debian packages in private folders: without root, and without installing anything.
 
 apt fetches the packages, with its own state, from the archive that this machine is configured for, and checks their
 signatures. They come from Debian unstable, which has Asterisk 22, and run with its own loader.
@@ -8,10 +8,10 @@ import fcntl
 import os
 import re
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 _SUITE = "sid"
-_WANTED = ("asterisk", "sip-tester")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Dependencies that only install scripts need, which do not run here.
 _NOT_NEEDED = re.compile(
@@ -24,20 +24,34 @@ class PackagesError(Exception):
     """The programs cannot be fetched. The text says what to do."""
 
 
-def folder() -> Path:
+@dataclass(frozen=True)
+class Bundle:
+    """Packages that share a folder."""
+
+    folder: str
+    wanted: tuple[str, ...]
+    with_dependencies: bool = True
+
+
+ASTERISK = Bundle("debian", ("asterisk", "sip-tester"))
+PROMTOOL = Bundle("debian-promtool", ("promtool", "libc6"), with_dependencies=False)
+"""Prometheus's own check of alert rules."""
+
+
+def folder(bundle: Bundle = ASTERISK) -> Path:
     """The folder of the programs, shared by every clone of this project."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ringback" / "debian"
+    return cache / "ringback" / bundle.folder
 
 
-def fetch() -> Path:
+def fetch(bundle: Bundle = ASTERISK) -> Path:
     """The folder with the unpacked programs, which are fetched if they are missing. Raises `PackagesError`."""
-    base = folder()
+    base = folder(bundle)
     base.mkdir(parents=True, exist_ok=True)
     with (base / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (base / "complete").exists():
-            _download(base)
+            _download(base, bundle)
             _unpack(base)
             (base / "complete").touch()
     return base / "root"
@@ -52,7 +66,7 @@ def command(root: Path, program: str) -> list[str]:
     return [str(loader), "--library-path", f"{libraries}:{libraries}/libodbc", str(root / "usr" / program)]
 
 
-def _download(base: Path) -> None:
+def _download(base: Path, bundle: Bundle) -> None:
     archives = base / "debs"
     for name in ("state/lists/partial", "cache/archives/partial", "empty", "debs"):
         (base / name).mkdir(parents=True, exist_ok=True)
@@ -71,9 +85,12 @@ def _download(base: Path) -> None:
     }
     apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in options.items())]
     _run([*apt, "update"])
-    planned = _run([*apt, "install", "--yes", "--no-install-recommends", "--print-uris", *_WANTED])
-    names = sorted(set(re.findall(r"^'[^']*' ([^_ ]*)_", planned, re.MULTILINE)))
-    _run([*apt, "download", *(name for name in names if not _NOT_NEEDED.match(name))], cwd=archives)
+    names = list(bundle.wanted)
+    if bundle.with_dependencies:
+        planned = _run([*apt, "install", "--yes", "--no-install-recommends", "--print-uris", *names])
+        found = sorted(set(re.findall(r"^'[^']*' ([^_ ]*)_", planned, re.MULTILINE)))
+        names = [name for name in found if not _NOT_NEEDED.match(name)]
+    _run([*apt, "download", *names], cwd=archives)
 
 
 def _archive() -> str:
@@ -83,7 +100,7 @@ def _archive() -> str:
         site, _, origin = line.partition(" ")
         if origin.startswith("Debian ") and "security" not in line:
             return site
-    raise PackagesError("The lab fetches Asterisk with apt, from a Debian archive that apt is configured for")
+    raise PackagesError("The lab fetches programs with apt, from a Debian archive that apt is configured for")
 
 
 def _unpack(base: Path) -> None:

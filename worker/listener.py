@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import delete, func, or_
 from sqlalchemy.dialects.postgresql import insert
 
-from app import calls, tasks
+from app import calls, metrics, tasks
 from app.db import is_unreachable
 from app.engine_models import ListenerRow, TaskKind
 from app.telephony.base import ProviderError, ProviderEvent, TelephonyProvider
@@ -174,6 +174,7 @@ class Listener:
 
     def _lost(self, problem: str) -> None:
         self._problem = problem
+        metrics.listener_disconnected(self._provider)
         log.warning("listener_disconnected", provider=self._provider, problem=problem)
 
     async def _receive(self, provider: TelephonyProvider) -> None:

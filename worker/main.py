@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import structlog
 
-from app import providers
+from app import metrics, monitoring, providers, tasks
 from app.call_rules import RulesReader
 from app.db import Database
 from app.engine_models import Queue
@@ -46,7 +46,8 @@ async def run(settings: Settings, queue: Queue) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    return await work(context, queue, stop)
+    async with monitoring.running(settings, queue):
+        return await work(context, queue, stop)
 
 
 async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
@@ -62,6 +63,8 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
         Queue.TRANSCRIPTS: settings.transcript_concurrency + 1,
     }[queue]
     slots = Slots(size)
+    kinds = [kind for kind, of in tasks.QUEUE_OF.items() if of is queue]
+    metrics.start_worker(queue, kinds, size, lambda: slots.running)
     consumer, sweep = Consumer(context, queue, slots, size), Sweep(context, queue, slots)
     heartbeat, listeners = Heartbeat(context.db, queue, worker_id), Listeners(context, worker_id)
     parts = {

@@ -10,8 +10,8 @@ from time import monotonic
 
 import structlog
 
-from app import calls, lanes, tasks, transcripts
-from app.db import is_unreachable
+from app import calls, lanes, metrics, tasks, transcripts
+from app.db import after_commit, is_unreachable
 from app.engine_models import TaskKind
 from app.outbound import OutboundError
 from app.storage import StorageError
@@ -20,6 +20,7 @@ from app.telephony.base import CallEvent, CallStatus, ProviderError
 from app.transcription.base import TranscriptionError
 from worker import connect, deliver, dial, fetch_recording, hangup, track, transcribe
 from worker.context import Context
+from worker.telemetry import Attempt, attempt
 
 log = structlog.get_logger()
 
@@ -41,6 +42,7 @@ async def _fail_transcript(context: Context, task: ClaimedTask, reason: str) -> 
     async with context.db.transaction() as session:
         await tasks.finish(session, task)
         await transcripts.fail(session, task.call_id, reason)
+        after_commit(session, metrics.transcript_failed)
 
 
 async def _deliver_later(context: Context, task: ClaimedTask, reason: str) -> None:
@@ -127,31 +129,38 @@ async def _gated(context: Context) -> list[str]:
 async def run_claimed(context: Context, task: ClaimedTask) -> None:
     """Do a task that this worker has claimed. Raises nothing but cancellation."""
     work, began = HANDLERS[task.kind], monotonic()
-    with structlog.contextvars.bound_contextvars(call_id=task.call_id, task=task.kind, attempt=task.attempts):
+    of_task = {"call_id": task.call_id, "task": task.kind, "attempt": task.attempts}
+    with structlog.contextvars.bound_contextvars(**of_task), attempt(task) as attempted:
         try:
             if task.attempts > len(work.delays) + 1:  # its workers died during the task, each time
+                attempted.result = "given_up"
                 await work.give_up(context, task, "The worker stopped in the middle of this, several times")
                 return
             async with _keep_lease(context, task):
                 await work.run(context, task)
         except LeaseLost:
+            attempted.result = "lease_lost"
             log.warning("lease_lost")
         except Exception as error:
-            await _after_failure(context, task, work, error, monotonic() - began)
+            await _after_failure(context, task, work, error, monotonic() - began, attempted)
 
 
-async def _after_failure(context: Context, task: ClaimedTask, work: _Handler, error: Exception, seconds: float) -> None:
+async def _after_failure(
+    context: Context, task: ClaimedTask, work: _Handler, error: Exception, seconds: float, attempted: Attempt
+) -> None:
     """Retry the task, or give it up. `seconds` is how long the failed attempt took."""
     expected = isinstance(error, _READABLE_ERRORS)
     log.warning("task_failed", error=repr(error), exc_info=not expected and not is_unreachable(error))
     pause = _pause_before_retry(work, task, error, task.age_seconds + seconds)
+    attempted.result = "given_up" if pause is None else "retried"
     try:
         if pause is None:
             await work.give_up(context, task, str(error) if expected else _UNEXPECTED)
         else:
             async with context.db.transaction() as session:
                 await tasks.retry_later(session, task, delay=pause, error=repr(error))
-    except LeaseLost:
+    except LeaseLost:  # or the task was finished before the error
+        attempted.result = "failed"
         log.warning("lease_lost")
     except Exception as again:  # the database is away: the lease runs out, and the sweep finds the task
         log.warning("task_left_to_the_sweep", error=repr(again))

@@ -24,6 +24,7 @@ from app.telephony.base import (
 )
 from worker.context import Context
 from worker.dial import STALE_SECONDS
+from worker.telemetry import asked
 
 log = structlog.get_logger()
 
@@ -66,7 +67,7 @@ async def _ask(context: Context, name: str, call: LiveCall) -> tuple[list[CallEv
         return [], context.settings.answer_timeout_seconds
     try:
         async with context.providers.use(name) as provider:
-            can, snapshot = provider.capabilities, await provider.fetch(call.ref)
+            can, snapshot = provider.capabilities, await asked(name, "fetch", provider.fetch(call.ref))
     except ProviderError as error:
         log.warning("provider_unreachable", provider=name, call_id=call.ref.call_id, error=str(error))
         return [], max(_AFTER_TROUBLE_SECONDS, error.retry_after or 0)

@@ -1,9 +1,11 @@
 """Turn a stored recording into a transcript."""
 
+from time import monotonic
+
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import recordings, tasks, transcripts
+from app import metrics, recordings, tasks, tracing, transcripts
 from app.call_lookups import find_language
 from app.calls import add_note
 from app.tasks import ClaimedTask
@@ -27,15 +29,18 @@ async def run(context: Context, task: ClaimedTask) -> None:
             return
     try:
         async with context.storage.local_copy(recording.storage_key) as path:
-            made = await transcribe(
-                path,
-                recognizer=context.recognizer,
-                summarizer=context.summarizer,
-                language=language,
-                content_type=recording.content_type,
-                name=recording.storage_key,
-                agent_channel=recording.agent_channel,
-            )
+            began = monotonic()
+            with tracing.step("recognition", **{"ringback.recognizer": context.recognizer.name}):
+                made = await transcribe(
+                    path,
+                    recognizer=context.recognizer,
+                    summarizer=context.summarizer,
+                    language=language,
+                    content_type=recording.content_type,
+                    name=recording.storage_key,
+                    agent_channel=recording.agent_channel,
+                )
+            metrics.transcribed(made.duration, monotonic() - began)
     except TranscriptionError as error:
         if error.retryable:
             raise
@@ -43,6 +48,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, error.reason)
             await _note(session, task.call_id, error.notes)
+        metrics.transcript_failed()
         log.warning("transcript_failed", call_id=task.call_id, reason=error.reason)
         return
     engine = f"{context.recognizer.name}, {context.summarizer.name}"

@@ -1,4 +1,4 @@
-"""A request id on every response and log line, and a log line for each failed request.
+"""A request id on every response and log line, a log line for each failed request, and the metrics of all.
 
 Plain ASGI, because Starlette's `BaseHTTPMiddleware` would halve the rate of polls (docs/benchmarks.md).
 """
@@ -9,6 +9,7 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import metrics, tracing
 from app.api.envelope import failure
 from app.errors import RingbackError
 
@@ -25,6 +26,7 @@ class RequestLog:
             return
         request_id = f"{random.getrandbits(64):016x}"  # not a secret, and ten times cheaper than one
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        tracing.begin_request(scope)
         began = perf_counter()
         status, began_answer = 500, False
 
@@ -44,15 +46,11 @@ class RequestLog:
                 raise
             await failure(500, RingbackError.message)(scope, receive, send_with_id)
         finally:
+            seconds, route = perf_counter() - began, _route(scope)
+            metrics.http_request(scope["method"], route, status, seconds)
             # Success is logged by what it changed: a login has its own line, and a call its history.
             if status >= 400:
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    path=_route(scope),
-                    status=status,
-                    ms=round((perf_counter() - began) * 1000, 1),
-                )
+                log.info("request", method=scope["method"], path=route, status=status, ms=round(seconds * 1000, 1))
 
 
 def _route(scope: Scope) -> str:

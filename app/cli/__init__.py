@@ -73,12 +73,12 @@ def serve() -> None:
     parent_watch.start()
     import uvicorn
 
-    from app import logs
+    from app import logs, tracing
     from app.main import create_app
     from app.settings import get_settings
 
     settings = get_settings()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, tracing.add_trace_id)
     app = create_app(settings)
 
     class Server(uvicorn.Server):

@@ -23,6 +23,7 @@ class Process:
     command: list[str]
     log: Path
     running: "subprocess.Popen[bytes]"
+    environment: dict[str, str] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
     restarts: int = 0
     restart_at: float | None = None
@@ -46,12 +47,13 @@ class Processes:
         # Nothing is written to it. When this process ends in any way, the pipe closes, and the children end.
         self._parent_pipe, self._held = os.pipe()
 
-    def start(self, name: str, module: str, *arguments: str) -> None:
-        """Run `python -m module arguments`. Its output goes to a log file with its name."""
+    def start(self, name: str, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        """Run `python -m module arguments`, with these variables added. Its output goes to a log file with its name."""
         self._logs.mkdir(exist_ok=True)
         command = [sys.executable, "-m", module, *arguments]
         log = self._logs / f"{name.replace(' ', '-')}.log"
-        self._processes.append(Process(name, command, log, self._spawn(command, log)))
+        added = environment or {}
+        self._processes.append(Process(name, command, log, self._spawn(command, log, added), added))
 
     def dead(self) -> Process | None:
         """A process that has ended, if any."""
@@ -77,7 +79,7 @@ class Processes:
             complain(f"The {process.name} ended (code {code}); starting it again in {pause:.0f} s. Log: {process.log}")
         if now >= process.restart_at:
             process.restarts += not was_stopped(process.running.returncode)
-            process.running = self._spawn(process.command, process.log)
+            process.running = self._spawn(process.command, process.log, process.environment)
             process.started_at, process.restart_at = now, None
 
     def stop(self) -> None:
@@ -93,7 +95,7 @@ class Processes:
                 process.running.kill()
                 process.running.wait()
 
-    def _spawn(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+    def _spawn(self, command: list[str], log: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
         with log.open("ab") as output:
             return subprocess.Popen(
                 command,
@@ -101,6 +103,6 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[self._parent_pipe],
-                env={**os.environ, parent_watch.VARIABLE: str(self._parent_pipe)},
+                env={**os.environ, **environment, parent_watch.VARIABLE: str(self._parent_pipe)},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
             )

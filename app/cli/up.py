@@ -168,9 +168,8 @@ def _read_instance(file: Path) -> dict[str, object]:
 
 def _start_processes(settings: Settings, processes: Processes) -> None:
     processes.start("api", "app.cli", "serve")
-    processes.start("calls worker", "worker", "calls")
-    processes.start("callbacks worker", "worker", "callbacks")
-    processes.start("transcripts worker", "worker", "transcripts")
+    for place, queue in enumerate(("calls", "callbacks", "transcripts"), start=1):
+        processes.start(f"{queue} worker", "worker", queue, environment=_own_metrics_port(settings, place))
     url = f"http://127.0.0.1:{settings.port}/readyz"
     deadline = time.monotonic() + _READY_SECONDS
     with console.status("Waiting for the API and its workers …"):
@@ -192,6 +191,11 @@ def _start_processes(settings: Settings, processes: Processes) -> None:
             time.sleep(0.2)
 
 
+def _own_metrics_port(settings: Settings, place: int) -> dict[str, str]:
+    """Processes on one machine cannot share a port. The API has the one that is set, and the workers the next ones."""
+    return {"RINGBACK_METRICS_PORT": str(settings.metrics_port + place)} if settings.metrics_port else {}
+
+
 def _greet(settings: Settings, demo: bool) -> None:
     base_url = f"http://127.0.0.1:{settings.port}"
     password = asyncio.run(_first_user(settings))
@@ -210,6 +214,11 @@ def _greet(settings: Settings, demo: bool) -> None:
         asyncio.run(_demonstrate(settings, base_url))
     console.print(f"\nRingback serves on {base_url}", style="bold", markup=False)
     console.print(f"  API documentation  {base_url}/docs", markup=False)
+    if settings.metrics_port:
+        ports = f"{settings.metrics_port} to {settings.metrics_port + 3}"
+        console.print(
+            f"  metrics            http://{settings.metrics_host}:{settings.metrics_port}/metrics (ports {ports})"
+        )
     console.print(f"  data and logs      {settings.data_dir}", markup=False, soft_wrap=True)
     console.print("  Ctrl-C stops it all\n")
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from bench.installation import free_port
+from tests.acceptance.collector import Collecting, collecting
 from tests.command import invoke
 
 PATIENCE_SECONDS = 120  # far longer than anything takes, because no test is about speed
@@ -48,6 +50,19 @@ class Instance:
         assert self.process.stdout
         self.process.stdout.close()
         return code
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first + 1, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return first
 
 
 def environment(data_dir: Path, port: int, **more: str) -> dict[str, str]:
@@ -87,9 +102,22 @@ def start(
 
 
 @pytest.fixture(scope="session")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    reaching_us = {"RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8"}
-    running = start(tmp_path_factory.mktemp("up"), demo=True, settings=reaching_us)
+def spans() -> Iterator[Collecting]:
+    """The collector of the `instance`'s spans."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory: pytest.TempPathFactory, spans: Collecting) -> Iterator[Instance]:
+    """With everything on that can be on. It may send requests to this machine."""
+    settings = {
+        "RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8",
+        "RINGBACK_METRICS_PORT": str(free_ports(4)),
+        "RINGBACK_TRACES_URL": spans.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds until spans are sent
+    }
+    running = start(tmp_path_factory.mktemp("up"), demo=True, settings=settings)
     yield running
     running.stop()
 

@@ -43,6 +43,7 @@ def test_the_wheel_has_its_data_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata
     assert "Provides-Extra: embedded" in metadata
+    assert "Provides-Extra: tracing" in metadata
 
 
 def test_up_from_the_wheel_ends_in_a_transcript(wheel: Path, tmp_path: Path) -> None:

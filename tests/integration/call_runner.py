@@ -4,11 +4,13 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import and_, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +30,8 @@ from app.telephony.base import (
     CallStatus,
     Capabilities,
     Finding,
+    ProviderError,
+    ProviderEvent,
     Snapshot,
     Talk,
     TelephonyProvider,
@@ -91,6 +95,30 @@ class ScriptedProvider(TelephonyProvider):
 
     async def aclose(self) -> None:
         pass
+
+
+@dataclass
+class Streaming(ScriptedProvider):
+    """A provider with a stream. None in a stream cuts it."""
+
+    capabilities = Capabilities(hangup=True, stream=True)
+    name: str = field(default_factory=lambda: f"streaming-{uuid4().hex}")
+    streams: list["asyncio.Queue[ProviderEvent | None]"] = field(default_factory=list)
+    is_away: bool = False
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
+        if self.is_away:
+            raise ProviderError("away")
+        stream: asyncio.Queue[ProviderEvent | None] = asyncio.Queue()
+        self.streams.append(stream)
+
+        async def reports() -> AsyncIterator[ProviderEvent]:
+            while (report := await stream.get()) is not None:
+                yield report
+            raise ProviderError("cut")
+
+        yield reports()
 
 
 class StubRecognizer:
@@ -216,6 +244,13 @@ def ended(status: CallStatus = CallStatus.COMPLETED, *, recording: bool = True) 
             CallEvent("ended", status, now, has_recording=recording),
         )
     )
+
+
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    """Wait until it is true."""
+    async with asyncio.timeout(seconds):
+        while not await what():
+            await asyncio.sleep(0.02)
 
 
 async def completed(runner: CallRunner) -> CallRunner:

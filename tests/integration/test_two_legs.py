@@ -1,9 +1,6 @@
 """Calls whose legs are dialed one by one, on a real PostgreSQL: nobody is called twice, and nobody is left alone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -19,16 +16,14 @@ from app.telephony.base import (
     CallEvent,
     CallOrder,
     CallStatus,
-    Capabilities,
     Leg,
-    ProviderError,
     ProviderEvent,
     Rejected,
     Snapshot,
     Unknown,
 )
 from tests.conftest import CUSTOMER
-from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedProvider, ended
+from tests.integration.call_runner import CallRunner, MakeCallRunner, ScriptedProvider, Streaming, ended, until
 from worker import connect, listener, track
 from worker.listener import Listener
 
@@ -253,33 +248,6 @@ async def test_a_recording_is_discarded_once_it_is_stored_and_not_before(runner:
 
 
 # Listening
-
-
-@dataclass
-class Streaming(ScriptedProvider):
-    """A provider with a stream."""
-
-    capabilities = Capabilities(hangup=True, stream=True)
-    name: str = field(default_factory=lambda: f"streaming-{uuid4().hex}")
-    streams: list["asyncio.Queue[ProviderEvent | None]"] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def listen(self) -> AsyncIterator[AsyncIterator[ProviderEvent]]:
-        stream: asyncio.Queue[ProviderEvent | None] = asyncio.Queue()
-        self.streams.append(stream)
-
-        async def reports() -> AsyncIterator[ProviderEvent]:
-            while (report := await stream.get()) is not None:
-                yield report
-            raise ProviderError("cut")
-
-        yield reports()
-
-
-async def until(what: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not await what():
-            await asyncio.sleep(0.02)
 
 
 async def test_one_listens_and_another_takes_over(make_runner: MakeCallRunner) -> None:

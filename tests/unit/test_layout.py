@@ -55,8 +55,13 @@ DOMAIN = [
         "idempotency",
         "installation",
         "lanes",
+        "metrics",
+        "metrics_facts",
+        "metrics_server",
         "models",
+        "monitoring",
         "new_calls",
+        "otel",
         "provider_directory",
         "providers",
         "recordings",
@@ -69,6 +74,7 @@ DOMAIN = [
         "tasks",
         "telephony_providers",
         "throttle",
+        "tracing",
         "transcripts",
         "usage",
         "vendor",
@@ -195,6 +201,14 @@ def test_only_the_registry_knows_the_adapters() -> None:
 
 def ours_as(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_opentelemetry_is_imported_only_where_traces_are_turned_on() -> None:
+    for path in sources("app", "worker"):
+        if path.name != "otel.py":
+            assert not [name for name in imported(path) if name.startswith("opentelemetry")], path
+        at_the_top = [node for node in tree(path).body if isinstance(node, ast.ImportFrom)]
+        assert "app.otel" not in [node.module for node in at_the_top], path
 
 
 # Who writes what
