@@ -323,12 +323,8 @@ def _keep_first_times(call: Call, event: CallEvent) -> None:
     if event.status not in (CallStatus.RINGING, CallStatus.IN_PROGRESS):
         return
     call.rang_at = call.rang_at or event.at
-    if call.agent_answered_at is None and (event.status is CallStatus.IN_PROGRESS or not _rings_agent(event)):
-        call.agent_answered_at = event.at
-
-
-def _rings_agent(event: CallEvent) -> bool:
-    return event.leg is Leg.AGENT and event.key.endswith(":ringing")
+    if event.leg is not Leg.AGENT or not event.key.endswith(":ringing"):
+        call.agent_answered_at = call.agent_answered_at or event.at
 
 
 def _record(session: AsyncSession, call_id: str, event: CallEvent) -> CallEventRow:

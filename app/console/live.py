@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from app import browser_logins, call_lists, changes
 from app.call_lists import ListedCall
-from app.console.pages import list_row
+from app.console.pages import render_row
 from app.console.session import Viewer
 from app.db import Database, is_unreachable
 
@@ -186,7 +186,7 @@ def _messages(lists: Iterable[Stream], calls: list[ListedCall]) -> Iterable[tupl
         alike = (owner, viewer.zone.key, viewer.login.shows_numbers)
         if alike not in made:
             rows = {
-                call.id: list_row(call, viewer, now, all_users=stream.all_users)
+                call.id: render_row(call, viewer, now, all_users=stream.all_users)
                 for call in calls
                 if owner in (None, call.user_id)
             }

@@ -54,7 +54,7 @@ _templates = jinja2.Environment(
 _templates.globals.update(asset=asset, words=words, version=version("ringback"))
 
 
-def list_row(call: ListedCall, viewer: Viewer, now: datetime, *, all_users: bool) -> str:
+def render_row(call: ListedCall, viewer: Viewer, now: datetime, *, all_users: bool) -> str:
     """One row of a list of calls. `all_users`: the list has the calls of all users."""
     return str(_templates.get_template("_row.html").module.row(call, viewer, now, all_users))  # type: ignore[attr-defined]
 
