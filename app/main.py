@@ -16,7 +16,7 @@ from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.call_rules import RulesReader
-from app.console import Streams, install_console
+from app.console import ConsoleState, Streams, install_console
 from app.db import Database
 from app.hints import Hints, arq_pool
 from app.new_calls import CallCreator
@@ -57,13 +57,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             numbers=NumberRules(settings.home_country),
         )
         app.state.resources = opened
-        app.state.streams = Streams(db, redis)
-        app.state.figures, app.state.storage_use, app.state.provider_checks = {}, {}, {}
+        app.state.console = ConsoleState(Streams(db, redis))
         gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
         gc.set_threshold(20_000, 20, 50)
         async with monitoring.running(settings, "api", facts_of=db):
             yield
-        await app.state.streams.aclose()
+        await app.state.console.aclose()
         await opened.throttle.aclose()
         await opened.hints.aclose()
         await opened.providers.aclose()

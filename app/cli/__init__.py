@@ -83,8 +83,8 @@ def serve() -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if hasattr(app.state, "streams"):  # not before it has started
-                app.state.streams.stop()  # an open page of the console would hold up the stop
+            if hasattr(app.state, "console"):  # not before it has started
+                app.state.console.streams.stop()  # an open page of the console would hold up the stop
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(

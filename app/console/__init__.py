@@ -7,8 +7,9 @@ from starlette.staticfiles import StaticFiles
 from app.console.live import Streams
 from app.console.pages import STATIC
 from app.console.routes import account, call, calls, deliveries, installation, new_call, numbers
+from app.console.state import ConsoleState
 
-__all__ = ["Streams", "install_console"]
+__all__ = ["ConsoleState", "Streams", "install_console"]
 
 
 class _Files(StaticFiles):
@@ -22,7 +23,7 @@ class _Files(StaticFiles):
 
 
 def install_console(app: FastAPI) -> None:
-    """Add the pages, and the files that they need. `app.state.streams` is there once the application has started."""
+    """Add the pages, and the files that they need. `app.state.console` is there once the application has started."""
     for part in (account, new_call, calls, call, numbers, deliveries, installation):
         app.include_router(part.router, include_in_schema=False)
     app.mount("/static", _Files(directory=STATIC))

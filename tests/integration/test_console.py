@@ -511,7 +511,7 @@ async def test_a_list_is_told_what_changed_and_only_of_its_own_calls(
     app: FastAPI, browser: Browser, operator: Browser, db: Database, hints: Hints, user: User
 ) -> None:
     other = await new_user(db)
-    streams = app.state.streams
+    streams = app.state.console.streams
     mine, everybodys = asyncio.create_task(_rows_of(browser, "")), asyncio.create_task(_rows_of(operator, "whose=all"))
     while len(streams._streams) < 2:
         await asyncio.sleep(0.01)

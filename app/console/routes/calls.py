@@ -2,30 +2,29 @@
 
 import csv
 import io
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from app import audit, call_lists, deliveries, figures
+from app import audit, call_lists, figures
 from app.audit import AuditAction
 from app.call_lists import ListedCall, ListFilters, StatusGroup
 from app.console import words
-from app.console.live import Streams, TooManyStreams
+from app.console.live import TooManyStreams
 from app.console.pages import HEADERS, PageRoute, page
 from app.console.session import NoPage, Seen, Viewer
+from app.console.state import get_state
 from app.figures import DayFigures
 from app.web.resources import get_resources
 
 router = APIRouter(route_class=PageRoute)
 
 _PAGE_ROWS = 50
-_FIGURES_SECONDS = 10.0
 _PERIODS = {"today": ("Today", 1), "week": ("7 days", 7), "month": ("30 days", 30)}
 _ROWS_AT_ONCE = 500
 
@@ -71,35 +70,29 @@ def _midnight(viewer: Viewer) -> datetime:
     return datetime.now(viewer.zone).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def _asked(viewer: Viewer, q: str, status: str, outcome: str, period: str, whose: str) -> _Asked:
-    group = StatusGroup(status) if status in set(StatusGroup) else None
-    all_users = viewer.login.is_operator and whose == "all"
-    query, outcome = (text.replace("\0", "").strip() for text in (q, outcome))
-    return _Asked(query, group, outcome, period if period in _PERIODS else "", all_users)
-
-
 Text = Annotated[str, Query(max_length=200)]
 
 
+async def _read_asked(
+    viewer: Seen, q: Text = "", status: Text = "", outcome: Text = "", period: Text = "", whose: Text = ""
+) -> _Asked:
+    query, outcome = (text.replace("\0", "").strip() for text in (q, outcome))
+    group = StatusGroup(status) if status in set(StatusGroup) else None
+    all_users = viewer.login.is_operator and whose == "all"
+    return _Asked(query, group, outcome, period if period in _PERIODS else "", all_users)
+
+
+Asked = Annotated[_Asked, Depends(_read_asked)]
+
+
 @router.get("/calls")
-async def list_page(
-    request: Request,
-    viewer: Seen,
-    q: Text = "",
-    status: Text = "",
-    outcome: Text = "",
-    period: Text = "",
-    whose: Text = "",
-    before: Text = "",
-) -> Response:
+async def list_page(request: Request, viewer: Seen, asked: Asked, before: Text = "") -> Response:
     """Today's figures, and a page of calls."""
-    asked = _asked(viewer, q, status, outcome, period, whose)
     today = await _figures(request, viewer, asked)
     async with get_resources(request).db.transaction() as session:
         calls, older = await call_lists.list_page(
             session, asked.filters(viewer), limit=_PAGE_ROWS, before=before or None
         )
-        failed = (await deliveries.count(session, viewer.user_id)).failed
         if asked.all_users:
             await audit.add(session, viewer.actor, AuditAction.LOOKED_AT_CALLS, detail=asked.address()[:500])
     return page(
@@ -111,63 +104,47 @@ async def list_page(
         older=older,
         before=before,
         today=today,
-        failed=failed,
         periods=_PERIODS,
-        groups=StatusGroup,
         searched=call_lists.SEARCHED_CALLS,
     )
 
 
 async def _figures(request: Request, viewer: Viewer, asked: _Asked) -> DayFigures:
-    """The viewer's day. Whoever looks at the same figures within some seconds shares them."""
     owner, midnight = None if asked.all_users else viewer.user_id, _midnight(viewer)
-    kept: dict[Any, tuple[float, DayFigures]] = request.app.state.figures
-    key = (owner, midnight)
-    known = kept.get(key)
-    if known is not None and time.monotonic() - known[0] < _FIGURES_SECONDS:
-        return known[1]
-    async with get_resources(request).db.transaction() as session:
-        found = await figures.read_day(
-            session,
-            owner,
-            from_instant=midnight,
-            before_instant=midnight + timedelta(days=1),
-            zone=viewer.zone.key,
-        )
-    for stale in [key for key, (at, _) in kept.items() if time.monotonic() - at > _FIGURES_SECONDS]:
-        del kept[stale]
-    kept[key] = (time.monotonic(), found)
-    return found
+
+    async def read() -> DayFigures:
+        async with get_resources(request).db.transaction() as session:
+            return await figures.read_day(
+                session,
+                owner,
+                from_instant=midnight,
+                before_instant=midnight + timedelta(days=1),
+                zone=viewer.zone.key,
+            )
+
+    return await get_state(request).figures((owner, midnight), read)
 
 
 @router.get("/calls/events")
 async def events(request: Request, viewer: Seen, whose: Text = "", call: Text = "") -> Response:
     """The live changes of a list, or of one call."""
-    streams = cast(Streams, request.app.state.streams)
     if call:
         async with get_resources(request).db.transaction() as session:
             (found,) = await call_lists.list_these(session, [call]) or (None,)
         if found is None or not viewer.may_see(found.user_id):
             raise NoPage
     try:
-        opened = streams.open(viewer, all_users=viewer.login.is_operator and whose == "all", call_id=call or None)
+        opened = get_state(request).streams.open(
+            viewer, all_users=viewer.login.is_operator and whose == "all", call_id=call or None
+        )
     except TooManyStreams:
         return Response("Too many open pages are live", 429, HEADERS)
     return StreamingResponse(opened, media_type="text/event-stream", headers=HEADERS | {"X-Accel-Buffering": "no"})
 
 
 @router.get("/calls.csv")
-async def export(
-    request: Request,
-    viewer: Seen,
-    q: Text = "",
-    status: Text = "",
-    outcome: Text = "",
-    period: Text = "",
-    whose: Text = "",
-) -> Response:
+async def export(request: Request, viewer: Seen, asked: Asked) -> Response:
     """The calls of the list, all of them. Numbers are whole only while the page shows them so."""
-    asked = _asked(viewer, q, status, outcome, period, whose)
     async with get_resources(request).db.transaction() as session:
         await audit.add(session, viewer.actor, AuditAction.EXPORTED_CALLS, detail=asked.address()[:500])
     name = f"calls-{datetime.now(viewer.zone):%Y-%m-%d-%H%M}.csv"

@@ -1,8 +1,6 @@
 """The installation, for its operator: what works, what waits, who uses it, who did what."""
 
 import asyncio
-import time
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,6 +8,7 @@ from app import accounts, audit, health, installation
 from app.audit import AuditAction
 from app.console.pages import PageRoute, go, page
 from app.console.session import NoPage, SeenByOperator, read_form
+from app.console.state import get_state
 from app.installation import StorageUse
 from app.models import User
 from app.telephony.base import Finding, ProviderError
@@ -18,7 +17,6 @@ from app.web.resources import get_resources
 router = APIRouter(route_class=PageRoute)
 
 _AUDIT_LINES = 30
-_STORAGE_SECONDS = 300.0
 _CHECK_SECONDS = 60.0
 
 
@@ -32,6 +30,11 @@ async def installation_page(request: Request, viewer: SeenByOperator) -> Respons
         providers = await installation.list_providers(session)
         users = await accounts.list_users(session)
         lines = await audit.list_lines(session, limit=_AUDIT_LINES)
+
+    async def measure() -> StorageUse:
+        async with resources.db.transaction() as session:
+            return await installation.measure_storage(session)
+
     return page(
         request,
         "installation.html",
@@ -41,25 +44,9 @@ async def installation_page(request: Request, viewer: SeenByOperator) -> Respons
         providers=providers,
         users=users,
         lines=lines,
-        storage=_storage(request),
-        checks=request.app.state.provider_checks,
+        storage=get_state(request).storage(measure),
+        checks=get_state(request).checks,
     )
-
-
-def _storage(request: Request) -> StorageUse | None:
-    """The storage that recordings take. It is measured beside the page, because it reads every recording's row."""
-    kept: dict[str, Any] = request.app.state.storage_use
-    is_old = time.monotonic() - kept.get("at", -_STORAGE_SECONDS) >= _STORAGE_SECONDS
-    if is_old and (kept.get("measuring") is None or kept["measuring"].done()):
-        kept["measuring"] = asyncio.create_task(_measure(request, kept))
-    found: StorageUse | None = kept.get("use")
-    return found
-
-
-async def _measure(request: Request, kept: dict[str, Any]) -> None:
-    async with get_resources(request).db.transaction() as session:
-        kept["use"] = await installation.measure_storage(session)
-    kept["at"] = time.monotonic()
 
 
 @router.post("/installation/providers/{name}/check")
@@ -77,7 +64,7 @@ async def check_provider(request: Request, viewer: SeenByOperator, name: str) ->
                 findings.append(finding)
     except (ProviderError, TimeoutError) as error:
         findings.append(Finding("check", ok=False, seen=str(error) or "It took too long", fix="Look at its options"))
-    request.app.state.provider_checks[name] = (time.time(), findings)
+    get_state(request).checks[name] = findings
     return go(f"/installation#provider-{name}")
 
 
