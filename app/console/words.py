@@ -19,6 +19,7 @@ _STATUS: dict[CallStatus, Toned] = {
     CallStatus.RINGING: ("Ringing agent", "wait"),
     CallStatus.IN_PROGRESS: ("Talking", "live"),
     CallStatus.COMPLETED: ("Answered", "good"),
+    CallStatus.ENDED: ("Ended", "quiet"),
     CallStatus.BUSY: ("Busy", "quiet"),
     CallStatus.NO_ANSWER: ("No answer", "quiet"),
     CallStatus.CANCELED: ("Canceled", "quiet"),
