@@ -1,4 +1,7 @@
-"""Who did what: one line for each change that a person makes in the console, and each look at another user's calls."""
+"""Who did what: one line for each change that a person makes in the console, and each look at another user's calls.
+
+So do the commands that change what may be called, by whom and through what.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,6 +37,10 @@ class AuditAction(StrEnum):
     ACTIVATED_USER = "activated a user"
     DEACTIVATED_USER = "deactivated a user"
     LOGGED_OUT_USER = "logged a user out everywhere"
+    CHANGED_RULES = "changed the rules of calls"
+    CHANGED_DO_NOT_CALL = "changed the do-not-call list"
+    CHANGED_PROVIDER = "changed a telephony provider"
+    CHANGED_USER = "changed a user"
 
 
 @dataclass(frozen=True, slots=True)

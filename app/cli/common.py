@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.audit import AuditAction
     from app.db import Database
     from app.hints import Hints
     from app.numbers import Callee, NumberRules, PhoneNumber
@@ -37,6 +40,18 @@ def program() -> str:
     if Path(started).name != "ringback" or shutil.which("ringback") == str(Path(started).absolute()):
         return "ringback"
     return started
+
+
+async def audit_change(
+    session: "AsyncSession", action: "AuditAction", *, subject: str, owner: str | None = None, detail: str | None = None
+) -> None:
+    """Add a line to the audit, by whoever runs this command."""
+    from app import audit
+
+    person = next((os.environ[name] for name in ("SUDO_USER", "USER", "LOGNAME") if os.environ.get(name)), "somebody")
+    await audit.add(
+        session, audit.Actor(f"{person} in a shell", None), action, subject=subject, owner=owner, detail=detail
+    )
 
 
 def complain(message: str) -> None:

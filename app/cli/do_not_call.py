@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.common import console, fail, failures_explained, read_number, with_database
+from app.cli.common import audit_change, console, fail, failures_explained, read_number, with_database
 from app.cli.users import get_user
+from app.numbers import mask
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +32,9 @@ def add(number: Number, user: OfUser = None) -> None:
 
     async def work(db: "Database") -> int:
         async with db.transaction() as session:
-            return await do_not_call.add(session, await _find_owner_id(session, user), [read])
+            added = await do_not_call.add(session, await _find_owner_id(session, user), [read])
+            await _audit(session, user, f"added {mask(read.digits)}")
+            return added
 
     added = with_database(work)
     console.print(f"{read} is not called any more" if added else f"{read} was on the list already")
@@ -47,7 +50,9 @@ def remove(number: Number, user: OfUser = None) -> None:
 
     async def work(db: "Database") -> bool:
         async with db.transaction() as session:
-            return await do_not_call.remove(session, await _find_owner_id(session, user), read)
+            removed = await do_not_call.remove(session, await _find_owner_id(session, user), read)
+            await _audit(session, user, f"removed {mask(read.digits)}")
+            return removed
 
     if not with_database(work):
         fail(f"{read} is not on the list. `ringback do-not-call list` shows it")
@@ -69,7 +74,10 @@ def import_(
         async with db.transaction() as session:
             owner_id = await _find_owner_id(session, user)
         with file.open(encoding="utf-8", errors="replace") as lines:
-            return await do_not_call.import_lines(db, lines, owner_id, NumberRules(get_settings().home_country))
+            result = await do_not_call.import_lines(db, lines, owner_id, NumberRules(get_settings().home_country))
+        async with db.transaction() as session:
+            await _audit(session, user, f"imported {result.added} numbers")
+        return result
 
     result = with_database(work)
     console.print(f"Added {result.added} numbers; {result.known} were on the list already, or twice in the file")
@@ -95,6 +103,13 @@ def list_(user: OfUser = None, limit: Annotated[int, typer.Option(min=1, max=1_0
             console.print(f"{total} numbers in all")
 
     with_database(work)
+
+
+async def _audit(session: "AsyncSession", user: str | None, what: str) -> None:
+    from app.audit import AuditAction
+
+    subject, owner = user or "the installation", await _find_owner_id(session, user)
+    await audit_change(session, AuditAction.CHANGED_DO_NOT_CALL, subject=subject, owner=owner, detail=what)
 
 
 async def _find_owner_id(session: "AsyncSession", user: str | None) -> str | None:

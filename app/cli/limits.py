@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.common import audit_change, console, fail, failures_explained, with_database
 from app.cli.users import OnOff, get_user
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def set_(
 ) -> None:
     """Change rules of the installation, or of one user. Both apply, so a user's can only be narrower."""
     from app import call_rules
+    from app.audit import AuditAction
     from app.settings import get_settings
 
     counts = {
@@ -89,6 +90,13 @@ def set_(
         async with db.transaction() as session:
             owner = None if user is None else await get_user(session, user)
             await call_rules.change(session, owner, changes, get_settings().zone)
+            await audit_change(
+                session,
+                AuditAction.CHANGED_RULES,
+                subject="the installation" if owner is None else owner.email,
+                owner=None if owner is None else owner.id,
+                detail=", ".join(f"{name}: {'none' if value is None else value}" for name, value in changes.items()),
+            )
         return "the installation" if owner is None else owner.email
 
     console.print(f"Changed the rules of {with_database(work)}. They apply within a second", soft_wrap=True)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.common import audit_change, console, fail, failures_explained, with_database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -71,7 +71,7 @@ def add(
             f"{name}"
         )
 
-    _change(added)
+    _change(name, added)
 
 
 @app.command("set")
@@ -93,7 +93,7 @@ def set_(name: Name, option: Given = [], calls_at_once: AtOnce = None, pace: Per
         await telephony_providers.limit(session, name, limits)
         return f"Changed {name}. Workers follow within seconds"
 
-    _change(work)
+    _change(name, work)
 
 
 @app.command("list")
@@ -154,7 +154,7 @@ def default(name: Name) -> None:
         await telephony_providers.set_default(session, name)
         return f"{name} dials new calls from now on. Calls that exist stay where they are"
 
-    _change(work)
+    _change(name, work)
 
 
 @app.command()
@@ -167,7 +167,7 @@ def drain(name: Name) -> None:
         left = await telephony_providers.drain(session, name)
         return f"{name} takes no new calls. It still has {left}. `ringback providers resume {name}` takes this back"
 
-    _change(work)
+    _change(name, work)
 
 
 @app.command()
@@ -180,7 +180,7 @@ def resume(name: Name) -> None:
         await telephony_providers.resume(session, name)
         return f"{name} takes new calls"
 
-    _change(work)
+    _change(name, work)
 
 
 @app.command()
@@ -193,7 +193,7 @@ def remove(name: Name) -> None:
         await telephony_providers.remove(session, name)
         return f"Removed {name}"
 
-    _change(work)
+    _change(name, work)
 
 
 @app.command()
@@ -246,10 +246,14 @@ async def _print_findings(adapter: "TelephonyProvider") -> bool:
     return in_order
 
 
-def _change(work: "Callable[[AsyncSession], Awaitable[str]]") -> None:
+def _change(name: str, work: "Callable[[AsyncSession], Awaitable[str]]") -> None:
+    from app.audit import AuditAction
+
     async def run(db: "Database") -> str:
         async with db.transaction() as session:
-            return await work(session)
+            said = await work(session)
+            await audit_change(session, AuditAction.CHANGED_PROVIDER, subject=name, detail=said.partition("\n")[0])
+            return said
 
     console.print(with_database(run), soft_wrap=True)
 

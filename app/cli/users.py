@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from app.cli.common import console, fail, failures_explained, with_database
+from app.cli.common import audit_change, console, fail, failures_explained, with_database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -195,7 +195,7 @@ def webhook_secret(
             await callbacks.create_secret(session, user.id, overlap=timedelta(hours=overlap_hours))
         return "\n".join(await callbacks.list_valid_secrets(session, user.id))
 
-    _change(email, shown)
+    _change(email, shown, secret=True)
 
 
 @app.command()
@@ -210,10 +210,16 @@ def logout(email: Email) -> None:
     _change(email, logged_out)
 
 
-def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]") -> None:
+def _change(email: str, change: "Callable[[AsyncSession, User], Awaitable[str]]", *, secret: bool = False) -> None:
+    """`secret`: what is printed is for this person alone."""
+    from app.audit import AuditAction
+
     async def work(db: "Database") -> None:
         async with db.transaction() as session:
-            done = await change(session, await get_user(session, email))
+            user = await get_user(session, email)
+            done = await change(session, user)
+            detail = None if secret else done
+            await audit_change(session, AuditAction.CHANGED_USER, subject=user.email, owner=user.id, detail=detail)
         console.print(done, soft_wrap=True)
 
     with_database(work)

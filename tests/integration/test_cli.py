@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,7 +21,7 @@ from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
 from app.hints import Hints
-from app.models import CallEventRow, User
+from app.models import AuditLine, CallEventRow, User
 from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.settings import Settings
@@ -287,3 +287,23 @@ async def test_a_call_is_canceled_once(ringback: Ringback, db: Database, hints: 
     assert "is canceled" in ringback("calls", "cancel", call_id).check()
     assert "had ended before" in ringback("calls", "cancel", call_id).check()
     assert "call_0000000000000000" in ringback("calls", "cancel", "call_0000000000000000").refused()
+
+
+async def test_what_a_shell_changes_is_a_line_of_the_audit(ringback: Ringback, db: Database, user: User) -> None:
+    number = f"9198{secrets.randbelow(10**8):08d}"
+    ringback("limits", "set", "--user", user.email, "--calls-per-day", "100").check()
+    ringback("do-not-call", "add", number, "--user", user.email).check()
+    ringback("users", "set", user.email, "--operator", "on").check()
+    secret = ringback("users", "webhook-secret", user.email).check().strip()
+    async with db.transaction() as session:
+        query = select(AuditLine.action, AuditLine.detail).filter_by(owner=user.id).order_by(AuditLine.id)
+        lines = [(row.action, row.detail or "") for row in await session.execute(query)]
+    assert [action for action, _ in lines] == [
+        "changed the rules of calls",
+        "changed the do-not-call list",
+        "changed a user",
+        "changed a user",
+    ]
+    assert lines[0][1] == "calls_per_day: 100"
+    assert "operator" in lines[2][1]
+    assert not [detail for _, detail in lines if secret in detail or number in detail]
