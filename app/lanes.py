@@ -123,11 +123,14 @@ _GATE = select(
 
 
 async def _count_up(session: AsyncSession, provider: str) -> int:
-    """The provider's calls that are up, and those that a worker is about to dial."""
+    """The provider's calls that are up, and those that a worker is about to dial.
+
+    In one statement. Between two, a call could leave the second group for the first, and be counted in neither.
+    """
     is_up = (Call.provider == provider, Call.ended_at.is_(None), Call.dialed_at.is_not(None), ~Call.only_reported)
-    up = select(func.count()).where(*is_up)
-    claimed = select(func.count()).where(Task.lane == dial_lane(provider), ~is_unclaimed())
-    return (await session.scalar(up) or 0) + (await session.scalar(claimed) or 0)
+    up = select(func.count()).where(*is_up).scalar_subquery()
+    claimed = select(func.count()).where(Task.lane == dial_lane(provider), ~is_unclaimed()).scalar_subquery()
+    return await session.scalar(select(up + claimed)) or 0
 
 
 async def _claim_in_turn(

@@ -225,11 +225,14 @@ async def renew(db: Database, task: ClaimedTask, *, lease_seconds: float) -> boo
         return (await connection.execute(renewing)).rowcount == 1
 
 
-async def finish(session: AsyncSession, task: ClaimedTask) -> None:
+async def finish(session: AsyncSession, task: ClaimedTask, *, in_time: bool = False) -> None:
     """Delete the task, which this transaction completes. Locks the call. Raises `LeaseLost` if another worker has the
-    task."""
+    task, and with `in_time` also if the lease has run out and nobody has it."""
     await lock_call(session, task.call_id)
-    deleted = await session.scalar(delete(Task).where(*_lease_is_held(task)).returning(Task.id))
+    deleting = delete(Task).where(*_lease_is_held(task))
+    if in_time:
+        deleting = deleting.where(Task.lease_until >= func.clock_timestamp())
+    deleted = await session.scalar(deleting.returning(Task.id))
     if deleted is None:
         raise LeaseLost(f"task {task.id} was taken over")
 

@@ -25,7 +25,8 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.providers.use(task.provider) as provider:
         async with context.db.transaction() as session:
             # From this commit on, the call is tracked, whatever happens to this process.
-            await tasks.finish(session, task)
+            # A provider's gate counts the leases, so a worker that was frozen past its own must not dial.
+            await tasks.finish(session, task, in_time=True)
             if await _is_obstructed(context, session, task.call_id):
                 return
             attempt = await dial_attempts.claim_dial(

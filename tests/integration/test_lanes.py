@@ -5,9 +5,11 @@ import secrets
 from collections import Counter
 from datetime import timedelta
 from time import monotonic
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, calls, lanes, tasks, telephony_providers
 from app.db import Database
@@ -17,13 +19,14 @@ from app.models import Call, User
 from app.new_calls import NewCall
 from app.providers import vault
 from app.settings import Settings
-from app.tasks import ClaimedTask, dial_lane
+from app.tasks import ClaimedTask, LeaseLost, dial_lane
 from app.telephony.base import CallStatus, Rejected
 from app.telephony_providers import Limits, Pace
 from tests.conftest import AGENT, CUSTOMER, creator_of, new_user
-from tests.integration.call_runner import MakeCallRunner, ScriptedProvider
+from tests.integration.call_runner import MakeCallRunner, ScriptedProvider, claim_out_of_turn
 from tests.integration.current_calls import dial, ended, happen
 from tests.integration.isolated_worker import IsolatedWorker
+from worker import dial as worker_dial
 from worker.gates import Gates
 
 LEASE = 30.0
@@ -150,6 +153,46 @@ async def test_no_more_calls_are_up_than_the_provider_can_bear(db: Database, hin
     assert not (await lanes.claim_through_gate(db, provider, limit=9, lease_seconds=LEASE)).tasks
     await happen(db, claimed[0].call_id, ended(CallStatus.BUSY))
     assert len((await lanes.claim_through_gate(db, provider, limit=9, lease_seconds=LEASE)).tasks) == 1
+
+
+async def test_a_call_that_is_dialed_while_the_gate_counts_is_counted(
+    db: Database, hints: Hints, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves the calls that are about to be dialed for those that are up."""
+    await queue_calls(db, hints, await new_user(db), provider, 3)
+    await set_limits(db, provider, Limits(calls_at_once=1))
+    (task,) = (await lanes.claim_through_gate(db, provider, limit=9, lease_seconds=LEASE)).tasks
+    scalar = AsyncSession.scalar
+    waiting = [task]
+
+    async def then_it_is_dialed(session: AsyncSession, *arguments: Any, **options: Any) -> Any:
+        found = await scalar(session, *arguments, **options)
+        while waiting:
+            dialed = waiting.pop()
+            await dial(db, dialed.call_id)
+            async with db.transaction() as other:
+                await tasks.finish(other, dialed)
+        return found
+
+    monkeypatch.setattr(AsyncSession, "scalar", then_it_is_dialed)
+    assert not (await lanes.claim_through_gate(db, provider, limit=9, lease_seconds=LEASE)).tasks
+    assert not waiting
+
+
+async def test_a_worker_that_was_frozen_past_its_lease_does_not_dial(make_runner: MakeCallRunner) -> None:
+    """The gate has stopped counting it."""
+    runner = await make_runner()
+    async with runner.context.db.transaction() as session:
+        task_id = (await session.scalars(select(Task.id).filter_by(call_id=runner.call_id, kind="dial"))).one()
+    task = await claim_out_of_turn(runner.context.db, task_id)
+    assert task is not None
+    async with runner.context.db.transaction() as session:
+        past = func.now() - timedelta(seconds=1)
+        await session.execute(update(Task).where(Task.id == task_id).values(lease_until=past))
+    with pytest.raises(LeaseLost):
+        await worker_dial.run(runner.context, task)
+    assert (await runner.call()).status == CallStatus.QUEUED
+    assert not runner.provider.orders
 
 
 async def test_all_workers_share_the_pace(db: Database, hints: Hints, provider: str) -> None:
