@@ -15,12 +15,14 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
-from app.engine_models import ProviderRow, Queue, Task
+from app.engine_models import ProviderRow, Queue, Task, TaskKind
 from app.models import Call
 from app.tasks import CLOCK_SLACK, LANE_OF, QUEUE_OF, ClaimedTask, claimed_task, dial_lane, is_unclaimed
 
 _FULL_SECONDS = 0.5
 """When to look again at a gate that waits for the end of a call."""
+_HANGING_UP_SECONDS = 5.0
+"""How long a call that has ended counts as up while its provider is still to be asked to hang up. Providers do at once."""
 _HELD_SECONDS = 0.05
 """When to look again at a gate that another worker is passing."""
 
@@ -123,14 +125,23 @@ _GATE = select(
 
 
 async def _count_up(session: AsyncSession, provider: str) -> int:
-    """The provider's calls that are up, and those that a worker is about to dial.
+    """The provider's calls that are up, those of which a leg may still be up, and those that a worker is about to dial.
 
-    In one statement. Between two, a call could leave the second group for the first, and be counted in neither.
+    In one statement. Between two, a call could leave one group for another, and be counted in neither.
     """
     is_up = (Call.provider == provider, Call.ended_at.is_(None), Call.dialed_at.is_not(None), ~Call.only_reported)
     up = select(func.count()).where(*is_up).scalar_subquery()
     claimed = select(func.count()).where(Task.lane == dial_lane(provider), ~is_unclaimed()).scalar_subquery()
-    return await session.scalar(select(up + claimed)) or 0
+    # The other leg of a call that has just ended is up until it is hung up, and takes a line.
+    just_ended = Call.ended_at > func.now() - timedelta(seconds=_HANGING_UP_SECONDS)
+    hanging_up = (
+        select(func.count(Call.id.distinct()))
+        .select_from(Task)
+        .join(Call, Call.id == Task.call_id)
+        .where(Task.kind == TaskKind.HANGUP, Call.provider == provider, Call.dialed_at.is_not(None), just_ended)
+        .scalar_subquery()
+    )
+    return await session.scalar(select(up + claimed + hanging_up)) or 0
 
 
 async def _claim_in_turn(
