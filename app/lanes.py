@@ -22,7 +22,7 @@ from app.tasks import CLOCK_SLACK, LANE_OF, QUEUE_OF, ClaimedTask, claimed_task,
 _FULL_SECONDS = 0.5
 """When to look again at a gate that waits for the end of a call."""
 _HANGING_UP_SECONDS = 5.0
-"""How long a call that has ended counts as up while its provider is still to be asked to hang up. Providers do at once."""
+"""How long a call that has ended counts as up while its provider is still to be asked to hang up."""
 _HELD_SECONDS = 0.05
 """When to look again at a gate that another worker is passing."""
 
