@@ -59,6 +59,7 @@ class Hints:
         self._redis = redis
         self._waiting: list[AddedTask] = []
         self._changed: set[str] = set()
+        self._is_closed = False
         self._sending: asyncio.Task[None] | None = None
 
     def send(self, task: AddedTask, *, changed: Iterable[str] = ()) -> None:
@@ -79,6 +80,8 @@ class Hints:
     def _tell(self, changed: Iterable[str]) -> None:
         if len(self._changed) < self._MOST_WAITING:
             self._changed.update(changed)
+        if self._is_closed:  # a connection that is opened now would stay open
+            return
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
@@ -103,7 +106,8 @@ class Hints:
                 metrics.hints_lost(len(batch))
 
     async def aclose(self) -> None:
-        """Let waiting hints go out, then close the client."""
+        """Let waiting hints go out, then close the client. Later ones are lost."""
+        self._is_closed = True
         if self._sending is not None:
             await asyncio.wait([self._sending], timeout=2)
         await self._redis.aclose(close_connection_pool=True)
