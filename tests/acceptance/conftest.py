@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from bench.installation import free_port
 from tests.command import invoke
+
+if TYPE_CHECKING:
+    from tests.acceptance.console_site import Site
 
 PATIENCE_SECONDS = 120  # far longer than anything takes, because no test is about speed
 
@@ -141,3 +144,12 @@ def transcript(api: httpx.Client, call_id: str) -> dict[str, Any]:
 
     data: dict[str, Any] = wait_for(ended)
     return data
+
+
+@pytest.fixture(scope="session")
+async def console(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Site]":
+    """An installation and a browser for all tests of the console."""
+    from tests.acceptance.console_site import open_site  # it needs this module
+
+    async with open_site(tmp_path_factory.mktemp("console")) as site:
+        yield site
