@@ -17,6 +17,9 @@ _GROUPS = {
     "tests/acceptance/test_readme.py": "instance",
     "tests/acceptance/test_reference.py": "instance",
     "tests/acceptance/test_up.py": "instance",
+    # These use the one `console`.
+    "tests/acceptance/test_console.py": "console",
+    "tests/acceptance/test_console_pages.py": "console",
     # These share an Asterisk and an installation.
     "tests/asterisk/test_adapter.py": "asterisk",
     "tests/asterisk/test_contract.py": "asterisk",
@@ -32,6 +35,8 @@ _LONGEST_FIRST = [
     "tests/acceptance/test_calls.py",
     "tests/acceptance/test_cli.py",
     "tests/acceptance/test_clients.py",
+    "tests/acceptance/test_console.py",
+    "tests/acceptance/test_console_pages.py",
     "tests/acceptance/test_fuzz.py",
     "tests/acceptance/test_monitoring.py",
     "tests/acceptance/test_readme.py",

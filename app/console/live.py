@@ -75,10 +75,12 @@ class Streams:
         self._streams: set[Stream] = set()
         self._following: asyncio.Task[None] | None = None
         self._stopped = False
+        self._subscribed = asyncio.Event()
 
     def stop(self) -> None:
         """End all streams, because the process is about to stop. May be called from a signal handler."""
         self._stopped = True
+        self._subscribed.set()
         for stream in list(self._streams):
             stream.send(None)
 
@@ -103,6 +105,7 @@ class Streams:
 
     async def _read(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
+            await self._subscribed.wait()  # from here on nothing is missed, and the page reads the state once more
             yield b"retry: 3000\n\n"
             while (message := await stream.messages.get()) is not None:
                 yield message
@@ -118,12 +121,16 @@ class Streams:
                 log.warning("console_not_live", problem=repr(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._tell_all(_RELOAD)  # what happened meanwhile was missed
+            finally:
+                if not self._stopped:
+                    self._subscribed.clear()
 
     async def _follow_connected(self) -> None:
         loop = asyncio.get_running_loop()
         beat_at, logins_at = loop.time() + _HEARTBEAT_SECONDS, loop.time() + _LOGINS_SECONDS
         async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
             await channel.subscribe(changes.CHANNEL)
+            self._subscribed.set()
             while self._streams and not self._stopped:
                 changed: set[str] = set()
                 until = loop.time() + _GATHER_SECONDS + _GATHER_SECONDS_PER_STREAM * len(self._streams)

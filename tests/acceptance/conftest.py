@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,6 +18,9 @@ import pytest
 from bench.installation import free_port
 from tests.acceptance.collector import Collecting, collecting
 from tests.command import invoke
+
+if TYPE_CHECKING:
+    from tests.acceptance.console_site import Site
 
 PATIENCE_SECONDS = 120  # far longer than anything takes, because no test is about speed
 
@@ -169,3 +172,12 @@ def transcript(api: httpx.Client, call_id: str) -> dict[str, Any]:
 
     data: dict[str, Any] = wait_for(ended)
     return data
+
+
+@pytest.fixture(scope="session")
+async def console(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Site]":
+    """An installation and a browser for all tests of the console."""
+    from tests.acceptance.console_site import open_site  # it needs this module
+
+    async with open_site(tmp_path_factory.mktemp("console")) as site:
+        yield site

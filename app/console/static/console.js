@@ -3,6 +3,7 @@
 const find = (selector, inside = document) => inside.querySelector(selector);
 const findAll = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const MOST_ROWS = 50;
+const CALL_PARTS = ["call-status", "call-progress", "call-player", "call-transcript", "call-about"];
 
 // The server shows times in this zone.
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -27,13 +28,19 @@ setInterval(() => {
 // Live changes
 
 const parsed = async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => undefined);
+  if (!answer) return; // this page is being left, or the server is away: the stream will open again
   if (answer.redirected || !answer.ok) return location.reload(); // signed out, or gone
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 };
 
+// Changes are shown one after another, so that an older answer that comes late does not replace a newer one.
+let turn = Promise.resolve();
+const inTurn = (work) => (turn = turn.then(work, work));
+
 // Put the newest content of these parts into the page. What has not changed stays, so that focus and a running player do.
-const refresh = async (ids) => {
+const refresh = (ids) => inTurn(() => refreshNow(ids));
+const refreshNow = async (ids) => {
   const fresh = await parsed();
   if (!fresh) return;
   for (const id of ids) {
@@ -75,16 +82,17 @@ const isNewest = (body, row) => {
 let live;
 const follow = (place) => {
   live = new EventSource(place.dataset.live);
-  live.addEventListener("open", () => markLive(true));
+  live.addEventListener("open", () => {
+    markLive(true);
+    refresh(place.dataset.rows ? ["figures", "rows"] : CALL_PARTS); // what happened before it was open
+  });
   live.addEventListener("error", () => markLive(false));
   live.addEventListener("reload", () => location.reload());
   live.addEventListener("rows", (event) => {
-    showRows(JSON.parse(event.data), place.dataset.rows === "all");
+    inTurn(() => showRows(JSON.parse(event.data), place.dataset.rows === "all"));
     if (place.dataset.rows === "all") soon(() => refresh(["figures"]), 10_000);
   });
-  live.addEventListener("changed", () => {
-    refresh(["call-status", "call-progress", "call-player", "call-transcript", "call-about"]);
-  });
+  live.addEventListener("changed", () => refresh(CALL_PARTS));
 };
 let waiting;
 const soon = (work, milliseconds) => {
@@ -103,10 +111,7 @@ if (place) {
       markLive(false);
     } else if (live.readyState === EventSource.CLOSED) {
       if (place.dataset.rows) location.reload();
-      else {
-        follow(find("[data-live]"));
-        refresh(["call-status", "call-progress", "call-player", "call-transcript", "call-about"]);
-      }
+      else follow(find("[data-live]"));
     }
   });
 }

@@ -108,7 +108,7 @@ class CallPlayer extends HTMLElement {
       const turn = event.target.closest(TURNS);
       if (!turn || String(getSelection())) return;
       this.go(Number(turn.dataset.start));
-      this.audio.play();
+      this.play();
     });
     document.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
@@ -125,8 +125,12 @@ class CallPlayer extends HTMLElement {
   }
 
   toggle() {
-    if (this.audio.paused) this.audio.play();
+    if (this.audio.paused) this.play();
     else this.audio.pause();
+  }
+
+  play() {
+    this.audio.play().catch(() => this.show()); // it was paused before it began, or it cannot be had
   }
 
   // One side alone, on both ears.
