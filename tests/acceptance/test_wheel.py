@@ -88,7 +88,8 @@ def test_up_from_the_wheel_ends_in_a_transcript(wheel: Path, tmp_path: Path) -> 
                 if "Ctrl-C stops" in line:
                     break
             assert "Transcript: ready" in output, output
-            assert httpx.get(f"http://127.0.0.1:{port}/docs/start.js").status_code == 200
+            for path in ("/docs/start.js", "/login", "/static/console.css", "/static/vendor/inter.woff2"):
+                assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 200, path
         finally:
             process.send_signal(signal.SIGINT)
             process.stdout.read()
