@@ -123,9 +123,12 @@ SeenByOperator = Annotated[Viewer, Depends(_operator)]
 def check_origin(request: Request) -> None:
     """Raises `ForgedForm` unless the browser says that one of our own pages sent this."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None and site not in ("same-origin", "none"):
-        raise ForgedForm
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+    if site is not None:  # browsers send it over TLS and on loopback, and it is right behind any proxy
+        if site not in ("same-origin", "none"):
+            raise ForgedForm
+        return
+    ours = {request.headers.get("Host"), urlsplit(str(get_resources(request).settings.public_url or "")).netloc}
+    if origin is not None and urlsplit(origin).netloc not in ours - {""}:
         raise ForgedForm
 
 

@@ -216,6 +216,13 @@ async def test_signing_in_from_another_site_is_refused(app: FastAPI, user: User)
         assert "set-cookie" not in answer.headers
 
 
+async def test_behind_a_proxy_that_changes_the_host_a_form_is_still_ours(app: FastAPI, user: User) -> None:
+    async with client_of(app) as client:
+        form = {"email": user.email, "password": "a good password"}
+        headers = {"Sec-Fetch-Site": "same-origin", "Origin": "https://calls.example.com"}
+        assert (await client.post("/login", data=form, headers=headers)).status_code == 303
+
+
 async def test_a_get_changes_nothing(browser: Browser, db: Database, hints: Hints, user: User) -> None:
     call_id = await new_call(db, hints, user)
     for path in (f"/calls/{call_id}/cancel", f"/calls/{call_id}/transcript", "/logout", "/show-numbers"):
