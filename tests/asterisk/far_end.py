@@ -132,5 +132,9 @@ def recipe(name: str, transport: str, far: FarEnd, port: int) -> dict[str, str]:
     for option, file in (("ca_list_file", far.certificate), ("cert_file", far.certificate), ("priv_key_file", far.key)):
         section = re.sub(rf"^{option} = .*", f"{option} = {file}", section, flags=re.MULTILINE)
     trunk = re.sub(r"remote_hosts = .*", f"remote_hosts = 127.0.0.1:{port}", trunk)
-    files = {"pjsip_wizard.conf": trunk.replace("qualify_frequency = 60", "qualify_frequency = 1")}
+    files = {
+        "pjsip_wizard.conf": trunk.replace(
+            "qualify_frequency = 60", "qualify_frequency = 1\naor/qualify_timeout = 30.0"
+        )
+    }
     return files if transport == "transport-udp" else files | {"pjsip.conf": section}
