@@ -57,6 +57,8 @@ class ListFilters:
     user_id: str | None = None
     group: StatusGroup | None = None
     outcome: str | None = None
+    call_type: CallType | None = None
+    transcript_status: TranscriptStatus | None = None
     from_instant: datetime | None = None
     before_instant: datetime | None = None
     query: str = ""
@@ -247,9 +249,15 @@ def _conditions(filters: ListFilters) -> list[ColumnElement[bool]]:
         found.append(Call.created_at >= filters.from_instant)
     if filters.before_instant is not None:
         found.append(Call.created_at < filters.before_instant)
-    if filters.outcome is not None:
-        of_call = and_(TranscriptRow.call_id == Call.id, TranscriptRow.outcome == filters.outcome)
-        found.append(select(TranscriptRow.id).where(of_call).exists())
+    if filters.call_type is not None:
+        found.append(Call.call_type == filters.call_type)
+    for column, value in (
+        (TranscriptRow.outcome, filters.outcome),
+        (TranscriptRow.status, filters.transcript_status),
+    ):
+        if value is not None:
+            of_call = and_(TranscriptRow.call_id == Call.id, column == value)
+            found.append(select(TranscriptRow.id).where(of_call).exists())
     return found
 
 

@@ -8,8 +8,9 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -435,7 +436,13 @@ async def test_calls_are_found_by_id_number_words_status_and_outcome(
     assert await found("status=answered") == set()
     assert await found("outcome=Interested") == {said}
     assert await found("period=today") == {said, other}
-    assert await found("status=nonsense&period=nonsense") == {said, other}
+    assert await found("transcript=ready") == {said}
+    assert await found("type=C2C") == {said, other}
+    assert await found("type=inbound") == set()
+    today = datetime.now(ZoneInfo("Asia/Kolkata")).date()
+    assert await found(f"from={today}&to={today}") == {said, other}
+    assert await found(f"to={today - timedelta(days=1)}") == set()
+    assert await found("status=nonsense&period=nonsense&from=x&to=9999-12-31&type=x&transcript=x") == {said, other}
 
 
 async def test_pages_of_a_long_list_have_each_call_once(

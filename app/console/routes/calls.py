@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -20,6 +20,7 @@ from app.console.pages import HEADERS, PageRoute, page
 from app.console.session import NoPage, Seen, Viewer
 from app.console.state import get_state
 from app.figures import DayFigures
+from app.models import CallType, TranscriptStatus
 from app.web.resources import get_resources
 
 router = APIRouter(route_class=PageRoute)
@@ -36,7 +37,11 @@ class _Asked:
     query: str
     group: StatusGroup | None
     outcome: str
+    call_type: CallType | None
+    transcript: TranscriptStatus | None
     period: str
+    first_day: date | None
+    last_day: date | None
     all_users: bool
 
     def address(self, path: str = "/calls", **changed: Any) -> str:
@@ -45,41 +50,85 @@ class _Asked:
             "q": self.query,
             "status": self.group or "",
             "outcome": self.outcome,
+            "type": self.call_type or "",
+            "transcript": self.transcript or "",
             "period": self.period,
+            "from": self.first_day or "",
+            "to": self.last_day or "",
             "whose": "all" if self.all_users else "",
         } | changed
         kept = {name: str(value) for name, value in values.items() if value}
         return f"{path}?{urlencode(kept)}" if kept else path
 
     def filters(self, viewer: Viewer) -> ListFilters:
-        days = _PERIODS.get(self.period)
+        began, ended = _day_start(viewer, self.first_day), _day_start(viewer, self.last_day)
+        if self.period:
+            began = _midnight(viewer) - timedelta(days=_PERIODS[self.period][1] - 1)
         return ListFilters(
             user_id=None if self.all_users else viewer.user_id,
             group=self.group,
             outcome=self.outcome or None,
-            from_instant=None if days is None else _midnight(viewer) - timedelta(days=days[1] - 1),
+            call_type=self.call_type,
+            transcript_status=self.transcript,
+            from_instant=began,
+            before_instant=None if ended is None else ended + timedelta(days=1),
             query=self.query,
         )
 
     @property
+    def has_more(self) -> bool:
+        """Whether a filter counts that is not on the first line."""
+        return bool(self.call_type or self.transcript or self.first_day or self.last_day)
+
+    @property
     def is_filtered(self) -> bool:
-        return bool(self.query or self.group or self.outcome)
+        return bool(self.query or self.group or self.outcome or self.has_more)
 
 
 def _midnight(viewer: Viewer) -> datetime:
     return datetime.now(viewer.zone).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def _day_start(viewer: Viewer, day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), viewer.zone)
+
+
 Text = Annotated[str, Query(max_length=200)]
 
 
 async def _read_asked(
-    viewer: Seen, q: Text = "", status: Text = "", outcome: Text = "", period: Text = "", whose: Text = ""
+    viewer: Seen,
+    q: Text = "",
+    status: Text = "",
+    outcome: Text = "",
+    type: Text = "",
+    transcript: Text = "",
+    period: Text = "",
+    first: Annotated[str, Query(alias="from", max_length=20)] = "",
+    to: Text = "",
+    whose: Text = "",
 ) -> _Asked:
+    """What cannot be understood filters nothing."""
     query, outcome = (text.replace("\0", "").strip() for text in (q, outcome))
-    group = StatusGroup(status) if status in set(StatusGroup) else None
-    all_users = viewer.login.is_operator and whose == "all"
-    return _Asked(query, group, outcome, period if period in _PERIODS else "", all_users)
+    return _Asked(
+        query=query,
+        group=StatusGroup(status) if status in set(StatusGroup) else None,
+        outcome=outcome,
+        call_type=CallType(type) if type in set(CallType) else None,
+        transcript=TranscriptStatus(transcript) if transcript in set(TranscriptStatus) else None,
+        period=period if period in _PERIODS else "",
+        first_day=_read_day(first),
+        last_day=_read_day(to),
+        all_users=viewer.login.is_operator and whose == "all",
+    )
+
+
+def _read_day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if 2000 <= day.year < 2200 else None
 
 
 Asked = Annotated[_Asked, Depends(_read_asked)]
@@ -105,6 +154,7 @@ async def list_page(request: Request, viewer: Seen, asked: Asked, before: Text =
         before=before,
         today=today,
         periods=_PERIODS,
+        call_types={CallType.CLICK_TO_CALL: "Click-to-call", CallType.INBOUND: "Incoming"},
         searched=call_lists.SEARCHED_CALLS,
     )
 

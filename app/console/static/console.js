@@ -117,7 +117,7 @@ if (place) {
 }
 
 // A period is chosen at once.
-for (const select of findAll("form[role=search] select")) select.addEventListener("change", () => select.form.submit());
+for (const select of findAll("form[role=search] select[name=period]")) select.addEventListener("change", () => select.form.submit());
 
 for (const button of findAll("[data-copy]")) {
   button.hidden = !navigator.clipboard;
