@@ -47,8 +47,8 @@ async def measure(session: AsyncSession, user_id: str | None, zone: ZoneInfo) ->
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     return CallLimits(
         calls_at_once=await _count_live(session, user_id),
-        calls_per_minute=len(await _list_created_since(session, user_id, now - timedelta(minutes=1))),
-        calls_per_day=len(await _list_created_since(session, user_id, _day_began(now, zone))),
+        calls_per_minute=(await _count_created_since(session, user_id, now - timedelta(minutes=1)))[0],
+        calls_per_day=(await _count_created_since(session, user_id, _day_began(now, zone)))[0],
         talk_minutes_per_day=math.ceil(await _talked(session, user_id, _day_began(now, zone)) / 60),
         talk_minutes_per_month=math.ceil(await _talked(session, user_id, _month_began(now, zone)) / 60),
     )
@@ -69,13 +69,14 @@ async def _check(session: AsyncSession, user_id: str | None, limits: CallLimits,
     if limits.calls_at_once is not None and await _count_live(session, user_id) >= limits.calls_at_once:
         raise _reached(user_id, limits, "calls_at_once", _AGAIN_SECONDS)
     if limits.calls_per_minute is not None:
-        created = await _list_created_since(session, user_id, now - timedelta(minutes=1), limits.calls_per_minute)
-        if len(created) >= limits.calls_per_minute:
-            left = 60 - (now - created[-1]).total_seconds() if created else 60
+        minute_ago = now - timedelta(minutes=1)
+        created, oldest = await _count_created_since(session, user_id, minute_ago, limits.calls_per_minute)
+        if created >= limits.calls_per_minute:
+            left = 60 - (now - oldest).total_seconds() if oldest is not None else 60
             raise _reached(user_id, limits, "calls_per_minute", left)
     if limits.calls_per_day is not None:
-        created = await _list_created_since(session, user_id, day, limits.calls_per_day)
-        if len(created) >= limits.calls_per_day:
+        created, _ = await _count_created_since(session, user_id, day, limits.calls_per_day)
+        if created >= limits.calls_per_day:
             raise _reached(user_id, limits, "calls_per_day", (day + timedelta(days=1) - now).total_seconds())
     for name, limit, began in (
         ("talk_minutes_per_day", limits.talk_minutes_per_day, day),
@@ -98,10 +99,10 @@ async def _count_live(session: AsyncSession, user_id: str | None) -> int:
     return await session.scalar(select(func.count()).where(live)) or 0
 
 
-async def _list_created_since(
+async def _count_created_since(
     session: AsyncSession, user_id: str | None, since: datetime, limit: int | None = None
-) -> list[datetime]:
-    """When calls were created since then, newest first, at most `limit`."""
+) -> tuple[int, datetime | None]:
+    """How many calls were created since then, at most `limit`, and when the oldest of these newest ones was."""
     # The index of calls is by user. So calls of all users are found user by user.
     of_user = (
         select(Call.created_at)
@@ -113,7 +114,9 @@ async def _list_created_since(
     users = select(of_user.c.created_at).select_from(User).join(of_user, true())
     if user_id is not None:
         users = users.where(User.id == user_id)
-    return list(await session.scalars(users.order_by(of_user.c.created_at.desc()).limit(limit)))
+    newest = users.order_by(of_user.c.created_at.desc()).limit(limit).subquery()
+    row = (await session.execute(select(func.count(), func.min(newest.c.created_at)).select_from(newest))).one()
+    return int(row[0]), row[1]
 
 
 async def _talked(session: AsyncSession, user_id: str | None, since: datetime) -> float:
