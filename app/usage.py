@@ -7,9 +7,10 @@ they end.
 
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, and_, func, select, true
+from sqlalchemy import ColumnElement, and_, func, literal, null, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -44,13 +45,13 @@ async def check(session: AsyncSession, user_id: str, rules: AppliedRules, zone: 
 
 async def measure(session: AsyncSession, user_id: str | None, zone: ZoneInfo) -> CallLimits:
     """What is used now of each limit, by the user or by all."""
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    used = await _read(session, user_id, _EVERYTHING, zone)
     return CallLimits(
-        calls_at_once=await _count_live(session, user_id),
-        calls_per_minute=(await _count_created_since(session, user_id, now - timedelta(minutes=1)))[0],
-        calls_per_day=(await _count_created_since(session, user_id, _day_began(now, zone)))[0],
-        talk_minutes_per_day=math.ceil(await _talked(session, user_id, _day_began(now, zone)) / 60),
-        talk_minutes_per_month=math.ceil(await _talked(session, user_id, _month_began(now, zone)) / 60),
+        calls_at_once=used.calls_at_once,
+        calls_per_minute=used.calls_per_minute,
+        calls_per_day=used.calls_per_day,
+        talk_minutes_per_day=math.ceil(used.talk_minutes_per_day),
+        talk_minutes_per_month=math.ceil(used.talk_minutes_per_month),
     )
 
 
@@ -63,27 +64,19 @@ async def add_talk(session: AsyncSession, user_id: str, ended_at: datetime, seco
 
 
 async def _check(session: AsyncSession, user_id: str | None, limits: CallLimits, zone: ZoneInfo) -> None:
-    # The statement's own time, because the transaction may have waited for a lock.
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    day, month = _day_began(now, zone), _month_began(now, zone)
-    if limits.calls_at_once is not None and await _count_live(session, user_id) >= limits.calls_at_once:
-        raise _reached(user_id, limits, "calls_at_once", _AGAIN_SECONDS)
-    if limits.calls_per_minute is not None:
-        minute_ago = now - timedelta(minutes=1)
-        created, oldest = await _count_created_since(session, user_id, minute_ago, limits.calls_per_minute)
-        if created >= limits.calls_per_minute:
-            left = 60 - (now - oldest).total_seconds() if oldest is not None else 60
-            raise _reached(user_id, limits, "calls_per_minute", left)
-    if limits.calls_per_day is not None:
-        created, _ = await _count_created_since(session, user_id, day, limits.calls_per_day)
-        if created >= limits.calls_per_day:
-            raise _reached(user_id, limits, "calls_per_day", (day + timedelta(days=1) - now).total_seconds())
-    for name, limit, began in (
-        ("talk_minutes_per_day", limits.talk_minutes_per_day, day),
-        ("talk_minutes_per_month", limits.talk_minutes_per_month, month),
+    used = await _read(session, user_id, limits, zone)
+    day_ends = (used.day_began + timedelta(days=1) - used.now).total_seconds()
+    minute_ends = 60.0 if used.oldest_of_minute is None else 60 - (used.now - used.oldest_of_minute).total_seconds()
+    for name, again_after in (
+        ("calls_at_once", _AGAIN_SECONDS),
+        ("calls_per_minute", minute_ends),
+        ("calls_per_day", day_ends),
+        ("talk_minutes_per_day", day_ends),
+        ("talk_minutes_per_month", day_ends),
     ):
-        if limit is not None and await _talked(session, user_id, began) >= limit * 60:
-            raise _reached(user_id, limits, name, (day + timedelta(days=1) - now).total_seconds())
+        limit = getattr(limits, name)
+        if limit is not None and getattr(used, name) >= limit:
+            raise _reached(user_id, limits, name, again_after)
 
 
 def _reached(user_id: str | None, limits: CallLimits, name: str, again_after: float) -> LimitReached:
@@ -94,15 +87,40 @@ def _reached(user_id: str | None, limits: CallLimits, name: str, again_after: fl
     return LimitReached(f"{whose} at most {limit}. Try again later", rule=f"{scope} {name}", retry_after=again)
 
 
-async def _count_live(session: AsyncSession, user_id: str | None) -> int:
+_NO_COUNT = 2**31 - 1
+_EVERYTHING = CallLimits(*[_NO_COUNT] * 5)
+
+
+async def _read(session: AsyncSession, user_id: str | None, limits: CallLimits, zone: ZoneInfo) -> Any:
+    """What is used of the limits that are set, in one statement. The other columns are zero.
+
+    Its time is the statement's own, because the transaction may have waited for a lock.
+    """
+    now = func.clock_timestamp()
+    day = func.date_trunc("day", now, zone.key)
+    month = func.date_trunc("month", now, zone.key)
+    minute_ago = now - timedelta(minutes=1)
+    of_minute = _newest_since(user_id, minute_ago, limits.calls_per_minute)
+    of_day = _newest_since(user_id, day, limits.calls_per_day)
     live = and_(Call.ended_at.is_(None), ~Call.only_reported, _is_of(user_id))
-    return await session.scalar(select(func.count()).where(live)) or 0
+    columns: dict[str, tuple[int | None, Any]] = {
+        "calls_at_once": (limits.calls_at_once, select(func.count()).select_from(Call).where(live)),
+        "calls_per_minute": (limits.calls_per_minute, select(func.count()).select_from(of_minute)),
+        "oldest_of_minute": (limits.calls_per_minute, select(func.min(of_minute.c.created_at))),
+        "calls_per_day": (limits.calls_per_day, select(func.count()).select_from(of_day)),
+        "talk_minutes_per_day": (limits.talk_minutes_per_day, _talked_minutes(user_id, day)),
+        "talk_minutes_per_month": (limits.talk_minutes_per_month, _talked_minutes(user_id, month)),
+    }
+    nothing = {"oldest_of_minute": null()}
+    chosen = [
+        (nothing.get(name, literal(0)) if limit is None else query.scalar_subquery()).label(name)
+        for name, (limit, query) in columns.items()
+    ]
+    return (await session.execute(select(now.label("now"), day.label("day_began"), *chosen))).one()
 
 
-async def _count_created_since(
-    session: AsyncSession, user_id: str | None, since: datetime, limit: int | None = None
-) -> tuple[int, datetime | None]:
-    """How many calls were created since then, at most `limit`, and when the oldest of these newest ones was."""
+def _newest_since(user_id: str | None, since: Any, limit: int | None) -> Any:
+    """The calls that were created since then, at most `limit`, as a table of `created_at`."""
     # The index of calls is by user. So calls of all users are found user by user.
     of_user = (
         select(Call.created_at)
@@ -114,29 +132,19 @@ async def _count_created_since(
     users = select(of_user.c.created_at).select_from(User).join(of_user, true())
     if user_id is not None:
         users = users.where(User.id == user_id)
-    newest = users.order_by(of_user.c.created_at.desc()).limit(limit).subquery()
-    row = (await session.execute(select(func.count(), func.min(newest.c.created_at)).select_from(newest))).one()
-    return int(row[0]), row[1]
+    return users.order_by(of_user.c.created_at.desc()).limit(limit).subquery()
 
 
-async def _talked(session: AsyncSession, user_id: str | None, since: datetime) -> float:
-    """Seconds that calls talked since the beginning of a day, also those that still talk."""
-    ended = select(func.sum(TalkUsage.seconds)).where(TalkUsage.began_at >= since)
-    live = select(func.sum(func.extract("epoch", func.now() - Call.answered_at))).where(
+def _talked_minutes(user_id: str | None, since: Any) -> Any:
+    """Minutes that calls talked since then, also those that still talk."""
+    ended = select(func.coalesce(func.sum(TalkUsage.seconds), 0)).where(TalkUsage.began_at >= since)
+    live = select(func.coalesce(func.sum(func.extract("epoch", func.now() - Call.answered_at)), 0)).where(
         Call.ended_at.is_(None), Call.answered_at.is_not(None), ~Call.only_reported, _is_of(user_id)
     )
     if user_id is not None:
         ended = ended.where(TalkUsage.user_id == user_id)
-    return float(await session.scalar(ended) or 0) + float(await session.scalar(live) or 0)
+    return select((ended.scalar_subquery() + live.scalar_subquery()) / 60.0)
 
 
 def _is_of(user_id: str | None) -> ColumnElement[bool]:
     return true() if user_id is None else Call.user_id == user_id
-
-
-def _day_began(now: datetime, zone: ZoneInfo) -> datetime:
-    return now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _month_began(now: datetime, zone: ZoneInfo) -> datetime:
-    return _day_began(now, zone).replace(day=1)
