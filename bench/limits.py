@@ -70,9 +70,7 @@ async def _measure(installation: Installation) -> None:
         for _ in range(_ROUNDS):
             for name, headers in tokens.items():
                 taken[name].append(await _batch(client, headers))
-    print(
-        f"\n| limits | CPU ms for each of the first {_ORDERS} orders | median of all {_ORDERS * _ROUNDS:,} | of the last |"
-    )
+    print(f"\n| limits | CPU ms for an order: the first {_ORDERS} | all {_ORDERS * _ROUNDS:,} | the last |")
     print("|---|---|---|---|")
     for name, rows in taken.items():
         cpu = [row[0] for row in rows]
