@@ -184,13 +184,15 @@ async def _statement(
             chosen = chosen.where(tuple_(Call.created_at, Call.id) < tuple_(position.created_at, position.id))
     query = filters.query.strip()[:_LONGEST_QUERY].replace("\0", "")
     if query:
-        chosen = await _searched(session, chosen, query, filters.user_id)
+        chosen = await _searched(session, chosen, query, filters.user_id, limit)
     found = chosen.order_by(*_NEWEST).limit(limit).subquery()
     return _ROW.join(found, found.c.id == Call.id).order_by(*_NEWEST)
 
 
-async def _searched(session: AsyncSession, chosen: Select[str], query: str, user_id: str | None) -> Select[str]:
-    """Those of the chosen calls that the query is about."""
+async def _searched(
+    session: AsyncSession, chosen: Select[str], query: str, user_id: str | None, limit: int | None
+) -> Select[str]:
+    """Those of the chosen calls that the query is about, at least the newest `limit`."""
     if call_ids.is_call_id(query):
         return chosen.where(Call.id == query)
     number = part_of_number(query)
@@ -203,8 +205,10 @@ async def _searched(session: AsyncSession, chosen: Select[str], query: str, user
     said_in_call = select(are_said).where(TranscriptRow.call_id == Call.id).scalar_subquery()
     newest = chosen.add_columns(said_in_call.label("said")).order_by(*_NEWEST).limit(_SAMPLE).subquery()
     count = await session.scalar(select(func.count()).select_from(newest).where(newest.c.said)) or 0
-    if count >= _FREQUENT_IN_SAMPLE:
-        return chosen.where(said_in_call)  # read the calls from the newest on, until the page is full
+    if count >= _FREQUENT_IN_SAMPLE:  # read the calls from the newest on, until the page is full
+        calls = chosen.add_columns(said_in_call.label("said")).order_by(*_NEWEST).limit(SEARCHED_CALLS).subquery()
+        full = select(calls.c.id).where(calls.c.said).limit(limit or _MOST_FOUND)
+        return chosen.where(Call.id.in_(list(await session.scalars(full))))
     rare = select(TranscriptRow.call_id, TranscriptRow.created_at).where(are_said, TranscriptRow.history.is_not(None))
     if user_id is not None:
         rare = rare.where(TranscriptRow.user_id == user_id)
