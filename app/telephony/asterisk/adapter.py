@@ -9,8 +9,6 @@ before it may be repeated.
 """
 
 import asyncio
-import io
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,6 +23,7 @@ from app.telephony.asterisk.check import check
 from app.telephony.asterisk.events import EventTranslator, channel_id, snapshot
 from app.telephony.asterisk.manager import manager, start_recording
 from app.telephony.asterisk.options import EXTENSION_REFUSAL, AsteriskOptions
+from app.telephony.asterisk.wav import FRAME_BYTES, frames_before_the_talk, frames_of_the_talk, wav_header
 from app.telephony.base import (
     Accepted,
     AdapterContext,
@@ -45,9 +44,6 @@ from app.telephony.base import (
     Unknown,
 )
 
-_RATE = 8000
-"""Samples per second that MixMonitor writes into a `.raw` file, without a header."""
-_FRAME = 4  # two channels of 16 bits
 _PREPARE_SECONDS = 8.0
 """A leg that could not be dialed within this time is not dialed any more, because the call may have been given up."""
 _DIAL_SECONDS = 4.0
@@ -62,7 +58,6 @@ _LONGEST_SILENCE_SECONDS = 10.0
 _CLOSING_SECONDS = 0.3  # from the end of a channel to the last byte of its recording
 _EMPTY_READS = 3
 """How often an empty recording is read, once a second, because it may be about to be closed."""
-_LEAST_TALK_SECONDS = 0.1
 
 
 class _NotDialed(Exception):
@@ -336,13 +331,15 @@ class Asterisk(TelephonyProvider):
             async with self._ari.download(f"/recordings/stored/{call_id}/file") as answer:
                 if answer.status != 200 or answer.content_length is None:
                     raise ProviderError(f"Asterisk does not send the recording: {answer.status}")
-                if frames := answer.content_length // _FRAME:
-                    skip = _frames_before_the_talk(frames, talk)
-                    yield _wav_header(frames - skip)
-                    to_drop = skip * _FRAME
+                if frames := answer.content_length // FRAME_BYTES:
+                    skip = frames_before_the_talk(frames, talk)
+                    kept = frames_of_the_talk(frames - skip, talk)
+                    yield wav_header(kept)
+                    to_drop, left = skip * FRAME_BYTES, kept * FRAME_BYTES
                     async for chunk in answer.content.iter_chunked(256 * 1024):
-                        yield chunk[to_drop:]
-                        to_drop = max(0, to_drop - len(chunk))
+                        part = chunk[to_drop : to_drop + left]
+                        to_drop, left = max(0, to_drop - len(chunk)), left - len(part)
+                        yield part
                     return
             await asyncio.sleep(1)
         # Asterisk writes one second at a time. Killed in a shorter call, it has written nothing.
@@ -372,22 +369,3 @@ async def _provider_events(
         report = translator.translate(event)
         if report is not None:
             yield report
-
-
-def _frames_before_the_talk(frames: int, talk: Talk | None) -> int:
-    """How many frames to skip of a recording that began when the customer was dialed. The whole talk always stays.
-    While a telephone sends nothing, Asterisk may have written nothing."""
-    if talk is None:
-        return 0
-    return max(0, min(round(talk.began * _RATE), frames - round(max(talk.lasted, _LEAST_TALK_SECONDS) * _RATE)))
-
-
-def _wav_header(frames: int) -> bytes:
-    header = io.BytesIO()
-    with wave.open(header, "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(_RATE)
-        file.setnframes(frames)
-        file.writeframesraw(b"")
-        return header.getvalue()  # read before closing, which would write the number of frames
