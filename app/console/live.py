@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 _GATHER_SECONDS = 1.0
 _GATHER_SECONDS_PER_STREAM = 0.005
-"""With many open pages each is told less often, so that together they cost little."""
+"""With many open pages each is updated less often, so that together they cost little."""
 _HEARTBEAT_SECONDS = 20.0
 _LOGINS_SECONDS = 20.0
 """How often the logins of open pages are checked."""

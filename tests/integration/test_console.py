@@ -110,7 +110,7 @@ async def test_over_tls_the_cookie_is_bound_to_the_host(app: FastAPI, user: User
         assert (await client.get("/calls")).status_code == 200
 
 
-async def test_a_wrong_password_is_told_and_slowed_down_as_in_the_api(app: FastAPI, user: User) -> None:
+async def test_a_wrong_password_is_refused_and_slowed_down_as_in_the_api(app: FastAPI, user: User) -> None:
     async with client_of(app) as client:
         browser = Browser(client)
         statuses = []
@@ -521,7 +521,7 @@ async def test_failed_callbacks_are_replayed_one_or_all(
 # Live
 
 
-async def test_a_list_is_told_what_changed_and_only_of_its_own_calls(
+async def test_a_list_receives_what_changed_and_only_of_its_own_calls(
     app: FastAPI, browser: Browser, operator: Browser, db: Database, hints: Hints, user: User
 ) -> None:
     other = await new_user(db)

@@ -152,7 +152,7 @@ class Asterisk(TelephonyProvider):
             await self._start_recording(order.call_id, agent)
         await self._create_until_entered(order, agent, customer)
         if announcement is not None:
-            await self._set(customer, MARK, announcement)  # the listener records, once both have heard it
+            await self._set(customer, MARK, announcement)  # the listener records, once it was played to both
         await self._join(bridge, customer)
         await self._show(order, customer)  # joining has overwritten the number that is shown
         longest = str(round(order.max_call_seconds + order.customer_ring_seconds + 5))
@@ -320,8 +320,8 @@ class Asterisk(TelephonyProvider):
         await asyncio.sleep(_CLOSING_SECONDS)
         stored = await self._ari.request("GET", f"/recordings/stored/{ref.call_id}")
         if stored.status == 404:
-            heard = "" if self._options.announcement is None else ". Its announcement was not heard to the end"
-            raise RecordingUnavailable(f"Asterisk has none of this call{heard}")
+            why = "" if self._options.announcement is None else ". Its announcement was not played to the end"
+            raise RecordingUnavailable(f"Asterisk has none of this call{why}")
         if not stored.ok:
             raise ProviderError(f"Asterisk answered {stored.description}")
         return Recording("audio/wav", self._wav(ref.call_id, talk))

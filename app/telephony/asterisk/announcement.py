@@ -1,8 +1,8 @@
 """An announcement, as "this call is recorded", that both people hear before they hear each other.
 
 The listener plays the sound into both channels when the customer answers. While a channel plays, Asterisk passes no
-voice to or from it. The recording begins when both have heard the sound. So there is never a recording of people who
-were not told, whatever fails: without a listener, or without the sound file, they talk and are not recorded.
+voice to or from it. The recording begins when the sound has ended on both. So there is never a recording of people who
+were not informed, whatever fails: without a listener, or without the sound file, they talk and are not recorded.
 
 Nothing is kept here. The customer's channel has the sound as a variable (`MARK`) from its beginning, and Asterisk sets
 another one when a recording begins. So the next listener can go on, and a changed option concerns new calls only.
@@ -103,7 +103,7 @@ class Announcer:
         raise ProviderError(f"Asterisk does not play {sound}: {answer.description}")
 
     async def _record(self, call_id: str) -> None:
-        """Record, once both have heard the sound."""
+        """Record, once the sound was played to both."""
         if await self._pending_sound(call_id) is None:
             return
         for leg in Leg:
@@ -119,7 +119,7 @@ class Announcer:
             self._started.discard(call_id)
 
     async def _give_up(self, call_id: str) -> None:
-        """The sound was not heard by both. A person who hangs up ends it, too."""
+        """The sound was not played to both. A person who hangs up ends it, too."""
         customer = channel_id(call_id, Leg.CUSTOMER)
         taken_off = await self._ari.request("POST", f"/channels/{customer}/variable", variable=MARK, value="")
         if taken_off.ok:
@@ -135,4 +135,4 @@ async def _log_failure(call_id: str, work: Coroutine[Any, Any, None]) -> None:
 
 
 def _warn(call_id: str, problem: str) -> None:
-    log.warning("announcement_not_heard", call_id=call_id, problem=f"{problem}. The call is not recorded")
+    log.warning("announcement_not_played", call_id=call_id, problem=f"{problem}. The call is not recorded")
