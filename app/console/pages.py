@@ -10,15 +10,21 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
 import jinja2
+import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from app.call_lists import ListedCall
 from app.console import words
 from app.console.session import ForgedForm, NoPage, SignInFirst, Viewer
+from app.db import is_unreachable
 from app.errors import NotFound, NotYours, RingbackError
+from app.telephony.base import ProviderError
+
+log = structlog.get_logger()
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -115,6 +121,19 @@ class PageRoute(APIRoute):
                 return _failed(request, 404, "There is nothing here", "It may have been deleted, or it is not yours.")
             except RingbackError as error:
                 return _failed(request, error.status, "That did not work", error.message)
+            except ClientDisconnect:
+                raise  # nobody reads a page
+            except ProviderError as error:
+                log.warning("provider_unusable", error=str(error))
+                return _failed(request, 503, "The telephony provider cannot be used", str(error))
+            except Exception as error:
+                if is_unreachable(error):
+                    log.warning("database_unreachable", error=repr(error))
+                    return _failed(request, 503, "The server cannot reach its database", "Try again in some seconds.")
+                log.exception("unexpected_error")
+                request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+                why = f"The server's log says more, at the request {request_id}."
+                return _failed(request, 500, "Something went wrong on this server", why)
 
         return handle_as_page
 

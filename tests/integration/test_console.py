@@ -17,13 +17,13 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
-from app import accounts, callbacks, calls, new_calls
+from app import accounts, call_lists, callbacks, calls, new_calls
 from app.console.pages import STATIC
 from app.db import Database
 from app.hints import Hints
 from app.models import AuditLine, Call, Delivery, DeliveryStatus, Did, LoginSession, TranscriptRow, User
 from app.numbers import PhoneNumber
-from app.telephony.base import CallEvent, CallStatus
+from app.telephony.base import CallEvent, CallStatus, ProviderError
 from tests.conftest import AGENT, CUSTOMER, bearer, client_of, creator_of, new_user
 from tests.integration.console import SAME_ORIGIN, Browser, browser_of
 
@@ -516,6 +516,28 @@ async def test_failed_callbacks_are_replayed_one_or_all(
     await browser.post("/deliveries/replay-failed")
     assert set(await statuses()) == {"pending"}
     assert "No callback has failed" in await browser.read("/deliveries?status=failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (ConnectionRefusedError("nobody listens"), 503, "cannot reach its database"),
+        (ProviderError("the trunk is away"), 503, "the trunk is away"),
+        (ZeroDivisionError("a fault of ours"), 500, "log says more"),
+    ],
+)
+async def test_a_failure_is_a_page_that_says_what_to_do(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, says: str
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(call_lists, "list_page", fails)
+    answer = await browser.get("/calls")
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+    assert says in answer.text
+    assert "a fault of ours" not in answer.text
 
 
 # Live
