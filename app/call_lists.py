@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import call_ids, call_state
 from app.models import WORDS, Call, CallType, Did, TranscriptRow, TranscriptStatus, User
-from app.numbers import mask, part_of_number
+from app.numbers import part_of_number
 from app.telephony.base import CallStatus
 
 SEARCHED_CALLS = 30_000
@@ -263,10 +263,3 @@ def _conditions(filters: ListFilters) -> list[ColumnElement[bool]]:
             of_call = and_(TranscriptRow.call_id == Call.id, column == value)
             found.append(select(TranscriptRow.id).where(of_call).exists())
     return found
-
-
-def shown_number(digits: str | None, *, whole: bool) -> str:
-    """The number for a person: whole, or as `numbers.mask` hides it."""
-    if digits is None:
-        return ""
-    return digits if whole else mask(digits)

@@ -6,6 +6,7 @@ they end.
 """
 
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, func, literal, null, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.call_rules import AppliedRules, CallLimits
+from app.call_rules import LIMITS, AppliedRules, CallLimits
 from app.errors import LimitReached
 from app.models import Call, User
 from app.rule_models import CallRulesRow, TalkUsage
@@ -23,6 +24,8 @@ _QUARTER = 15 * 60
 _AGAIN_SECONDS = 10
 """When a client may try again, if as many calls are up as may be."""
 _LONGEST_WAIT_SECONDS = 86400
+_EVERYTHING = CallLimits(*[2**31 - 1] * len(LIMITS))
+"""Limits that nobody reaches, to count everything."""
 _WORDS = {
     "calls_at_once": "{limit} calls at once",
     "calls_per_minute": "{limit} calls a minute",
@@ -30,6 +33,20 @@ _WORDS = {
     "talk_minutes_per_day": "{limit} minutes of talk a day",
     "talk_minutes_per_month": "{limit} minutes of talk a month",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """What is used of the limits at a moment. `day_began` is in the time zone of the limits."""
+
+    now: datetime
+    day_began: datetime
+    calls_at_once: int
+    calls_per_minute: int
+    oldest_of_minute: datetime | None
+    calls_per_day: int
+    talk_minutes_per_day: float
+    talk_minutes_per_month: float
 
 
 async def check(session: AsyncSession, user_id: str, rules: AppliedRules, zone: ZoneInfo) -> None:
@@ -87,12 +104,8 @@ def _reached(user_id: str | None, limits: CallLimits, name: str, again_after: fl
     return LimitReached(f"{whose} at most {limit}. Try again later", rule=f"{scope} {name}", retry_after=again)
 
 
-_NO_COUNT = 2**31 - 1
-_EVERYTHING = CallLimits(*[_NO_COUNT] * 5)
-
-
-async def _read(session: AsyncSession, user_id: str | None, limits: CallLimits, zone: ZoneInfo) -> Any:
-    """What is used of the limits that are set, in one statement. The other columns are zero.
+async def _read(session: AsyncSession, user_id: str | None, limits: CallLimits, zone: ZoneInfo) -> _Used:
+    """What is used of the limits that are set, in one statement. Of the others it is zero.
 
     Its time is the statement's own, because the transaction may have waited for a lock.
     """
@@ -116,7 +129,7 @@ async def _read(session: AsyncSession, user_id: str | None, limits: CallLimits, 
         (nothing.get(name, literal(0)) if limit is None else query.scalar_subquery()).label(name)
         for name, (limit, query) in columns.items()
     ]
-    return (await session.execute(select(now.label("now"), day.label("day_began"), *chosen))).one()
+    return _Used(*(await session.execute(select(now.label("now"), day.label("day_began"), *chosen))).one())
 
 
 def _newest_since(user_id: str | None, since: Any, limit: int | None) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import JSONResponse
 
 from app import audit, call_ids, call_lists, cancellation, deliveries, history, recordings, transcripts, waveforms
@@ -33,7 +34,10 @@ _CANCELED = {
 async def call_page(request: Request, viewer: Seen, call_id: str) -> Response:
     """The call."""
     async with get_resources(request).db.transaction() as session:
-        call, found = await _seen(session, viewer, call_id)
+        call = await _get_seen(session, viewer, call_id)
+        found = await history.find_call_history(session, call_id)
+        if found is None:  # deleted just now
+            raise NoPage
         attempts = await deliveries.list_attempts(session, [delivery.id for delivery in found.callbacks])
         if call.user_id != viewer.user_id:
             await audit.add(session, viewer.actor, AuditAction.LOOKED_AT_CALL, subject=call.id, owner=call.user_id)
@@ -47,25 +51,17 @@ async def call_page(request: Request, viewer: Seen, call_id: str) -> Response:
         attempts=attempts,
         turns=turns,
         shares=_shares(turns),
-        steps=_steps(call, found),
+        steps=_steps(call),
         can_retry=_can_retry(call, found),
     )
 
 
-async def _seen(session: Any, viewer: Viewer, call_id: str) -> tuple[ListedCall, CallHistory]:
+async def _get_seen(session: AsyncSession, viewer: Viewer, call_id: str) -> ListedCall:
     """The call, if the viewer may see it. Raises `NoPage`."""
-    if not call_ids.is_call_id(call_id):
+    found = await call_lists.list_these(session, [call_id]) if call_ids.is_call_id(call_id) else []
+    if not found or not viewer.may_see(found[0].user_id):
         raise NoPage
-    (call,) = await call_lists.list_these(session, [call_id]) or (None,)
-    found = await history.find_call_history(session, call_id)
-    if call is None or found is None or not viewer.may_see(call.user_id):
-        raise NoPage
-    return call, found
-
-
-async def _check_seen(request: Request, viewer: Viewer, call_id: str) -> ListedCall:
-    async with get_resources(request).db.transaction() as session:
-        return (await _seen(session, viewer, call_id))[0]
+    return found[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,7 @@ class _Step:
     state: str
 
 
-def _steps(call: ListedCall, found: CallHistory) -> list[_Step]:
+def _steps(call: ListedCall) -> list[_Step]:
     """The stages of a call on its way to a transcript."""
     if call.status is CallStatus.QUEUED:
         at = 0
@@ -116,7 +112,7 @@ async def cancel(request: Request, viewer: Seen, call_id: str) -> Response:
     resources = get_resources(request)
     try:
         async with resources.db.transaction() as session:
-            call, _ = await _seen(session, viewer, call_id)
+            call = await _get_seen(session, viewer, call_id)
             result = await cancellation.cancel(session, resources.providers, call_id)
             await audit.add(session, viewer.actor, AuditAction.CANCELED_CALL, subject=call_id, owner=call.user_id)
     except RingbackError as error:
@@ -128,7 +124,8 @@ async def cancel(request: Request, viewer: Seen, call_id: str) -> Response:
 async def retry_transcript(request: Request, viewer: Seen, call_id: str) -> Response:
     """Make the transcript again."""
     resources = get_resources(request)
-    call = await _check_seen(request, viewer, call_id)
+    async with resources.db.transaction() as session:
+        call = await _get_seen(session, viewer, call_id)
     try:
         await transcripts.retry(resources.db, call.user_id, call_id)
     except RingbackError as error:
@@ -143,7 +140,7 @@ async def recording(request: Request, viewer: Seen, call_id: str) -> Response:
     """The recording, to be played. Accepts a `Range`."""
     resources = get_resources(request)
     async with resources.db.transaction() as session:
-        call, _ = await _seen(session, viewer, call_id)
+        call = await _get_seen(session, viewer, call_id)
         stored = await recordings.find_for_download(session, call_id)
         if stored is None:
             raise NoSuchRecording
@@ -156,6 +153,7 @@ async def recording(request: Request, viewer: Seen, call_id: str) -> Response:
 async def peaks(request: Request, viewer: Seen, call_id: str) -> Response:
     """How loud each side is over time."""
     resources = get_resources(request)
-    await _check_seen(request, viewer, call_id)
+    async with resources.db.transaction() as session:
+        await _get_seen(session, viewer, call_id)
     found = await waveforms.read(resources.db, resources.storage, call_id)
     return JSONResponse(asdict(found), headers=HEADERS)

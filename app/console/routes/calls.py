@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from app import audit, call_lists, figures
+from app import audit, call_ids, call_lists, figures
 from app.audit import AuditAction
 from app.call_lists import ListedCall, ListFilters, StatusGroup
 from app.console import words
@@ -21,6 +21,7 @@ from app.console.session import NoPage, Seen, Viewer
 from app.console.state import get_state
 from app.figures import DayFigures
 from app.models import CallType, TranscriptStatus
+from app.numbers import mask
 from app.web.resources import get_resources
 
 router = APIRouter(route_class=PageRoute)
@@ -180,8 +181,8 @@ async def events(request: Request, viewer: Seen, whose: Text = "", call: Text = 
     """The live changes of a list, or of one call."""
     if call:
         async with get_resources(request).db.transaction() as session:
-            (found,) = await call_lists.list_these(session, [call]) or (None,)
-        if found is None or not viewer.may_see(found.user_id):
+            found = await call_lists.list_these(session, [call]) if call_ids.is_call_id(call) else []
+        if not found or not viewer.may_see(found[0].user_id):
             raise NoPage
     try:
         opened = get_state(request).streams.open(
@@ -243,9 +244,10 @@ def _row(call: ListedCall, *, whole: bool) -> tuple[object, ...]:
         call.email,
         words.call_status(call)[0],
         call.call_type,
-        call_lists.shown_number(call.customer_number, whole=whole),
-        call_lists.shown_number(call.agent_number, whole=whole),
-        call_lists.shown_number(call.did, whole=whole),
+        *(
+            number if whole else mask(number)
+            for number in (call.customer_number, call.agent_number or "", call.did or "")
+        ),
         "" if call.talk_seconds is None else call.talk_seconds,
         call.hangup_cause or "",
         call.failure or "",
