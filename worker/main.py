@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 _POOL_SIZE = 8
 _DRAIN_AFTER_FAILURE_SECONDS = 2.0
+_CANCEL_SECONDS = 0.2
 _CLOSE_SECONDS = 2.0
 """For each step of closing. A frozen server must not keep this process alive."""
 
@@ -91,9 +93,7 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     log.info("worker_stopping", running=slots.running)
     slots.close()
     await slots.drain(_DRAIN_AFTER_FAILURE_SECONDS if ended else settings.shutdown_grace_seconds)
-    for part in running:
-        part.cancel()
-    await asyncio.wait(running, timeout=_CLOSE_SECONDS)
+    await _cancel(running)
     await _at_most(_CLOSE_SECONDS, heartbeat.leave(), listeners.leave(), consumer.aclose(), context.hints.aclose())
     await _at_most(
         _CLOSE_SECONDS,
@@ -105,6 +105,16 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     )
     log.info("worker_stopped")
     return 1 if ended else 0
+
+
+async def _cancel(parts: list[asyncio.Task[None]]) -> None:
+    """Cancel them until they end, for a while. `asyncio.wait_for` of Python 3.11, which the client of Valkey uses,
+    loses a cancel that comes at the moment when it is done."""
+    until = monotonic() + _CLOSE_SECONDS
+    while (left := [part for part in parts if not part.done()]) and monotonic() < until:
+        for part in left:
+            part.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_SECONDS)
 
 
 async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None:

@@ -30,15 +30,21 @@ PATIENCE_SECONDS = 60  # far above what anything takes
 
 @dataclass
 class SlowProvider(ScriptedProvider):
-    """Takes a moment to answer, and counts how many orders run at once."""
+    """Takes a moment to answer, and counts how many orders run at once. No order is answered before so many have run at
+    once as `holds_until`."""
 
     snapshot: base.Snapshot | Exception | None = field(default_factory=lambda: ended(recording=False))
     at_once: int = 0
     most_at_once: int = 0
+    holds_until: int = 1
+    were_enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def place(self, order: base.CallOrder) -> base.PlaceResult:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.most_at_once >= self.holds_until:
+            self.were_enough.set()
+        await self.were_enough.wait()
         await asyncio.sleep(0.02)
         self.at_once -= 1
         return await super().place(order)

@@ -191,6 +191,7 @@ async def test_stale_keys_do_not_even_slow_arq_down(isolated: IsolatedWorker) ->
 
 
 async def test_arq_and_the_sweep_together_keep_to_the_limit(isolated: IsolatedWorker) -> None:
+    isolated.provider.holds_until = 3
     ids = await isolated.place(40)
     async with isolated.context.db.transaction() as session:
         await session.execute(update(Task).values(due_at=func.now() - timedelta(seconds=10)))
@@ -213,6 +214,25 @@ async def test_when_a_part_ends_the_worker_says_why_and_ends(
         assert await work(isolated.opened(), Queue.CALLS, asyncio.Event()) == 1
     (line,) = (entry for entry in logs if entry["event"] == "worker_part_ended")
     assert (line["part"], line["error"]) == ("cleaning", "RuntimeError('a bug in the cleaning')")
+
+
+async def test_a_part_that_loses_a_cancel_is_canceled_again(
+    isolated: IsolatedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancels: list[str] = []
+
+    async def loses_one(_: Context) -> None:
+        for cancel in ("lost", "obeyed"):
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancels.append(cancel)
+
+    monkeypatch.setattr(retention_loop, "run", loses_one)
+    stop = asyncio.Event()
+    stop.set()
+    assert await work(isolated.opened(), Queue.CALLS, stop) == 0
+    assert cancels == ["lost", "obeyed"]
 
 
 async def test_when_arqs_loop_just_ends_the_worker_ends(
