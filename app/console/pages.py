@@ -65,9 +65,15 @@ def render_row(call: ListedCall, viewer: Viewer, now: datetime, *, all_users: bo
     return str(_templates.get_template("_row.html").module.row(call, viewer, now, all_users))  # type: ignore[attr-defined]
 
 
+def render(template: str, **values: Any) -> str:
+    """A template with these values."""
+    return _templates.get_template(template).render(values)
+
+
 def page(request: Request, template: str, viewer: Viewer | None, status: int = 200, **values: Any) -> Response:
     """A whole page. `viewer` is None before signing in."""
-    body = _templates.get_template(template).render(
+    body = render(
+        template,
         viewer=viewer,
         path=request.url.path,
         now=datetime.now(UTC),
