@@ -27,6 +27,13 @@ class Fault:
     times: int = 1_000_000
     hits: list[str] = field(default_factory=list)
     """The requests that matched."""
+    waiting: list[web.BaseRequest] = field(default_factory=list)
+    """Those that wait for the gate."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """A client still waits for the answer to a request that is at the gate. It may have given up."""
+        return any(asked.transport is not None and not asked.transport.is_closing() for asked in self.waiting)
 
 
 class FaultyProxy:
@@ -76,6 +83,7 @@ class FaultyProxy:
         if fault is not None:
             fault.hits.append(f"{asked.method} {asked.path}")
             if fault.gate is not None:
+                fault.waiting.append(asked)
                 await fault.gate.wait()
             await asyncio.sleep(fault.delay)
             if fault.lose_request:

@@ -75,12 +75,15 @@ def start_worker(installation: LabInstallation) -> None:
     installation.installation.start_worker(f"calls-{len(installation.installation.processes)}", "calls")
 
 
-async def kill_workers(installation: LabInstallation, only: str = "") -> None:
+async def kill_workers(
+    installation: LabInstallation, only: str = "", *, number: signal.Signals = signal.SIGKILL
+) -> None:
     """Kill all calls workers, or the one with this name in the log."""
     for name, process in installation.dialing().items():
         if only in (installation.installation.data_dir / f"{name}.log").read_text():
-            process.send_signal(signal.SIGKILL)
-            await asyncio.to_thread(process.wait)
+            process.send_signal(number)
+            if number == signal.SIGKILL:
+                await asyncio.to_thread(process.wait)
 
 
 async def leader(installation: LabInstallation) -> ListenerRow | None:
@@ -107,27 +110,42 @@ STEPS: dict[str, tuple[str, str, str]] = {
 
 
 async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, installation: LabInstallation) -> None:
-    """Two calls stop at each step, before and after the request arrives. Then every calls worker is killed, and another
-    starts. It has until the customers hang up to take over."""
+    """A call stops at each step, before and after the request arrives. Then every calls worker is killed, and another
+    starts. It has until the customers hang up to take over. A step at which the worker gave up waiting before it was
+    killed, because the machine was busy, is tried again."""
+    open_steps = set(product(STEPS, (False, True)))
+    while open_steps:
+        open_steps -= await kill_at(open_steps, lab, proxy, installation)
+
+
+async def kill_at(
+    steps: set[tuple[str, bool]], lab: Lab, proxy: FaultyProxy, installation: LabInstallation
+) -> set[tuple[str, bool]]:
+    """Those of the steps at which the workers were killed."""
+    await one_worker(installation)
     gate = asyncio.Event()
-    calls = {}
-    for step, arrived in product(STEPS, (False, True)):
+    calls, held = {}, {}
+    for step, arrived in sorted(steps, key=lambda at: list(STEPS).index(at[0]), reverse=True):  # the longest first
         agent, (method, ending, part) = lab.number("100"), STEPS[step]
         matches = proxy.request(method, ending, part, agent=agent)
-        proxy.faults.append(Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1))
+        held[step, arrived] = Fault(matches, gate=gate, lose_request=not arrived, lose_answer=arrived, times=1)
+        proxy.faults.append(held[step, arrived])
         calls[step, arrived] = await installation.place(lab.number("218"), agent)
-    held = list(proxy.faults)
 
     async def all_stand_still() -> bool:
-        return all(fault.hits for fault in held)
+        return all(fault.hits for fault in held.values())
 
     await eventually(all_stand_still)
+    await kill_workers(installation, number=signal.SIGSTOP)
+    await asyncio.sleep(0.2)  # the proxy sees which connections were closed before
+    killed_at = {at for at, fault in held.items() if fault.is_awaited}
     await kill_workers(installation)
     gate.set()
     start_worker(installation)
     ended = {at: await installation.ended(call_id) for at, call_id in calls.items()}
     await installation.nothing_is_left(*calls.values())
-    for (step, arrived), call in ended.items():
+    for step, arrived in killed_at:
+        call = ended[step, arrived]
         at = (step, "after it arrived" if arrived else "before it arrived")
         reached = lab.invites(str(call.agent_number)), lab.invites(call.customer_number)
         done = list(STEPS).index(step) + arrived  # how many steps reached Asterisk
@@ -136,6 +154,7 @@ async def test_a_worker_killed_at_each_step(lab: Lab, proxy: FaultyProxy, instal
         assert reached == (int(done > 2), int(joined)), at
         assert call.status == ("completed" if joined else "failed"), (at, call.status, call.failure)
         assert (call.failure is None) == joined, at
+    return killed_at
 
 
 # Answers that are lost or wrong
