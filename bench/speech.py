@@ -24,7 +24,7 @@ import soundfile
 from app.telephony.simulator import CONVERSATIONS
 from app.transcription import models
 from app.transcription.audio import load
-from app.transcription.base import Audio, Recognition, Recognizer
+from app.transcription.base import Audio, Recognition, Recognizer, SpeechRequest
 from app.transcription.decoding.recording import read
 from app.transcription.whisper import WhisperRecognizer
 
@@ -147,9 +147,9 @@ async def measure(recognizer: Recognizer, mixing: Mixing, recordings: list[Path]
             sides, rate = soundfile.read(recording)
             soundfile.write(path, mixing(sides, rate).clip(-1, 1), rate, subtype="ULAW")
             raw = Audio(tuple(read(path, "", "").voices[0].line.stored.T))
-            before.count(reference, raw, await recognizer.recognize(raw, "en"))
+            before.count(reference, raw, await recognizer.recognize(raw, SpeechRequest(("en",))))
             chosen = await load(path)
-            after.count(reference, chosen, await recognizer.recognize(chosen, "en"))
+            after.count(reference, chosen, await recognizer.recognize(chosen, SpeechRequest(("en",))))
     return before, after
 
 

@@ -47,11 +47,26 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """What is known of a recording before it is recognized."""
+
+    languages: tuple[str, ...] = ()
+    """ISO 639-1. Two if both are spoken in one sentence: `("hi", "en")` is Hinglish. None: to be detected, once, from all
+    speech."""
+    vocabulary: tuple[str, ...] = ()
+    """Names and terms that may be said, for engines that can prefer them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recognition:
     """What was said on each channel of an `Audio`, in its order. `language` is ISO 639-1, or None in silence."""
 
     channels: tuple[tuple[Word, ...], ...]
     language: str | None
+    warning: str | None = None
+    """Why the words may be wrong, as the beginning of a summary."""
+    notes: tuple[str, ...] = ()
+    """For the call's history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +120,9 @@ class Recognizer(Protocol):
 
     name: str
 
-    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
-        """Recognize each channel alone. `language` is ISO 639-1, or None to detect it once from all speech.
-
-        Raises `TranscriptionError`.
-        """
+    async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
+        """Recognize each channel alone. Raises `TranscriptionError`, also if the engine does not make usable text of the
+        language that is spoken."""
 
     async def aclose(self) -> None:
         """Release the model or the connections."""

@@ -10,7 +10,7 @@ from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
-from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, SpeechRequest, TranscriptionError, Word
 from app.transcription.vad import detect_speech
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10)
@@ -54,12 +54,12 @@ class OpenAIRecognizer:
         self._session: aiohttp.ClientSession | None = None
         self._turn = asyncio.Semaphore(concurrency)
 
-    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+    async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
         async with self._turn:
-            return await self._recognize(audio, language)
+            return await self._recognize(audio, request)
 
-    async def _recognize(self, audio: Audio, language: str | None) -> Recognition:
-        spoken = language
+    async def _recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
+        spoken = request.languages[0] if request.languages else None
         channels: list[tuple[Word, ...]] = []
         for channel in audio.channels:
             # These engines invent words in silence, so a channel without speech is not sent.

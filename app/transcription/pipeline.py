@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.transcription.audio import load
-from app.transcription.base import Digest, Recognizer, Summarizer, Transcription, TranscriptionError
+from app.transcription.base import Recognizer, SpeechRequest, Summarizer, Transcription, TranscriptionError
+from app.transcription.languages import languages_of
 from app.transcription.outcome import silent
 from app.transcription.turns import make_turns
 
@@ -18,13 +19,14 @@ async def transcribe(
     recognizer: Recognizer,
     summarizer: Summarizer,
     language: str | None,
+    vocabulary: tuple[str, ...] = (),
     content_type: str = "",
     name: str = "",
     agent_channel: int = 1,
 ) -> Transcription:
     """Transcribe the recording at `path`.
 
-    `language`: what the client says is spoken, or None. `content_type` and `name`: what the recording's sender called
+    `language`: what the client says is spoken, or None. `vocabulary`: names and terms to expect. `content_type` and `name`: what the recording's sender called
     it, for files without a header. `agent_channel`: the channel of the agent, 1 or 2.
 
     Raises `TranscriptionError`, whose notes say what was found out about the recording.
@@ -33,20 +35,16 @@ async def transcribe(
     if audio.level < SILENCE_DB:
         return Transcription((), silent(audio.duration), None, audio.duration, audio.notes)
     try:
-        recognition = await recognizer.recognize(audio, language and language_code(language))
+        recognition = await recognizer.recognize(audio, SpeechRequest(languages_of(language), vocabulary))
     except TranscriptionError as error:
         error.notes = audio.notes
         raise
     turns = tuple(replace(turn, content=_text(turn.content)) for turn in make_turns(recognition, audio.roles))
     digest = await summarizer.digest(turns, language=recognition.language, duration=audio.duration)
-    digest = Digest(_text(digest.summary), _text(digest.outcome))
+    summary = f"{recognition.warning} {digest.summary}" if recognition.warning else digest.summary
+    digest = replace(digest, summary=_text(summary), outcome=_text(digest.outcome))
     language = recognition.language and _text(recognition.language)
-    return Transcription(turns, digest, language, audio.duration, audio.notes)
-
-
-def language_code(asked: str) -> str:
-    """ISO 639-1, which engines understand: `hi` for `hi`, `hi-IN` and `HI_in`, and for `hi-en` (Hindi-English)."""
-    return asked.casefold().replace("_", "-").partition("-")[0]
+    return Transcription(turns, digest, language, audio.duration, audio.notes + recognition.notes)
 
 
 def _text(said: str) -> str:

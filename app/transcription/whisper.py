@@ -11,7 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
 from app.transcription import models
-from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, TranscriptionError, Word
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, SpeechRequest, TranscriptionError, Word
 from app.transcription.turns import PAUSE_SECONDS
 from app.transcription.vad import LONGEST_SECONDS, as_float, detect_speech
 
@@ -51,13 +51,15 @@ class WhisperRecognizer:
         self._loading = asyncio.Lock()
         self._model: WhisperModel | None = None
 
-    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+    async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
         """Runs in a thread. The recognizer releases Python's lock, so leases are renewed meanwhile."""
         loop = asyncio.get_running_loop()
         async with self._loading:
             if self._model is None:
                 self._model = await loop.run_in_executor(self._executor, self._load)
-        return await loop.run_in_executor(self._executor, _recognize, self._model, audio, language)
+        return await loop.run_in_executor(
+            self._executor, _recognize, self._model, audio, next(iter(request.languages), None)
+        )
 
     async def aclose(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

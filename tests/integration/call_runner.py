@@ -36,7 +36,7 @@ from app.telephony.base import (
     Talk,
     TelephonyProvider,
 )
-from app.transcription.base import Audio, Recognition, Word
+from app.transcription.base import Audio, Recognition, SpeechRequest, Word
 from worker.context import Context
 from worker.runner import HANDLERS, run_claimed
 
@@ -130,7 +130,7 @@ class StubRecognizer:
         self.result = result
         self.times = 0
 
-    async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+    async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
         self.times += 1
         if isinstance(self.result, Exception):
             raise self.result

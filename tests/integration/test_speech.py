@@ -9,7 +9,7 @@ import soundfile
 
 from app.telephony.simulator import CONVERSATIONS
 from app.transcription import models
-from app.transcription.base import SAMPLE_RATE, Audio, Transcription, TranscriptionError
+from app.transcription.base import SAMPLE_RATE, Audio, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
 from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
@@ -84,7 +84,7 @@ WORDLESS = {
 @pytest.mark.parametrize("sound", WORDLESS)
 async def test_what_is_no_speech_makes_no_words(recognizer: WhisperRecognizer, sound: str) -> None:
     channel = (WORDLESS[sound].clip(-1, 1) * 32767).astype(np.int16)
-    recognition = await recognizer.recognize(Audio((channel, channel)), None)
+    recognition = await recognizer.recognize(Audio((channel, channel)), SpeechRequest())
     assert recognition.channels == ((), ())
     assert recognition.language is None
 
@@ -150,5 +150,5 @@ async def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     (tmp_path / "mine" / "model.bin").write_bytes(b"weights")
     recognizer = WhisperRecognizer("mine", tmp_path)
     with pytest.raises(TranscriptionError, match="cannot be loaded"):
-        await recognizer.recognize(Audio((np.zeros(16000, np.int16),), ("unknown",)), None)
+        await recognizer.recognize(Audio((np.zeros(16000, np.int16),), ("unknown",)), SpeechRequest())
     await recognizer.aclose()

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from app.telephony.simulator import CONVERSATIONS
 from app.transcription.audio import load
-from app.transcription.base import Audio, SpokenTurn, TranscriptionError
+from app.transcription.base import Audio, SpeechRequest, SpokenTurn, TranscriptionError
 from app.transcription.openai_speech import OpenAIRecognizer
 from app.transcription.openai_summary import ChatSummarizer
 from app.transcription.turns import make_turns
@@ -72,7 +72,7 @@ def words(*said: str) -> dict[str, Any]:
 
 async def test_each_channel_is_asked_for_alone(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
     endpoint.answers = [(200, words("Hello", "there")), (200, words("Hi"))]
-    recognition = await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), None)
+    recognition = await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest())
     assert {(turn.role, turn.content) for turn in make_turns(recognition, ("agent", "customer"))} == {
         ("agent", "Hello there"),
         ("customer", "Hi"),
@@ -89,7 +89,7 @@ async def test_each_channel_is_asked_for_alone(endpoint: Endpoint, recognizer: O
 
 async def test_the_language_asked_for_is_passed_on(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
     endpoint.answers = [(200, words("Haan")), (200, words("Nahi"))]
-    await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), "hi")
+    await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest(("hi",)))
     assert [asked["language"] for asked in endpoint.asked] == ["hi", "hi"]
 
 
@@ -98,12 +98,12 @@ async def test_segments_and_plain_text_do_where_there_are_no_words(
 ) -> None:
     segments = {"text": "A b", "segments": [{"start": 1, "end": 2, "text": "A b"}]}
     endpoint.answers = [(200, segments), (200, {"text": "Only text"})]
-    recognition = await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), "en")
+    recognition = await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest(("en",)))
     assert {turn.content for turn in make_turns(recognition, ("agent", "customer"))} == {"A b", "Only text"}
 
 
 async def test_silence_is_not_sent(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
-    recognition = await recognizer.recognize(Audio((np.zeros(80_000, np.int16),) * 2), None)
+    recognition = await recognizer.recognize(Audio((np.zeros(80_000, np.int16),) * 2), SpeechRequest())
     assert recognition.channels == ((), ())
     assert endpoint.asked == []
 
@@ -125,7 +125,7 @@ async def test_what_goes_wrong(
 ) -> None:
     endpoint.answers = [answer]
     with pytest.raises(TranscriptionError) as failed:
-        await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), "en")
+        await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest(("en",)))
     assert failed.value.retryable is retryable
     assert "speech endpoint" in failed.value.reason
     assert "a-key" not in failed.value.reason
@@ -134,7 +134,7 @@ async def test_what_goes_wrong(
 async def test_an_endpoint_that_is_not_there() -> None:
     recognizer = OpenAIRecognizer("http://127.0.0.1:1", model="x")
     with pytest.raises(TranscriptionError, match="RINGBACK_SPEECH_URL") as failed:
-        await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), "en")
+        await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest(("en",)))
     assert failed.value.retryable
     await recognizer.aclose()
 

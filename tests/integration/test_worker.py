@@ -16,7 +16,7 @@ from app.models import CallEventRow, RecordingRow
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
-from app.transcription.base import Audio, Recognition, TranscriptionError, Word
+from app.transcription.base import Audio, Recognition, SpeechRequest, TranscriptionError, Word
 from app.transcription.whisper import WhisperRecognizer
 from tests.integration.call_runner import (
     SAID,
@@ -58,7 +58,7 @@ async def test_the_provider_says_which_channel_is_the_agent(
     runner = await completed(await make_runner(provider))
 
     class Loud(StubRecognizer):
-        async def recognize(self, audio: Audio, language: str | None) -> Recognition:
+        async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
             said = (Word("Hello", 0, 1),)
             return Recognition(tuple(said if np.any(channel) else () for channel in audio.channels), "en")
 
