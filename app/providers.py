@@ -39,6 +39,7 @@ def _whisper(settings: Settings) -> Recognizer:
         models_folder(settings),
         device=options.device,
         threads=options.threads,
+        of_unusable=options.unusable_language,
         concurrency=settings.transcript_concurrency,
     )
 

@@ -51,8 +51,8 @@ class SpeechRequest:
     """What is known of a recording before it is recognized."""
 
     languages: tuple[str, ...] = ()
-    """ISO 639-1. Two if both are spoken in one sentence: `("hi", "en")` is Hinglish. None: to be detected, once, from all
-    speech."""
+    """ISO 639-1. Two if both are spoken in one sentence: `("hi", "en")` is Hinglish. None: to be detected, once, from
+    all speech."""
     vocabulary: tuple[str, ...] = ()
     """Names and terms that may be said, for engines that can prefer them."""
 
@@ -121,8 +121,10 @@ class Recognizer(Protocol):
     name: str
 
     async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
-        """Recognize each channel alone. Raises `TranscriptionError`, also if the engine does not make usable text of the
-        language that is spoken."""
+        """Recognize each channel alone.
+
+        Raises `TranscriptionError`, also if the engine makes no usable text of the language that is spoken.
+        """
 
     async def aclose(self) -> None:
         """Release the model or the connections."""

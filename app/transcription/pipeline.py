@@ -26,8 +26,8 @@ async def transcribe(
 ) -> Transcription:
     """Transcribe the recording at `path`.
 
-    `language`: what the client says is spoken, or None. `vocabulary`: names and terms to expect. `content_type` and `name`: what the recording's sender called
-    it, for files without a header. `agent_channel`: the channel of the agent, 1 or 2.
+    `language`: what the client says is spoken, or None. `vocabulary`: names and terms to expect. `content_type` and
+    `name`: what the recording's sender called it, for files without a header. `agent_channel`: 1 or 2.
 
     Raises `TranscriptionError`, whose notes say what was found out about the recording.
     """

@@ -4,8 +4,10 @@ from itertools import pairwise
 
 from app.transcription.base import Recognition, Role, SpokenTurn, Word
 
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 0.6
 """A longer silence of one person ends a piece, so that what the other person says goes between."""
+HOLD_SECONDS = 5.0
+"""After a longer silence of both, the same person begins another turn. So a hold is not counted as speech."""
 
 
 def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[SpokenTurn, ...]:
@@ -38,10 +40,10 @@ def _text(words: list[Word]) -> str:
 
 
 def _joined(pieces: list[SpokenTurn]) -> tuple[SpokenTurn, ...]:
-    """Join neighbours of one role. The pieces are sorted, so nobody spoke between them."""
+    """Join neighbours of one role without a long silence. The pieces are sorted, so nobody spoke between them."""
     turns: list[SpokenTurn] = []
     for piece in pieces:
-        if turns and turns[-1].role == piece.role:
+        if turns and turns[-1].role == piece.role and piece.start - turns[-1].end <= HOLD_SECONDS:
             last = turns.pop()
             piece = SpokenTurn(piece.role, f"{last.content} {piece.content}", last.start, max(last.end, piece.end))
         turns.append(piece)

@@ -1,27 +1,33 @@
 """Local recognition with faster-whisper. Nothing leaves the machine."""
 
 import asyncio
+import math
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
-from app.transcription import models
-from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, SpeechRequest, TranscriptionError, Word
-from app.transcription.turns import PAUSE_SECONDS
-from app.transcription.vad import LONGEST_SECONDS, as_float, detect_speech
+from app.transcription import fitness, models
+from app.transcription.base import Audio, Recognition, Samples, SpeechRequest, TranscriptionError
+from app.transcription.languages import name_of
+from app.transcription.windows import Window, find_utterances, pack
 
-_DETECTED_IN_SECONDS = 120
-"""The language is detected in this many seconds of speech."""
-
+_SURE = 0.5
+"""A language that is less probable than this is not detected."""
+_CERTAIN = 0.8
+"""A language that is more probable than this contradicts what the client said."""
 
 if TYPE_CHECKING:  # importing it takes 0.4 s, and only a transcripts worker needs it
-    from faster_whisper import WhisperModel
     from faster_whisper.transcribe import Segment
+
+    from app.transcription.whisper_model import DetectingModel
+
+OfUnusable = Literal["fail", "warn"]
 
 
 class WhisperOptions(Options):
@@ -29,17 +35,32 @@ class WhisperOptions(Options):
 
     model_config = SettingsConfigDict(env_prefix="RINGBACK_WHISPER_")
 
-    model: str = Field("tiny.en", description="Model name, or a folder that holds a model")
+    model: str = Field(models.BUNDLED, description="Model name, or a folder that holds a model")
     device: str = Field("cpu", description="`cpu`, `cuda` or `auto`")
     threads: int = Field(1, ge=1, description="CPU threads of one recognition")
+    unusable_language: OfUnusable = Field(
+        "fail",
+        description="What becomes of a call in a language of which the model makes no usable text: `fail`, or "
+        "`warn` for a transcript whose summary begins with a warning",
+    )
 
 
 class WhisperRecognizer:
     """One model, loaded when it is first needed. It recognizes up to `concurrency` recordings at once, with `threads`
-    threads each."""
+    threads each.
+
+    A model that only knows English cannot detect a language. The bundled multilingual model does it then.
+    """
 
     def __init__(
-        self, model: str, models_dir: Path, *, device: str = "cpu", threads: int = 1, concurrency: int = 1
+        self,
+        model: str,
+        models_dir: Path,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        concurrency: int = 1,
+        of_unusable: OfUnusable = "fail",
     ) -> None:
         self.name = f"whisper {model}"
         self._model_name = model
@@ -47,112 +68,173 @@ class WhisperRecognizer:
         self._device = device
         self._threads = threads
         self._concurrency = concurrency
+        self._of_unusable = of_unusable
         self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="whisper")
         self._loading = asyncio.Lock()
-        self._model: WhisperModel | None = None
+        self._loaded: dict[str, DetectingModel] = {}
 
     async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
         """Runs in a thread. The recognizer releases Python's lock, so leases are renewed meanwhile."""
         loop = asyncio.get_running_loop()
-        async with self._loading:
-            if self._model is None:
-                self._model = await loop.run_in_executor(self._executor, self._load)
-        return await loop.run_in_executor(
-            self._executor, _recognize, self._model, audio, next(iter(request.languages), None)
-        )
+        model = await self._get(self._model_name)
+        detector = model if model.model.is_multilingual else await self._get(models.BUNDLED)
+
+        def recognize() -> Recognition:
+            return _Call(audio, model, detector, self._model_name, self._of_unusable).recognize(request)
+
+        return await loop.run_in_executor(self._executor, recognize)
 
     async def aclose(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._model = None
+        self._loaded.clear()
 
-    def _load(self) -> "WhisperModel":
-        from faster_whisper import WhisperModel
+    async def _get(self, name: str) -> "DetectingModel":
+        loop = asyncio.get_running_loop()
+        async with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = await loop.run_in_executor(self._executor, self._load, name)
+        return self._loaded[name]
 
-        folder = models.resolve(self._model_name, self._models_dir)
+    def _load(self, name: str) -> "DetectingModel":
+        from app.transcription.whisper_model import DetectingModel
+
+        folder = models.resolve(name, self._models_dir)
         try:
-            return WhisperModel(
-                str(folder),
+            return DetectingModel(
+                str(folder or name),
                 device=self._device,
                 compute_type="int8" if self._device == "cpu" else "default",
                 cpu_threads=self._threads,
                 num_workers=self._concurrency,
                 local_files_only=True,
+                files=None if folder else models.files_of(name),
             )
         except (RuntimeError, ValueError, OSError) as error:
-            raise TranscriptionError(f"The speech model in {folder} cannot be loaded: {error}") from error
+            raise TranscriptionError(f"The speech model in {folder or name} cannot be loaded: {error}") from error
 
 
-def _recognize(model: "WhisperModel", audio: Audio, language: str | None) -> Recognition:
-    utterances = tuple(_utterances(channel) for channel in audio.channels)
-    spoken = _choose_language(model, audio, utterances, language)
-    channels = tuple(
-        _words(model, channel, said, spoken) for channel, said in zip(audio.channels, utterances, strict=True)
-    )
-    return Recognition(channels, spoken if any(channels) else None)
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A detected language and how probable it is, from 0 to 1."""
+
+    language: str
+    probability: float
 
 
-def _choose_language(
-    model: "WhisperModel", audio: Audio, utterances: tuple[list[tuple[int, int]], ...], asked: str | None
-) -> str:
-    """The requested language if the model knows it. Otherwise it is detected once, from the speech of all sides, and
-    never per segment."""
-    if not model.model.is_multilingual:
-        return "en"
-    if asked is not None and asked in model.supported_languages:
-        return asked
-    said = sorted((first, last, channel) for channel, spans in enumerate(utterances) for first, last in spans)
-    pooled = [np.zeros(SAMPLE_RATE, np.float32)]
-    seconds = 0.0
-    for first, last, channel in said:
-        pooled.append(as_float(audio.channels[channel][first:last]))
-        seconds += (last - first) / SAMPLE_RATE
-        if seconds > _DETECTED_IN_SECONDS:
-            break
-    detected, _, _ = model.detect_language(np.concatenate(pooled), language_detection_segments=4)
-    return str(detected)
+class _Call:
+    """One recording while it is recognized, in a thread."""
 
+    def __init__(
+        self,
+        audio: Audio,
+        model: "DetectingModel",
+        detector: "DetectingModel",
+        model_name: str,
+        of_unusable: OfUnusable,
+    ) -> None:
+        self._audio = audio
+        self._model = model
+        self._detector = detector
+        self._name = model_name
+        self._of_unusable = of_unusable
+        self._windows = [pack(find_utterances(channel)) for channel in audio.channels]
 
-def _words(
-    model: "WhisperModel", channel: Samples, utterances: list[tuple[int, int]], language: str
-) -> tuple[Word, ...]:
-    words: list[Word] = []
-    for first, last in utterances:
-        segments, _ = model.transcribe(
-            as_float(channel[first:last]),
-            language=language,
+    def recognize(self, request: SpeechRequest) -> Recognition:
+        try:
+            return self._recognize(request)
+        finally:
+            self._detector.forget()
+
+    def _recognize(self, request: SpeechRequest) -> Recognition:
+        if not any(self._windows):
+            return Recognition(tuple(() for _ in self._windows), None)
+        language, notes = self._choose(request)
+        warning = self._warning(language)
+        found = [
+            [(window, segment) for window in windows for segment in self._segments(channel, window, language, request)]
+            for channel, windows in zip(self._audio.channels, self._windows, strict=True)
+        ]
+        words = tuple(
+            tuple(
+                window.word(word.word, float(word.start), float(word.end))
+                for window, segment in channel
+                for word in segment.words or ()
+                if word.word.strip()
+            )
+            for channel in found
+        )
+        return Recognition(words, language if any(words) else None, warning, notes)
+
+    def _segments(self, channel: Samples, window: Window, language: str, request: SpeechRequest) -> "list[Segment]":
+        segments, _ = self._model.transcribe(
+            window.sound(channel),
+            language=language if language in self._model.supported_languages else "en",
             beam_size=5,
             temperature=[0.0, 0.2, 0.4],
             compression_ratio_threshold=2.4,
             condition_on_previous_text=False,
             word_timestamps=True,
-            vad_filter=False,  # _utterances has done it
+            hotwords=", ".join(request.vocabulary) or None,
+            vad_filter=False,  # find_utterances has done it
         )
-        offset = first / SAMPLE_RATE
-        words += [
-            Word(word.word, offset + float(word.start), offset + float(word.end))
-            for segment in segments
-            if not _made_up(segment)
-            for word in segment.words or ()
-            if word.word.strip()
-        ]
-    return tuple(words)
+        return [segment for segment in segments if not _made_up(segment)]
 
+    def _choose(self, request: SpeechRequest) -> tuple[str, tuple[str, ...]]:
+        """The language that is spoken, and notes for the call's history."""
+        asked = request.languages
+        guess = self._detect(among=asked)
+        if len(asked) == 1:  # the client knows it, unless something else is clearly spoken
+            if guess.language == asked[0] or guess.probability < _CERTAIN:
+                return asked[0], ()
+            note = f"{name_of(asked[0])} was expected, but {name_of(guess.language)} is spoken"
+            return guess.language, (note,)
+        if guess.probability >= _SURE:
+            return guess.language, ()
+        likely = next((one for one in (*asked, "en") if not fitness.why_unusable(self._name, one)), "en")
+        note = (
+            f"The language could not be detected: at best {name_of(guess.language)} ({guess.probability:.0%}). "
+            f"{name_of(likely)} was assumed"
+        )
+        return likely, (note,)
 
-def _utterances(channel: Samples) -> list[tuple[int, int]]:
-    """Ranges of samples in which somebody speaks without a long pause.
+    def _warning(self, language: str) -> str | None:
+        """Why the words will be wrong. Raises `TranscriptionError` unless warnings are wanted instead."""
+        reason = fitness.why_unusable(self._name, language)
+        if reason is None and language not in self._model.supported_languages:
+            reason = f"the model {self._name} does not know {name_of(language)}"
+        if reason is None:
+            return None
+        if self._of_unusable == "warn":
+            return f"The words below are probably wrong: the call is in {name_of(language)}, and {reason}."
+        raise TranscriptionError(
+            f"The call is in {name_of(language)}, and {reason}. Use another model (`ringback models list`, `ringback "
+            "models fetch NAME`, then RINGBACK_WHISPER_MODEL) or a speech endpoint (docs/speech.md). Then retry the "
+            "transcript"
+        )
 
-    Each is recognized alone. faster-whisper's own VAD filter joins all speech of half a minute. Then it sometimes drops
-    a short "okay" or the rest, and puts words on the wrong side of a pause.
-    """
-    joined: list[tuple[int, int]] = []
-    for first, last in detect_speech(channel):
-        if joined:
-            begun, until = joined[-1]
-            if first - until < PAUSE_SECONDS * SAMPLE_RATE and last - begun < LONGEST_SECONDS * SAMPLE_RATE:
-                joined[-1] = (begun, last)
-                continue
-        joined.append((first, last))
-    return joined
+    def _detect(self, among: tuple[str, ...]) -> Guess:
+        """One detection for the call, on the first window of each side, or of the longer one where detection is extra.
+
+        `among`: the language is one of these if they are more probable than all others. Urdu counts as Hindi if Hindi
+        is among them, because the two are one spoken language.
+        """
+        sides = zip(self._audio.channels, self._windows, strict=True)
+        firsts = sorted(
+            ((windows[0], channel) for channel, windows in sides if windows), key=lambda one: -one[0].seconds
+        )
+        if self._detector is not self._model:
+            firsts = firsts[:1]
+        found: dict[str, float] = defaultdict(float)
+        for window, channel in firsts:
+            for language, probability in self._detector.language_probabilities(window.sound(channel)).items():
+                found[language] += window.seconds * probability
+        seconds = sum(window.seconds for window, _ in firsts)
+        if "hi" in among:
+            found["hi"] += found.pop("ur", 0.0)
+        wanted = math.fsum(found[language] for language in among)
+        candidates = among if wanted >= _SURE * seconds else tuple(found)
+        language = max(candidates, key=lambda one: found[one])
+        return Guess(language, max(wanted if candidates is among else 0.0, found[language]) / seconds)
 
 
 def _made_up(segment: "Segment") -> bool:
