@@ -1,112 +1,73 @@
-"""What the choice of channels achieves: `make bench-speech`, or `python -m bench.speech`. Takes about ten minutes.
+"""What bad lines do to a transcript, and what a minute of speech costs: `make bench-speech`. Takes about 15 minutes.
 
-The simulator's conversations and the tests' reference call are mixed as bad recorders mix them, written with µ-law, and
-recognized twice: with both channels as they are, and after `app.transcription.channels` has decided. A turn of the
-reference is found on a channel if most of its words are there at its time. Lost: found nowhere. Duplicated: found on
-two channels. Wrong: found only with the other person, where the transcript names persons.
+`python -m bench.speech lines` spoils calls as telephone lines do, and recognizes each twice: with both channels as they
+are, and after the product has leveled them and decided who speaks on which. It prints the word error rate of each side,
+the turns that are on both sides, and the words at times when nobody speaks.
+
+`python -m bench.speech cost` compares, for each model at hand and in one run, the product with the engine alone: its
+own call for each channel, with its VAD filter. It prints CPU seconds per minute of call, and how many minutes of calls
+a core can transcribe in an hour.
 """
 
 import argparse
 import asyncio
 import json
-import re
+import resource
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
-from app.telephony.simulator import CONVERSATIONS
 from app.transcription import models
 from app.transcription.audio import load
-from app.transcription.base import Audio, Recognition, Recognizer, SpeechRequest
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, SpeechRequest
 from app.transcription.decoding.recording import read
+from app.transcription.vad import as_float
 from app.transcription.whisper import WhisperRecognizer
+from bench.bad_lines import LINES, Line, Sides
+from tests.word_errors import count_errors, normalized
 
-Sides = npt.NDArray[np.float64]
-"""Samples x channels."""
-Mixing = Callable[[Sides, int], Sides]
-REFERENCE = Path(__file__).parents[1] / "tests/audio/call_callback.wav"
+AUDIO = Path(__file__).parents[1] / "tests/audio"
+CALLS = ("call_callback", "indian_english", "long_pauses")
 _SPARE_SECONDS = 0.8
 _MOST = 0.6
-
-
-def crosstalk(decibels: float, milliseconds: float) -> Mixing:
-    """Each person is also on the other's channel."""
-
-    def mix(sides: Sides, rate: int) -> Sides:
-        late = np.roll(sides, round(milliseconds / 1000 * rate), axis=0)
-        mixed: Sides = sides + 10 ** (decibels / 20) * late[:, ::-1]
-        return mixed
-
-    return mix
-
-
-def echo(decibels: float, milliseconds: float) -> Mixing:
-    """The agent is also on the customer's channel, with the reflections of a room (thirty milliseconds)."""
-
-    def mix(sides: Sides, rate: int) -> Sides:
-        decay = np.random.default_rng(1).normal(size=round(0.03 * rate)) * np.exp(
-            -np.arange(round(0.03 * rate)) / (0.008 * rate)
-        )
-        room = np.convolve(sides[:, 0], decay / np.sqrt(np.square(decay).sum()))[: len(sides)]
-        mixed = sides.copy()
-        mixed[:, 1] += 10 ** (decibels / 20) * np.roll(room, round(milliseconds / 1000 * rate))
-        return mixed
-
-    return mix
-
-
-def same(decibels: float, milliseconds: float) -> Mixing:
-    """The mixed call on both channels, one of them at another level and late."""
-
-    def mix(sides: Sides, rate: int) -> Sides:
-        mono = sides.sum(axis=1) / 2
-        return np.stack([mono, 10 ** (decibels / 20) * np.roll(mono, round(milliseconds / 1000 * rate))], axis=1)
-
-    return mix
-
-
-MIXINGS: dict[str, Mixing] = {
-    "clean": lambda sides, _: sides,
-    "crosstalk -15 dB": crosstalk(-15, 0),
-    "crosstalk -20 dB, 150 ms": crosstalk(-20, 150),
-    "crosstalk -25 dB, 400 ms": crosstalk(-25, 400),
-    "echo of the agent -18 dB, 250 ms": echo(-18, 250),
-    "one signal": same(0, 0),
-    "one signal, -10 dB, 60 ms": same(-10, 60),
-}
+_ENGLISH = SpeechRequest(("en",))
 
 
 @dataclass
-class Counts:
-    """Counts of the reference's turns."""
+class Score:
+    """Sums over calls. Errors and words by side."""
 
-    turns: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    wrong: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    twice: int = 0
+    invented: int = 0
 
-    def count(self, reference: list[dict[str, Any]], audio: Audio, recognition: Recognition) -> None:
-        for turn in reference:
-            roles = [
-                role
-                for role, words in zip(audio.roles, recognition.channels, strict=True)
-                if _is_found(
-                    turn,
-                    " ".join(word.text for word in words if _is_near(turn, word.start, word.end)),
-                    "" if role in (turn["role"], "unknown") else _of_the_other(turn, reference),
-                )
-            ]
-            self.turns += 1
-            self.lost += not roles
-            self.duplicated += len(roles) > 1
-            self.wrong += len(roles) == 1 and roles[0] not in (turn["role"], "unknown")
+    def count(self, turns: list[dict[str, Any]], audio: Audio, recognition: Recognition) -> None:
+        sides = dict(zip(audio.roles, recognition.channels, strict=True))
+        for role in ("agent", "customer"):
+            expected = normalized(" ".join(turn["content"] for turn in turns if turn["role"] == role))
+            got = normalized("".join(word.text for word in sides.get(role, ())))
+            self.errors[role] += count_errors(expected, got)
+            self.words[role] += len(expected)
+        every = [word for words in recognition.channels for word in words]
+        self.invented += sum(not any(_is_near(turn, word.start, word.end) for turn in turns) for word in every)
+        for turn in turns:
+            found = [role for role, words in sides.items() if _is_said(turn, turns, role, words)]
+            self.twice += len(found) > 1
+
+    def __str__(self) -> str:
+        rates = (
+            f"{self.errors[role] / self.words[role]:.0%}" if self.words[role] else f"{self.errors[role]} words"
+            for role in ("agent", "customer")
+        )
+        return f"{' / '.join(rates)} | {self.twice} | {self.invented}"
 
 
 def _is_near(turn: dict[str, Any], start: float, end: float) -> bool:
@@ -114,59 +75,148 @@ def _is_near(turn: dict[str, Any], start: float, end: float) -> bool:
     return first - _SPARE_SECONDS <= (start + end) / 2 <= last + _SPARE_SECONDS
 
 
-def _of_the_other(turn: dict[str, Any], reference: list[dict[str, Any]]) -> str:
-    """What the other person says at that time. Their own "okay" is not a copy of this one."""
-    return " ".join(
-        other["content"]
-        for other in reference
-        if other["role"] != turn["role"]
-        and other["end"] > turn["start"] - 2 * _SPARE_SECONDS
-        and other["start"] < turn["end"] + 2 * _SPARE_SECONDS
-    )
-
-
-def _is_found(turn: dict[str, Any], text: str, others: str) -> bool:
-    wanted, got = Counter(_words(turn["content"])), Counter(_words(text)) - Counter(_words(others))
+def _is_said(turn: dict[str, Any], turns: list[dict[str, Any]], role: str, words: Any) -> bool:
+    """Whether most words of the turn are on this person's side at its time, not counting what this person says then."""
+    wanted = Counter(normalized(turn["content"]))
+    got = Counter(normalized("".join(word.text for word in words if _is_near(turn, word.start, word.end))))
+    if role != turn["role"]:
+        near = [
+            other["content"]
+            for other in turns
+            if other["role"] == role
+            and other["end"] > turn["start"] - 2 * _SPARE_SECONDS
+            and other["start"] < turn["end"] + 2 * _SPARE_SECONDS
+        ]
+        got -= Counter(normalized(" ".join(near)))
     return (wanted & got).total() >= _MOST * wanted.total()
 
 
-def _words(text: str) -> list[str]:
-    text = (
-        text.lower().replace("eight point five percent", "8.5%").replace("four thirty", "4.30").replace("4:30", "4.30")
-    )
-    return re.findall(r"[a-z0-9']+", text.replace("430", "4.30"))
+def call(name: str) -> tuple[Sides, int, list[dict[str, Any]]]:
+    """A call's samples, their rate, and its turns. The last call is the first one with 6 s of silence before each turn."""
+    if name == "long_pauses":
+        sides, rate, turns = call("call_callback")
+        cuts = [0, *(round((turn["start"] - 0.2) * rate) for turn in turns if turn["content"] != "Okay."), len(sides)]
+        pause = np.zeros((6 * rate, 2))
+        pieces = [piece for first, last in pairwise(cuts) for piece in (pause, sides[first:last])]
+        moved = [
+            {**turn, **{at: turn[at] + 6 * sum(cut <= turn["start"] * rate for cut in cuts) for at in ("start", "end")}}
+            for turn in turns
+        ]
+        return np.concatenate(pieces), rate, moved
+    sides, rate = soundfile.read(AUDIO / f"{name}.wav")
+    return sides, rate, json.loads((AUDIO / f"{name}.json").read_text())["turns"]
 
 
-async def measure(recognizer: Recognizer, mixing: Mixing, recordings: list[Path]) -> tuple[Counts, Counts]:
-    """Counts without and with the choice of channels."""
-    before, after = Counts(), Counts()
+async def spoil(recognizer: WhisperRecognizer, line: Line, names: tuple[str, ...]) -> tuple[Score, Score]:
+    """Scores without and with what the product does before recognition."""
+    plain, product = Score(), Score()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mixed.wav"
-        for recording in recordings:
-            reference = json.loads(recording.with_suffix(".json").read_text())["turns"]
-            sides, rate = soundfile.read(recording)
-            soundfile.write(path, mixing(sides, rate).clip(-1, 1), rate, subtype="ULAW")
+        path = Path(folder) / "spoiled.wav"
+        for name in names:
+            sides, rate, turns = call(name)
+            spoiled, turns = line(sides, rate, turns)
+            soundfile.write(path, spoiled.clip(-1, 1), rate, subtype="PCM_16")
             raw = Audio(tuple(read(path, "", "").voices[0].line.stored.T))
-            before.count(reference, raw, await recognizer.recognize(raw, SpeechRequest(("en",))))
+            plain.count(turns, raw, await recognizer.recognize(raw, _ENGLISH))
             chosen = await load(path)
-            after.count(reference, chosen, await recognizer.recognize(chosen, SpeechRequest(("en",))))
-    return before, after
+            product.count(turns, chosen, await recognizer.recognize(chosen, _ENGLISH))
+    return plain, product
+
+
+async def lines(model: str, models_dir: Path) -> None:
+    """Print the table of bad lines."""
+    recognizer = WhisperRecognizer(model, models_dir)
+    print(
+        f"\n{model}, {' and '.join(CALLS[:2])}: word error rate agent / customer, turns on both sides, words invented\n"
+    )
+    print(
+        "| line | as it is: WER | twice | invented | product: WER | twice | invented |\n|---|---|---|---|---|---|---|"
+    )
+    for name, line in LINES.items():
+        plain, product = await spoil(recognizer, line, CALLS[:2])
+        print(f"| {name} | {plain} | {product} |", flush=True)
+    await recognizer.aclose()
+
+
+async def cost(names: list[str], models_dir: Path) -> None:
+    """Print the table of costs."""
+    print("\n| model | call | CPU s/min alone | product | ratio | WER alone | WER product | calls min/core h | MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for model in names:
+        recognizer = WhisperRecognizer(model, models_dir)
+        for name in (*CALLS, "ten minutes"):
+            sides, rate, turns = call(CALLS[0] if name == "ten minutes" else name)
+            if name == "ten minutes":
+                length = len(sides) / rate
+                times = round(600 / length)
+                sides = np.tile(sides, (times, 1))
+                turns = [
+                    {**turn, "start": turn["start"] + at * length, "end": turn["end"] + at * length}
+                    for at in range(times)
+                    for turn in turns
+                ]
+            with tempfile.TemporaryDirectory() as folder:
+                soundfile.write(path := Path(folder) / "call.wav", sides, rate, subtype="ULAW")
+                audio = await load(path)
+            minutes = audio.duration / 60
+            await recognizer.recognize(Audio((audio.channels[0][: 5 * SAMPLE_RATE],), ("unknown",)), _ENGLISH)  # load
+            began = process_time()
+            alone = Recognition(tuple(_alone(recognizer, model, channel) for channel in audio.channels), "en")
+            middle = process_time()
+            ours = await recognizer.recognize(audio, _ENGLISH)
+            ended = process_time()
+            scores = Score(), Score()
+            for score, recognition in zip(scores, (alone, ours), strict=True):
+                score.count(turns, audio, recognition)
+            rates = (f"{score.errors.total() / score.words.total():.1%}" for score in scores)
+            cpu, most = (ended - middle) / minutes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(
+                f"| {model} | {name}, {minutes:.1f} min | {(middle - began) / minutes:.1f} | {cpu:.1f} "
+                f"| {(ended - middle) / (middle - began):.2f} | {' | '.join(rates)} | {3600 / cpu:.0f} | {most:.0f} |",
+                flush=True,
+            )
+        await recognizer.aclose()
+
+
+def _alone(recognizer: WhisperRecognizer, model: str, channel: Any) -> tuple[Any, ...]:
+    """The engine's own way, with the settings of ours where it has them."""
+    segments, _ = recognizer.loaded(model).transcribe(
+        as_float(channel),
+        language="en",
+        beam_size=5,
+        temperature=[0.0, 0.2, 0.4],
+        compression_ratio_threshold=2.4,
+        condition_on_previous_text=False,
+        word_timestamps=True,
+        vad_filter=True,
+        vad_parameters={
+            "threshold": 0.3,
+            "min_speech_duration_ms": 100,
+            "min_silence_duration_ms": 400,
+            "speech_pad_ms": 200,
+        },
+    )
+    return tuple(_Said(word.word, word.start, word.end) for segment in segments for word in segment.words or ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    text: str
+    start: float
+    end: float
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=models.BUNDLED)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["lines", "cost"])
+    parser.add_argument("--model", action="append", help="May be given several times. Default: the bundled ones")
     parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
     arguments = parser.parse_args()
-    recognizer = WhisperRecognizer(arguments.model, arguments.models_dir)
-    recordings = [path for path in sorted(CONVERSATIONS.glob("*.wav")) if path.stem != "silence"] + [REFERENCE]
-    print(f"{arguments.model}, {len(recordings)} calls; lost / duplicated / wrong turns\n")
-    print("| mixture | turns | as they are | after the choice |\n|---|---|---|---|")
-    for name, mixing in MIXINGS.items():
-        before, after = await measure(recognizer, mixing, recordings)
-        cells = (f"{counts.lost} / {counts.duplicated} / {counts.wrong}" for counts in (before, after))
-        print(f"| {name} | {before.turns} | {' | '.join(cells)} |", flush=True)
-    await recognizer.aclose()
+    names = arguments.model or ["base", "tiny.en"]
+    if arguments.part != "lines":
+        await cost(names, arguments.models_dir)
+    if arguments.part != "cost":
+        await lines(names[0] if arguments.model else models.BUNDLED, arguments.models_dir)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ _SILENCE_DB = -55.0
 """A channel whose loudest 10 ms are below this, in dB of full scale, is silent."""
 _ONE_SIGNAL_DB = 14.0
 """If the same signal is on two channels, and their levels differ by more than this, one channel is an echo."""
+_QUIET_DB = -26.0
+"""A channel below this, in dB of full scale, is amplified, because the VAD misses the first words of a quiet line."""
+_LEVELLED_DB = -12.0
+_MOST_GAIN_DB = 36.0
 _NOT_MUTED: tuple[tuple[tuple[int, int], ...], float] = (), 0.0
 _SAMPLED_BLOCKS = 4
 _REST_FRAMES = 25
@@ -75,6 +79,13 @@ class Line:
         return found
 
     @property
+    def gain(self) -> float:
+        """What the samples are multiplied by, to be recognized."""
+        if self.is_silent or self.level >= _QUIET_DB:
+            return 1.0
+        return float(10 ** (min(_LEVELLED_DB - self.level, _MOST_GAIN_DB) / 20))
+
+    @property
     def is_silent(self) -> bool:
         return self.level < _SILENCE_DB
 
@@ -103,7 +114,9 @@ class Voice:
             if begin < last and end > first:
                 hole = part[max(0, begin - first) : max(0, end - first)]
                 hole[:] = np.resize(self.line.rest, len(hole))
-        return part
+        if self.line.gain == 1.0:
+            return part
+        return (part * np.float32(self.line.gain)).round().clip(-32768, 32767).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,13 +42,11 @@ def resolve(name: str, models_dir: Path) -> Path | None:
 
     Raises `ModelError` if it is missing.
     """
-    folder = Path(name) if "/" in name else _fetched(name, models_dir)
-    if (folder / _WEIGHTS).is_file():
-        return folder
+    for folder in (Path(name), _fetched(name, models_dir)) if "/" in name else (_fetched(name, models_dir),):
+        if (folder / _WEIGHTS).is_file():
+            return folder
     if bundled.folders(name):
         return None
-    if (fetched := _fetched(name, models_dir) / _WEIGHTS).is_file():  # a hub repository
-        return fetched.parent
     raise ModelError(
         f"The speech model {name!r} is not here. Fetch it with `ringback models fetch {name}`; on a machine "
         f"without a network, copy the folder of its CTranslate2 conversion to {_fetched(name, models_dir)}"

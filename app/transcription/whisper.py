@@ -88,6 +88,10 @@ class WhisperRecognizer:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._loaded.clear()
 
+    def loaded(self, name: str) -> "DetectingModel":
+        """A model that was already used."""
+        return self._loaded[name]
+
     async def _get(self, name: str) -> "DetectingModel":
         loop = asyncio.get_running_loop()
         async with self._loading:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from app.telephony.simulator import CONVERSATIONS
-from app.transcription import models
+from app.transcription import bundled, models
 from app.transcription.base import SAMPLE_RATE, Audio, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
 from app.transcription.outcome import RulesSummarizer
@@ -124,15 +124,35 @@ async def test_a_silent_recording_says_so(recognizer: WhisperRecognizer) -> None
     assert "silent" in made.digest.summary
 
 
-def test_models(tmp_path: Path) -> None:
-    bundled = models.resolve(models.BUNDLED, tmp_path)
-    models.verify(models.BUNDLED, tmp_path)
-    assert models.resolve(str(bundled), tmp_path) == bundled, "any folder that holds one"
+@pytest.mark.parametrize("name", ["base", "tiny.en"])
+def test_the_bundled_models(name: str, tmp_path: Path) -> None:
+    assert models.resolve(name, tmp_path) is None
+    models.verify(name, tmp_path)
+    files = models.files_of(name)
+    assert {"model.bin", "config.json", "tokenizer.json", "vocabulary.txt"} <= set(files)
+    listed = {model.name: model for model in models.list_models(tmp_path)}
+    assert listed[name].state == "bundled"
+    assert abs(listed[name].size_bytes - sum(map(len, files.values()))) < 10_000
+
+
+def test_models_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"ringback models fetch large-v3.*copy the folder"):
         models.resolve("large-v3", tmp_path)
-    listed = {model.name: model.state for model in models.list_models(tmp_path)}
-    assert listed[models.BUNDLED] == "bundled"
-    assert listed["large-v3"] == "not fetched"
+    assert {model.name: model.state for model in models.list_models(tmp_path)}["large-v3"] == "not fetched"
+    for folder in ("base", "large-v3", "somebody--whisper"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.bin").write_bytes(b"weights")
+    assert models.resolve("base", tmp_path) == tmp_path / "base", "what was fetched comes before what is bundled"
+    assert models.resolve("large-v3", tmp_path) == tmp_path / "large-v3"
+    assert models.resolve("somebody/whisper", tmp_path) == tmp_path / "somebody--whisper"
+    assert models.resolve(str(tmp_path / "base"), Path("/nowhere")) == tmp_path / "base", "any folder that holds one"
+
+
+def test_a_bundled_model_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    monkeypatch.setattr(bundled, "folders", lambda name: [tmp_path])
+    with pytest.raises(ModelError, match="install again"):
+        models.files_of("tiny.en")
 
 
 def test_a_damaged_model_is_found(tmp_path: Path) -> None:

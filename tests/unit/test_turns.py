@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.transcription.base import Recognition, Role, SpokenTurn, Word
-from app.transcription.turns import make_turns
+from app.transcription.turns import HOLD_SECONDS, make_turns
 
 SIDES: tuple[Role, ...] = ("agent", "customer")
 
@@ -23,9 +23,15 @@ def test_what_the_other_says_in_a_pause_comes_between() -> None:
     )
 
 
-def test_neighbours_of_one_role_are_one_turn_whatever_the_pause() -> None:
-    agent = words(("Hello?", 0, 1), ("Hello?", 9, 10))
-    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (SpokenTurn("agent", "Hello? Hello?", 0, 10),)
+def test_neighbours_of_one_role_are_one_turn() -> None:
+    agent = words(("Hello?", 0, 1), ("Hello?", 5, 6))
+    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (SpokenTurn("agent", "Hello? Hello?", 0, 6),)
+
+
+def test_a_hold_is_not_part_of_a_turn() -> None:
+    agent = words(("Please hold.", 0, 2), ("Thank you for holding.", 47, 49))
+    turns = make_turns(Recognition((agent, ()), "en"), SIDES)
+    assert [(turn.start, turn.end) for turn in turns] == [(0, 2), (47, 49)]
 
 
 def test_overlap_keeps_the_order_of_starts() -> None:
@@ -58,11 +64,14 @@ side = st.lists(
 
 
 @given(side, side)
-def test_no_word_is_lost_and_turns_alternate_in_time(agent: tuple[Word, ...], customer: tuple[Word, ...]) -> None:
+def test_no_word_is_lost_and_turns_alternate_unless_there_was_a_hold(
+    agent: tuple[Word, ...], customer: tuple[Word, ...]
+) -> None:
     turns = make_turns(Recognition((agent, customer), "en"), SIDES)
     assert [turn.start for turn in turns] == sorted(turn.start for turn in turns)
-    roles = [turn.role for turn in turns]
-    assert all(before != after for before, after in pairwise(roles))
+    assert all(
+        before.role != after.role or after.start - before.end > HOLD_SECONDS for before, after in pairwise(turns)
+    )
     for role, said in (("agent", agent), ("customer", customer)):
         recognized = sorted(word for turn in turns if turn.role == role for word in turn.content.split())
         assert recognized == sorted(word.text.strip() for word in said)
