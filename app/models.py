@@ -4,6 +4,7 @@ users ─┬─ login_sessions
        ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
        ├─ api_keys                for call reports
        ├─ call_rules, talk_usage, do_not_call, idempotency_keys    in `app.rule_models`
+       ├─ vocabulary_terms                                         in `app.speech_models`
        ├─ dids                    rented numbers and their channels
        └─ calls ─┬─ call_events   what happened, one row per event
                  ├─ transcripts   one per call

@@ -79,12 +79,6 @@ def silent_customer(sides: Sides, _: int, turns: Turns) -> tuple[Sides, Turns]:
     return sides * [1, 0], [turn for turn in turns if turn["role"] == "agent"]
 
 
-def one_signal(sides: Sides, _: int, turns: Turns) -> tuple[Sides, Turns]:
-    """Both channels hold the mixed call."""
-    mixed = sides.mean(axis=1)
-    return np.stack([mixed, mixed], axis=1), turns
-
-
 def hold_music(sides: Sides, rate: int, turns: Turns) -> tuple[Sides, Turns]:
     """Then the customer is on hold for 20 s: three chords and a melody."""
     seconds = np.arange(20 * rate) / rate
@@ -135,7 +129,6 @@ LINES: dict[str, Line] = {
     "crosstalk -20 dB": crosstalk(-20),
     "crosstalk -15 dB, 150 ms": crosstalk(-15, 150),
     "echo -15 dB, 300 ms": echo(-15, 300),
-    "one signal": one_signal,
     "20 dB quieter": quieter(20),
     "30 dB quieter": quieter(30),
     "customer silent": silent_customer,

@@ -92,7 +92,7 @@ def _is_said(turn: dict[str, Any], turns: list[dict[str, Any]], role: str, words
 
 
 def call(name: str) -> tuple[Sides, int, list[dict[str, Any]]]:
-    """A call's samples, their rate, and its turns. The last call is the first one with 6 s of silence before each turn."""
+    """A call: samples, their rate, turns. `long_pauses`: the first one with 6 s of silence before each turn."""
     if name == "long_pauses":
         sides, rate, turns = call("call_callback")
         cuts = [0, *(round((turn["start"] - 0.2) * rate) for turn in turns if turn["content"] != "Okay."), len(sides)]

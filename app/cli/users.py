@@ -157,12 +157,19 @@ def set_(
     operator: Annotated[
         OnOff | None, typer.Option(help="Sees the installation and every user's calls in the console")
     ] = None,
+    transcript_vocabulary: Annotated[
+        str | None,
+        typer.Option(help='Names and terms that people say in their calls: "Sunrise Solar, Priya"; "" for none'),
+    ] = None,
 ) -> None:
     """Change a user's options."""
-    from app import accounts, dids
+    from app import accounts, dids, vocabulary
 
-    if pool_channels is None and compat_callbacks is None and operator is None:
-        fail("Say what to set: --pool-channels N, --compat-callbacks on|off or --operator on|off")
+    if pool_channels is None and compat_callbacks is None and operator is None and transcript_vocabulary is None:
+        fail(
+            "Say what to set: --pool-channels N, --compat-callbacks on|off, --operator on|off or "
+            "--transcript-vocabulary TERMS"
+        )
 
     async def changed(session: "AsyncSession", user: "User") -> str:
         if pool_channels is not None:
@@ -171,9 +178,13 @@ def set_(
             user.compat_callbacks = compat_callbacks is OnOff.ON
         if operator is not None:
             await accounts.set_operator(session, user, operator is OnOff.ON)
+        if transcript_vocabulary is not None:
+            await vocabulary.replace(session, user, vocabulary.parse(transcript_vocabulary))
+        terms = ", ".join(await vocabulary.list_terms(session, user.id))
         shown = "on" if user.compat_callbacks else "off"
         role = ", operator" if user.is_operator else ""
-        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}{role}"
+        known = f", vocabulary: {terms}" if terms else ""
+        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}{role}{known}"
 
     _change(email, changed)
 

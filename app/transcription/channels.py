@@ -21,6 +21,7 @@ Stored = npt.NDArray[np.int16]
 
 _ROLES: tuple[Role, ...] = ("agent", "customer", "unknown")
 _HALF = SAMPLE_RATE // crosstalk.RATE
+_STORED_FRAME = FRAME * _HALF
 _BLOCK = 300 * SAMPLE_RATE
 _SILENCE_DB = -55.0
 """A channel whose loudest 10 ms are below this, in dB of full scale, is silent."""
@@ -28,7 +29,7 @@ _ONE_SIGNAL_DB = 14.0
 """If the same signal is on two channels, and their levels differ by more than this, one channel is an echo."""
 _QUIET_DB = -26.0
 """A channel below this, in dB of full scale, is amplified, because the VAD misses the first words of a quiet line."""
-_LEVELLED_DB = -12.0
+_LEVELED_DB = -12.0
 _MOST_GAIN_DB = 36.0
 _NOT_MUTED: tuple[tuple[tuple[int, int], ...], float] = (), 0.0
 _SAMPLED_BLOCKS = 4
@@ -58,10 +59,18 @@ class Line:
     @cached_property
     def level(self) -> float:
         """The level of the loudest 10 ms, in dB of full scale. A constant is silence."""
+        return self.level_without(())
+
+    def level_without(self, muted: tuple[tuple[int, int], ...]) -> float:
+        """The level without these ranges of samples."""
         loudest = 0.0
         for first, last in _blocks(len(self)):
             signal = self.signal(first, last)
-            loudest = max(loudest, float(crosstalk.energies(signal - signal.mean()).max(initial=0)))
+            levels = crosstalk.energies(signal - signal.mean())
+            for begin, end in muted:
+                if end > first:
+                    levels[max(0, begin - first) // _STORED_FRAME : (end - first) // _STORED_FRAME + 1] = 0
+            loudest = max(loudest, float(levels.max(initial=0)))
         return 10 * float(np.log10(loudest + 1e-12))
 
     @cached_property
@@ -73,17 +82,10 @@ class Line:
             means = np.lib.stride_tricks.sliding_window_view(levels, min(len(levels), _REST_FRAMES)).mean(axis=1)
             if len(means) and means.min() < quietest:
                 quietest = float(means.min())
-                start = first + int(means.argmin()) * FRAME * _HALF
-                stretch = self.stored[start : start + _REST_FRAMES * FRAME * _HALF, self.column]
+                start = first + int(means.argmin()) * _STORED_FRAME
+                stretch = self.stored[start : start + _REST_FRAMES * _STORED_FRAME, self.column]
                 found = np.concatenate([stretch, stretch[::-1]])
         return found
-
-    @property
-    def gain(self) -> float:
-        """What the samples are multiplied by, to be recognized."""
-        if self.is_silent or self.level >= _QUIET_DB:
-            return 1.0
-        return float(10 ** (min(_LEVELLED_DB - self.level, _MOST_GAIN_DB) / 20))
 
     @property
     def is_silent(self) -> bool:
@@ -94,12 +96,12 @@ class Line:
         return crosstalk.energies(self.signal(first, last)) > 10 ** ((self.level - 20) / 10)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Voice:
     """A line in its role. The samples in `muted` belong to the other person.
 
     Muted samples become the line's own noise, because after digital silence or artificial noise the VAD misses the
-    first words.
+    first words. It also misses the first words of a quiet line, which is therefore amplified.
     """
 
     role: Role
@@ -108,15 +110,23 @@ class Voice:
     muted_seconds: float = 0.0
     """How many of the muted seconds are audible."""
 
+    @cached_property
+    def gain(self) -> float:
+        """What the samples are multiplied by. It depends on what is not muted, so that an echo is not amplified."""
+        level = self.line.level_without(self.muted)
+        if level < _SILENCE_DB or level >= _QUIET_DB:
+            return 1.0
+        return float(10 ** (min(_LEVELED_DB - level, _MOST_GAIN_DB) / 20))
+
     def samples(self, first: int, last: int) -> npt.NDArray[np.int16]:
         part = self.line.stored[first:last, self.line.column].copy()
         for begin, end in self.muted:
             if begin < last and end > first:
                 hole = part[max(0, begin - first) : max(0, end - first)]
                 hole[:] = np.resize(self.line.rest, len(hole))
-        if self.line.gain == 1.0:
+        if self.gain == 1.0:
             return part
-        return (part * np.float32(self.line.gain)).round().clip(-32768, 32767).astype(np.int16)
+        return (part * np.float32(self.gain)).round().clip(-32768, 32767).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +305,7 @@ def _muted(source: Line, target: Line, *, as_loud: bool) -> tuple[tuple[tuple[in
             mask |= crosstalk.copies(said, there, quieter=False)
         audible += int(np.count_nonzero(mask & (crosstalk.energies(there) > 10 ** (_SILENCE_DB / 10))))
         muted += [
-            (first + begin * FRAME * _HALF, first + end * FRAME * _HALF) for begin, end in crosstalk.stretches(mask)
+            (first + begin * _STORED_FRAME, first + end * _STORED_FRAME) for begin, end in crosstalk.stretches(mask)
         ]
     return tuple(muted), audible * FRAME / crosstalk.RATE
 

@@ -14,7 +14,7 @@ UNUSABLE_WER = 50.0
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ErrorRate:
     """A word error rate in percent. `speech` says what was recognized, `source` who measured it."""
 
     wer: float
@@ -23,14 +23,14 @@ class Figure:
 
 
 _MEASURED = "docs/speech.md"
-FIGURES: dict[tuple[str, str], Figure] = {
-    ("tiny", "hi"): Figure(102.3, "FLEURS", "Radford et al. 2022, arXiv 2212.04356, appendix D"),
-    ("base", "hi"): Figure(107.0, "synthetic telephone speech", _MEASURED),
-    ("small", "hi"): Figure(63.5, "Common Voice 11", "Hugging Face, Fine-Tune Whisper, 2022"),
-    ("turbo", "hi"): Figure(35.6, "FLEURS", "model cards of Hindi fine-tunes"),
-    ("vasista22/whisper-hindi-large-v2", "hi"): Figure(6.8, "FLEURS", "its model card"),
-    ("tiny.en", "en"): Figure(8.0, "synthetic telephone speech", _MEASURED),
-    ("base", "en"): Figure(8.0, "synthetic telephone speech", _MEASURED),
+FIGURES: dict[tuple[str, str], ErrorRate] = {
+    ("tiny", "hi"): ErrorRate(102.3, "FLEURS", "Radford et al. 2022, arXiv 2212.04356, appendix D"),
+    ("base", "hi"): ErrorRate(107.0, "synthetic telephone speech", _MEASURED),
+    ("small", "hi"): ErrorRate(63.5, "Common Voice 11", "Hugging Face, Fine-Tune Whisper, 2022"),
+    ("turbo", "hi"): ErrorRate(35.6, "FLEURS", "model cards of Hindi fine-tunes"),
+    ("vasista22/whisper-hindi-large-v2", "hi"): ErrorRate(6.8, "FLEURS", "its model card"),
+    ("tiny.en", "en"): ErrorRate(8.0, "synthetic telephone speech", _MEASURED),
+    ("base", "en"): ErrorRate(8.0, "synthetic telephone speech", _MEASURED),
 }
 """By model and language."""
 

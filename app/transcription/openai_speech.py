@@ -66,7 +66,7 @@ class OpenAIRecognizer:
             if not await asyncio.to_thread(detect_speech, channel):
                 channels.append(())
                 continue
-            answer = await self._ask(channel, spoken)
+            answer = await self._ask(channel, spoken, request.vocabulary)
             spoken = spoken or _code(answer.language)
             channels.append(_words(answer, len(channel) / SAMPLE_RATE))
         return Recognition(tuple(channels), spoken if any(channels) else None)
@@ -75,7 +75,7 @@ class OpenAIRecognizer:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, channel: Samples, language: str | None) -> _Answer:
+    async def _ask(self, channel: Samples, language: str | None, vocabulary: tuple[str, ...]) -> _Answer:
         form = aiohttp.FormData()
         form.add_field("file", _wav(channel), filename="channel.wav", content_type="audio/wav")
         form.add_field("model", self._model)
@@ -84,6 +84,8 @@ class OpenAIRecognizer:
         form.add_field("timestamp_granularities[]", "segment")
         if language is not None:
             form.add_field("language", language)
+        if vocabulary:
+            form.add_field("prompt", ", ".join(vocabulary))
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers)
         try:

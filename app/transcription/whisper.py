@@ -15,7 +15,7 @@ from app.options import Options
 from app.transcription import fitness, models
 from app.transcription.base import Audio, Recognition, Samples, SpeechRequest, TranscriptionError
 from app.transcription.languages import name_of
-from app.transcription.windows import Window, find_utterances, pack
+from app.transcription.windows import Window, detect_utterances, pack
 
 _SURE = 0.5
 """A language that is less probable than this is not detected."""
@@ -118,7 +118,7 @@ class WhisperRecognizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class Detected:
     """A detected language and how probable it is, from 0 to 1."""
 
     language: str
@@ -141,7 +141,7 @@ class _Call:
         self._detector = detector
         self._name = model_name
         self._of_unusable = of_unusable
-        self._windows = [pack(find_utterances(channel)) for channel in audio.channels]
+        self._windows = [pack(detect_utterances(channel)) for channel in audio.channels]
 
     def recognize(self, request: SpeechRequest) -> Recognition:
         try:
@@ -179,7 +179,7 @@ class _Call:
             condition_on_previous_text=False,
             word_timestamps=True,
             hotwords=", ".join(request.vocabulary) or None,
-            vad_filter=False,  # find_utterances has done it
+            vad_filter=False,  # detect_utterances has done it
         )
         return [segment for segment in segments if not _made_up(segment)]
 
@@ -216,7 +216,7 @@ class _Call:
             "transcript"
         )
 
-    def _detect(self, among: tuple[str, ...]) -> Guess:
+    def _detect(self, among: tuple[str, ...]) -> Detected:
         """One detection for the call, on the first window of each side, or of the longer one where detection is extra.
 
         `among`: the language is one of these if they are more probable than all others. Urdu counts as Hindi if Hindi
@@ -238,7 +238,7 @@ class _Call:
         wanted = math.fsum(found[language] for language in among)
         candidates = among if wanted >= _SURE * seconds else tuple(found)
         language = max(candidates, key=lambda one: found[one])
-        return Guess(language, max(wanted if candidates is among else 0.0, found[language]) / seconds)
+        return Detected(language, max(wanted if candidates is among else 0.0, found[language]) / seconds)
 
 
 def _made_up(segment: "Segment") -> bool:

@@ -87,7 +87,7 @@ def pack(utterances: Iterable[Utterance]) -> list[Window]:
     return [Window(tuple(window)) for window in windows]
 
 
-def find_utterances(channel: Samples) -> list[Utterance]:
+def detect_utterances(channel: Samples) -> list[Utterance]:
     """Pieces with speech, joined where the pause between is short."""
     joined: list[Utterance] = []
     for first, last in detect_speech(channel):

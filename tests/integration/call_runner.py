@@ -129,9 +129,11 @@ class StubRecognizer:
     def __init__(self, result: Recognition | Exception) -> None:
         self.result = result
         self.times = 0
+        self.requests: list[SpeechRequest] = []
 
     async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
         self.times += 1
+        self.requests.append(request)
         if isinstance(self.result, Exception):
             raise self.result
         return self.result

@@ -1,6 +1,8 @@
 """Real recognition with the bundled model, without a network."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import soundfile
 
 from app.telephony.simulator import CONVERSATIONS
 from app.transcription import bundled, models
-from app.transcription.base import SAMPLE_RATE, Audio, SpeechRequest, Transcription, TranscriptionError
+from app.transcription.audio import load
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
 from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
+from app.transcription.turns import make_turns
 from app.transcription.whisper import WhisperRecognizer
 from tests.word_errors import normalized, word_errors
 
@@ -21,9 +25,19 @@ REFERENCE = json.loads((AUDIO / "call_callback.json").read_text())
 SECONDS = np.arange(15 * SAMPLE_RATE) / SAMPLE_RATE
 
 
+Recognizers = Callable[..., WhisperRecognizer]
+
+
 @pytest.fixture(scope="module")
-def recognizer(tmp_path_factory: pytest.TempPathFactory) -> WhisperRecognizer:
-    return WhisperRecognizer(models.BUNDLED, tmp_path_factory.mktemp("models"))
+def recognizers(tmp_path_factory: pytest.TempPathFactory) -> Recognizers:
+    """Makes a recognizer by its model and options, once for all tests."""
+    folder = tmp_path_factory.mktemp("models")
+    return cache(lambda model, **options: WhisperRecognizer(model, folder, **options))
+
+
+@pytest.fixture(scope="module")
+def recognizer(recognizers: Recognizers) -> WhisperRecognizer:
+    return recognizers(models.BUNDLED)
 
 
 async def made_of(recognizer: WhisperRecognizer, path: Path) -> Transcription:
@@ -62,6 +76,50 @@ async def test_the_simulators_conversations(recognizer: WhisperRecognizer, recor
     expected = normalized(" ".join(turn["content"] for turn in about["turns"]))
     recognized = normalized(" ".join(turn.content for turn in made.turns))
     assert not expected or len(recognized) >= len(expected) / 2
+
+
+async def test_indian_english_and_the_names_of_a_vocabulary(recognizer: WhisperRecognizer) -> None:
+    audio = await load(AUDIO / "indian_english.wav")
+    said = json.loads((AUDIO / "indian_english.json").read_text())["turns"]
+    names = SpeechRequest(("hi", "en"), ("Arvind Menon", "Greenfield Homes"))
+    without = await recognizer.recognize(audio, SpeechRequest(("hi", "en")))
+    assert without.language == "en"
+    assert [turn.role for turn in make_turns(without, audio.roles)] == [turn["role"] for turn in said]
+    assert "Arvind Menon" not in text_of(without)
+    assert "Arvind Menon" in text_of(await recognizer.recognize(audio, names))
+
+
+def text_of(recognition: Recognition) -> str:
+    return "".join(word.text for channel in recognition.channels for word in channel)
+
+
+@pytest.mark.parametrize("model", ["base", "tiny.en"])
+@pytest.mark.parametrize("asked", [(), ("hi",), ("hi", "en"), ("en",)], ids=lambda asked: "-".join(asked) or "none")
+async def test_hindi_is_never_made_up(model: str, asked: tuple[str, ...], recognizers: Recognizers) -> None:
+    """Neither model can write Hindi. Without the check, `tiny.en` gives English sentences that nobody said."""
+    with pytest.raises(TranscriptionError, match=r"in Hindi.*models fetch.*speech endpoint") as failed:
+        await recognizers(model).recognize(await load(AUDIO / "hindi.wav"), SpeechRequest(asked))
+    assert not failed.value.retryable
+
+
+async def test_hindi_with_a_warning_where_that_is_wanted(recognizers: Recognizers) -> None:
+    made = await transcribe(
+        AUDIO / "hindi.wav",
+        recognizer=recognizers("base", of_unusable="warn"),
+        summarizer=RulesSummarizer(),
+        language="hi-en",
+    )
+    assert made.digest.summary.startswith(
+        "The words below are probably wrong: the call is in Hindi, and the model base"
+    )
+    assert made.language == "hi"
+
+
+async def test_a_client_that_is_wrong_about_the_language(recognizer: WhisperRecognizer) -> None:
+    audio = await load(CONVERSATIONS / "not_interested.wav")
+    recognition = await recognizer.recognize(audio, SpeechRequest(("hi",)))
+    assert recognition.language == "en"
+    assert recognition.notes == ("Hindi was expected, but English is spoken",)
 
 
 def tone(*frequencies: int, on: float, off: float) -> np.ndarray:

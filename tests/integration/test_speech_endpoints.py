@@ -87,10 +87,12 @@ async def test_each_channel_is_asked_for_alone(endpoint: Endpoint, recognizer: O
     assert recognition.language == "hi"
 
 
-async def test_the_language_asked_for_is_passed_on(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
+async def test_the_language_and_the_vocabulary_are_passed_on(endpoint: Endpoint, recognizer: OpenAIRecognizer) -> None:
     endpoint.answers = [(200, words("Haan")), (200, words("Nahi"))]
-    await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), SpeechRequest(("hi",)))
+    wanted = SpeechRequest(("hi", "en"), ("Sunrise Solar", "Priya"))
+    await recognizer.recognize(await load(CONVERSATIONS / "callback.wav"), wanted)
     assert [asked["language"] for asked in endpoint.asked] == ["hi", "hi"]
+    assert {asked["prompt"] for asked in endpoint.asked} == {"Sunrise Solar, Priya"}
 
 
 async def test_segments_and_plain_text_do_where_there_are_no_words(

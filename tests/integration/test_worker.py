@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from sqlalchemy import select, update
 
+from app import vocabulary
 from app.engine_models import Task
-from app.models import CallEventRow, RecordingRow
+from app.models import Call, CallEventRow, RecordingRow, User
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
@@ -45,6 +46,19 @@ async def test_a_call_from_dial_to_transcript(make_runner: MakeCallRunner) -> No
     assert (transcript.status, transcript.outcome, transcript.language) == ("ready", "Callback requested", "en")
     assert transcript.engine == "a test's, rules"
     assert (await runner.call()).provider_reference == "ref-1"
+
+
+async def test_the_recognizer_gets_the_callers_language_and_vocabulary(make_runner: MakeCallRunner) -> None:
+    runner = await completed(await make_runner(ScriptedProvider(recording=AUDIO / "call_callback.wav")))
+    async with runner.context.db.transaction() as session:
+        call = await session.get_one(Call, runner.call_id)
+        call.language = "hi-en"
+        await vocabulary.replace(session, await session.get_one(User, call.user_id), ("Sunrise", "Priya"))
+    await runner.run("fetch_recording")
+    recognizer = StubRecognizer(SAID)
+    runner.context = replace(runner.context, recognizer=recognizer)
+    await runner.run("transcribe")
+    assert recognizer.requests == [SpeechRequest(("hi", "en"), ("Sunrise", "Priya"))]
 
 
 @pytest.mark.parametrize(("agent_channel", "role"), [(1, "agent"), (2, "customer")])

@@ -52,9 +52,10 @@ def chosen(*tracks: Sides, agent_channel: int = 1) -> Choice:
 
 
 def samples_of(choice: Choice) -> dict[str, Sides]:
-    """What goes to recognition, by role."""
+    """What goes to recognition, by role, at its level in the recording."""
     samples = np.concatenate(list(choice.blocks())) / 32768
-    return dict(zip(choice.roles, samples.T, strict=True))
+    gains = [next(voice.gain for voice in choice.voices if voice.role == role) for role in choice.roles]
+    return dict(zip(choice.roles, (samples / gains).T, strict=True))
 
 
 def energy(samples: Sides, turn: dict[str, Any]) -> float:
@@ -100,6 +101,20 @@ def test_two_people_stay_two_and_lose_nothing(name: str, how: str) -> None:
     for column, role in enumerate(choice.roles):
         kept = np.square(samples_of(choice)[role]).sum()
         assert kept == pytest.approx(np.square(sides[:, column]).sum(), rel=0.02, abs=1e-6)
+
+
+@pytest.mark.parametrize("decibels", [-15, -20, -30])
+def test_a_quiet_line_is_amplified(decibels: float) -> None:
+    choice = chosen(conversation("not_interested") * gain(decibels))
+    loudest = np.abs(np.concatenate(list(choice.blocks())) / 32768).max(axis=0)
+    assert (loudest > 0.2).all()
+    assert (loudest < 1).all()
+
+
+def test_a_loud_line_and_silence_are_left_alone() -> None:
+    sides = conversation("not_interested") * [1, 0]
+    noise = np.random.default_rng(2).normal(0, gain(-70), sides.shape)
+    assert [voice.gain for voice in chosen(sides + noise).voices] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("how", TWO_PEOPLE)

@@ -71,6 +71,7 @@ DOMAIN = [
         "rule_models",
         "security",
         "settings",
+        "speech_models",
         "tasks",
         "telephony_providers",
         "throttle",
@@ -78,6 +79,7 @@ DOMAIN = [
         "transcripts",
         "usage",
         "vendor",
+        "vocabulary",
         "waveforms",
     )
 ]
