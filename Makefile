@@ -59,7 +59,7 @@ bench-asterisk: .venv/dev ## Measure calls on a real Asterisk (4 minutes)
 	$(BIN)/python -m bench.asterisk $(ARGS)
 
 # About ten minutes: crosstalk, echo and one signal on two channels, with and without the choice of channels
-bench-speech: .venv/dev ## Measure transcripts of crosstalk and echo (10 minutes)
+bench-speech: .venv/dev ## Measure transcripts of bad lines, and their cost (20 minutes)
 	$(BIN)/python -m bench.speech $(ARGS)
 
 # After a change of dependencies in pyproject.toml

@@ -9,8 +9,8 @@ LONGEST_SECONDS = 28
 """The longest piece, in seconds. The window of the models is 30."""
 _BLOCK = 300 * SAMPLE_RATE
 _NOISE = 10 ** (-60 / 20)
-"""The noise that is added for the detection only, as an amplitude. After digital silence, as on a line that was recorded
-too quietly, the VAD misses the first words."""
+"""The amplitude of the noise that is added for the detection only. After digital silence, as on a line that was
+recorded too quietly, the VAD misses the first words."""
 
 # Measured on telephone speech (docs/speech.md). The VAD is required: on silence, noise and ringback the models invent
 # text, with high confidence.
