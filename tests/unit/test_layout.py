@@ -102,6 +102,8 @@ ADAPTERS = (
     "app.telephony.plivo",
     "app.transcription.whisper",
     "app.transcription.openai",
+    "app.transcription.deepgram",
+    "app.transcription.sarvam",
     "app.transcription.outcome.RulesSummarizer",
     "app.storage.folder",
     "app.storage.s3",
