@@ -25,6 +25,7 @@ from app.telephony.simulator import Simulator, SimulatorOptions
 from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.deepgram import DeepgramOptions, DeepgramRecognizer
+from app.transcription.indic_conformer import IndicConformerOptions, IndicConformerRecognizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
 from app.transcription.outcome import RulesSummarizer
@@ -76,6 +77,17 @@ def _sarvam(settings: Settings) -> Recognizer:
     )
 
 
+def _indic_conformer(settings: Settings) -> Recognizer:
+    options = IndicConformerOptions.read()
+    return IndicConformerRecognizer(
+        options.model,
+        language=options.language,
+        device=options.device,
+        threads=options.threads,
+        concurrency=settings.transcript_concurrency,
+    )
+
+
 TELEPHONY: dict[str, type[TelephonyProvider]] = {
     "simulator": Simulator,
     "asterisk": Asterisk,
@@ -87,6 +99,7 @@ TELEPHONY: dict[str, type[TelephonyProvider]] = {
 }
 RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
     "whisper": _whisper,
+    "indicconformer": _indic_conformer,
     "openai": _openai,
     "deepgram": _deepgram,
     "sarvam": _sarvam,
@@ -107,6 +120,7 @@ OPTIONS: dict[str, type[Options]] = {
     "Exotel": ExotelOptions,
     "Any REST service": HttpOptions,
     "Local speech recognition": WhisperOptions,
+    "IndicConformer": IndicConformerOptions,
     "Speech endpoint": SpeechOptions,
     "Deepgram": DeepgramOptions,
     "Sarvam": SarvamOptions,

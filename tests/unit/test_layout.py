@@ -104,6 +104,7 @@ ADAPTERS = (
     "app.transcription.openai",
     "app.transcription.deepgram",
     "app.transcription.sarvam",
+    "app.transcription.indic_conformer",
     "app.transcription.outcome.RulesSummarizer",
     "app.storage.folder",
     "app.storage.s3",
