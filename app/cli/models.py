@@ -37,7 +37,7 @@ def list_() -> None:
     console.print(table)
     console.print("\nFor the languages of India, with public word error rates in percent on Hindi:\n", soft_wrap=True)
     table = Table(box=None)
-    table.add_column("model", overflow="fold")
+    table.add_column("model", no_wrap=True, min_width=max(len(each.name) for each in CATALOGUE))
     for title in ("telephone", "others", "size", "wants", "languages", "get it"):
         table.add_column(title)
     for each in CATALOGUE:
