@@ -167,5 +167,6 @@ def claim_values(
         "limit": limit,
         "overdue": -CLOCK_SLACK if overdue_seconds is None else timedelta(seconds=overdue_seconds),
         "lease": timedelta(seconds=lease_seconds),
-        "last_priority": max(Priority),
+        # All tasks of the other lanes have the first priority, and a claim need not look for more.
+        "last_priority": max(Priority) if lane == LANE_OF[TaskKind.TRANSCRIBE] else Priority.FRESH,
     }

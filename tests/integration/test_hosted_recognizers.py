@@ -1,6 +1,7 @@
 """The recognizers over HTTP under the contract of all recognizers, and what each does besides.
 
-No account of a hosted service was tried. The services are fakes (`tests/fake_speech_services.py`).
+No account of a hosted service was tried. The services are fakes (`tests/fake_speech_services.py`), which the clients
+that Deepgram and Sarvam publish can talk to.
 """
 
 import asyncio
@@ -8,8 +9,14 @@ import json
 import tracemalloc
 from itertools import pairwise
 
+import httpx
 import numpy as np
 import pytest
+from deepgram import AsyncDeepgramClient
+from deepgram.environment import DeepgramClientEnvironment
+from deepgram.types import ListenV1Response
+from sarvamai import AsyncSarvamAI
+from sarvamai.environment import SarvamAIEnvironment
 
 from app import providers
 from app.options import SettingsError
@@ -19,6 +26,7 @@ from app.transcription.deepgram import DeepgramRecognizer
 from app.transcription.openai_speech import OpenAIRecognizer
 from app.transcription.pieces import cut_into_pieces
 from app.transcription.sarvam import SarvamRecognizer
+from app.transcription.speech_http import wav_blocks, wav_bytes
 from tests.fake_speech_services import KEY, FakeDeepgram, FakeOpenAI, FakeSarvam, FakeSpeechService, serve
 from tests.recognizer_contract import HINDI, HostedRecognizerContract, check_times, silence
 
@@ -197,6 +205,34 @@ class TestDeepgram(HostedRecognizerContract):
         monkeypatch.setattr("app.transcription.deepgram._LARGEST_FILE", 10**5)
         assert "at most 2" in (await self.failure(recognizer, both)).reason
 
+    @pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")  # of the official client
+    async def test_the_fake_and_the_adapter_agree_with_the_official_client(
+        self, recognizer: Recognizer, service: FakeSpeechService, both: Audio
+    ) -> None:
+        """It sends the same, and reads what the fake answers."""
+        address = service.url
+        environment = DeepgramClientEnvironment(base=address, production=address, agent=address, agent_rest=address)
+        file = b"".join([block async for block in wav_blocks(both.channels)])
+        terms = ("Sharma Sweets", "राजभोग")
+        async with httpx.AsyncClient() as client:
+            official = AsyncDeepgramClient(api_key=KEY, environment=environment, httpx_client=client)
+            answer = await official.listen.v1.media.transcribe_file(
+                request=file,
+                model="nova-3",
+                smart_format=True,
+                multichannel=True,
+                language="multi",
+                keyterm=list(terms),
+            )
+        recognition = await recognizer.recognize(both, SpeechRequest(("hi", "en"), terms))
+        theirs, ours = service.asked
+        assert theirs == ours
+        assert isinstance(answer, ListenV1Response)
+        read = [channel.alternatives[0].words for channel in answer.results.channels if channel.alternatives]
+        assert [[(word.start, word.end) for word in words or ()] for words in read] == [
+            [(word.start, word.end) for word in words] for words in recognition.channels
+        ]
+
 
 class TestSarvam(HostedRecognizerContract):
     prefix = "RINGBACK_SARVAM_"
@@ -281,6 +317,34 @@ class TestSarvam(HostedRecognizerContract):
         check_times(await recognizer.recognize(both, HINDI), both)
         service.answers = [(429, busy, {"Retry-After": "0"})] * 99
         assert (await self.failure(recognizer, both)).retryable
+
+    async def test_the_fake_and_the_adapter_agree_with_the_official_client(
+        self, recognizer: Recognizer, service: FakeSpeechService, both: Audio
+    ) -> None:
+        """It sends the same, and reads what the fake answers."""
+        address = service.url
+        environment = SarvamAIEnvironment(base=address, creative=address, production=address)
+        audio = Audio((both.channels[0],), ("unknown",))
+        terms = ("Sharma Sweets", "राजभोग")
+        await recognizer.recognize(audio, SpeechRequest(("hi", "en"), terms))
+        (piece, *_) = cut_into_pieces(audio.channels, longest_seconds=29)
+        file = await wav_bytes(audio.channels[0][piece.first : piece.last])
+        async with httpx.AsyncClient() as client:
+            official = AsyncSarvamAI(api_subscription_key=KEY, environment=environment, httpx_client=client)
+            answer = await official.speech_to_text.transcribe(
+                file=("piece.wav", file, "audio/wav"),
+                model="saaras:v4",
+                mode="codemix",
+                language_code="hi-IN",
+                with_timestamps=True,
+                keyterms=list(terms),
+            )
+        *ours, theirs = service.asked
+        readable = [asked | {"keyterms": json.loads(asked["keyterms"])} for asked in (*ours, theirs)]
+        assert readable[-1] in readable[:-1]
+        assert answer.language_code == "hi-IN"
+        assert answer.timestamps is not None
+        assert answer.timestamps.words
 
     async def test_a_piece_without_times_of_its_own(
         self, recognizer: Recognizer, service: FakeSpeechService, both: Audio

@@ -213,10 +213,9 @@ FROM generate_series(1, 20000) n
 """)
 
 
-async def test_a_claim_reads_only_what_it_claims(db: Database, hints: Hints, provider: str) -> None:
-    user = await new_user(db)
-    (call_id,) = await queue_calls(db, hints, user, provider, 1)
-    lane = dial_lane(provider)
+async def test_a_claim_reads_only_what_it_claims(isolated: IsolatedWorker) -> None:
+    db, user, lane = isolated.context.db, isolated.user, tasks.LANE_OF[TaskKind.TRANSCRIBE]
+    (call_id,) = await add_transcriptions(isolated, user, 1)
     with pytest.raises(_RolledBack):
         async with db.transaction() as session:
             await session.execute(_MANY_TASKS, {"call_id": call_id, "lane": lane, "user_id": user.id})
