@@ -59,9 +59,11 @@ class RecognizerContract:
         return _BOTH[0]
 
     async def test_silence_has_no_words(self, recognizer: Recognizer) -> None:
-        for count in (1, 2):
-            recognition = await recognizer.recognize(Audio((silence(5),) * count), SpeechRequest())
-            assert recognition == Recognition(((),) * count, None)
+        """Also in a language that the engine does not know."""
+        for languages in ((), ("hi",), ("xx",)):
+            for count in (1, 2):
+                recognition = await recognizer.recognize(Audio((silence(5),) * count), SpeechRequest(languages))
+                assert recognition == Recognition(((),) * count, None)
 
     async def test_words_are_those_of_their_channel(self, recognizer: Recognizer, both: Audio) -> None:
         speech = both.channels[0]

@@ -90,11 +90,6 @@ class IndicConformerRecognizer:
                     self._executor, _load, self._folder, self._device, self._threads
                 )
         spoken = next(iter(request.languages), self._language)
-        if spoken not in self._model.languages:
-            raise TranscriptionError(
-                f"The model in {self._folder} does not recognize {name_of(spoken)}. Choose another recognizer "
-                "(RINGBACK_RECOGNIZER)"
-            )
         return await loop.run_in_executor(self._executor, _recognize, self._model, audio, spoken)
 
     async def aclose(self) -> None:
@@ -146,7 +141,13 @@ def _load(folder: Path, device: str, threads: int) -> _Model:
 
 def _recognize(model: _Model, audio: Audio, spoken: str) -> Recognition:
     channels: list[list[Word]] = [[] for _ in audio.channels]
-    for piece in cut_into_pieces(audio.channels, longest_seconds=LONGEST_SECONDS):
+    pieces = cut_into_pieces(audio.channels, longest_seconds=LONGEST_SECONDS)
+    if pieces and spoken not in model.languages:
+        raise TranscriptionError(
+            f"The IndicConformer model does not recognize {name_of(spoken)}. Choose another recognizer "
+            "(RINGBACK_RECOGNIZER)"
+        )
+    for piece in pieces:
         said = audio.channels[piece.channel][piece.first : piece.last]
         offset = piece.first / SAMPLE_RATE
         channels[piece.channel] += [

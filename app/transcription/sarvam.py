@@ -86,10 +86,10 @@ class SarvamRecognizer:
         await self._service.aclose()
 
     async def _recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
-        language = _language(request.languages)
         pieces = await asyncio.to_thread(cut_into_pieces, audio.channels, longest_seconds=_LONGEST_SECONDS)
         if not pieces:
             return Recognition(((),) * len(audio.channels), None)
+        language = _language(request.languages)
         form = self._form(request)
         # Without a language, the longest piece tells it: detection in each short answer would be often wrong.
         longest = max(pieces, key=lambda piece: piece.last - piece.first)
