@@ -150,7 +150,7 @@ def _vocabulary(model: str, terms: tuple[str, ...]) -> tuple[list[tuple[str, str
     params: list[tuple[str, str]] = []
     budget = _KEYTERM_TOKENS
     for term in terms:
-        budget -= len(term.encode()) // 2 + 1  # more tokens than a term has
+        budget -= len(term.encode()) // 2 + 1  # at least as many tokens as such a term can be expected to have
         if budget < 0:
             return params, [f"Deepgram got the first {len(params)} of {len(terms)} terms of the vocabulary"]
         params.append(("keyterm", term))

@@ -42,7 +42,7 @@ class SarvamOptions(Options):
     api_key: SecretStr = Field(description="The API subscription key")
     model: str = Field("saaras:v4", description="The model to ask for. Only `saaras:v4` takes a vocabulary")
     url: AnyHttpUrl = Field(AnyHttpUrl("https://api.sarvam.ai"), description="Base URL")
-    requests: int = Field(4, ge=1, description="Requests at once, of all recordings together")
+    requests: int = Field(4, ge=1, description="Requests at once of one worker, for all its recordings")
 
 
 class _Timestamps(BaseModel):
