@@ -8,11 +8,11 @@ listeners  one row per telephony provider: the worker that listens to it
 """
 
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Float, ForeignKey, Identity, Index, Integer, func, text
+from sqlalchemy import Boolean, Float, ForeignKey, Identity, Index, Integer, SmallInteger, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -37,6 +37,17 @@ class Queue(StrEnum):
     TRANSCRIPTS = "transcripts"
 
 
+class Priority(IntEnum):
+    """Which of a user's tasks of one lane goes first."""
+
+    FRESH = 0
+    """Somebody waits for it."""
+    REPORTED = 1
+    """The recording of a call that another system reported. They often come in bulk, long after the call."""
+    AGAIN = 2
+    """A transcript that is made again."""
+
+
 class Task(Base):
     """Work to be done for a call. See `app.tasks`."""
 
@@ -46,7 +57,7 @@ class Task(Base):
         one_of("queue", Queue),
         Index("ix_tasks_queue_due", "queue", "due_at"),
         Index("ix_tasks_call", "call_id"),
-        Index("ix_tasks_lane", "lane", "user_id", "due_at", postgresql_where=text("lane IS NOT NULL")),
+        Index("ix_tasks_lane", "lane", "user_id", "priority", "due_at", postgresql_where=text("lane IS NOT NULL")),
         # A call has at most one task of these kinds. So its callbacks are sent in order, and nothing is fetched twice.
         Index(
             "uq_tasks_one",
@@ -63,6 +74,9 @@ class Task(Base):
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
     lane: Mapped[str | None] = mapped_column(doc="Tasks in which users take turns. See `app.lanes`")
     user_id: Mapped[str | None] = mapped_column(doc="The call's user, of a task in a lane")
+    priority: Mapped[int] = mapped_column(
+        SmallInteger, server_default=text("0"), doc="A `Priority`, among the user's tasks of the lane"
+    )
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     lease_token: Mapped[UUID | None]

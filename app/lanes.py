@@ -1,8 +1,11 @@
 """Lanes: tasks of many users that wait for the same thing. Users take turns in a lane.
 
 All dial tasks of one provider are a lane, and so are all transcriptions and all callbacks. The next task of a lane is
-the oldest task of the user whose last turn is longest ago. So one user's 2,000 calls delay the single call of another
-by one call. A hint names a lane, and brings a worker to the task whose turn it is, not to the one that caused the hint.
+a task of the user whose last turn is longest ago. So one user's 2,000 calls delay the single call of another by one
+call. Of one user's tasks, that of the first `Priority` goes first, and among those the one that has been due for
+longest. So a user's recordings that are transcribed again do not delay the transcript of a call that has just ended.
+
+A hint names a lane, and brings a worker to the task whose turn it is, not to the one that caused the hint.
 
 A lane of dial tasks can have a gate: how many calls the provider may have up at once, and its pace. All workers share
 it. While it is shut, the tasks stay unclaimed, so that it does not matter who waited first.
@@ -15,7 +18,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
-from app.engine_models import ProviderRow, Queue, Task, TaskKind
+from app.engine_models import Priority, ProviderRow, Queue, Task, TaskKind
 from app.models import Call
 from app.tasks import CLOCK_SLACK, LANE_OF, QUEUE_OF, ClaimedTask, claimed_task, dial_lane, is_unclaimed
 
@@ -26,9 +29,10 @@ _HANGING_UP_SECONDS = 5.0
 _HELD_SECONDS = 0.05
 """When to look again at a gate that another worker is passing."""
 
-# The users of a lane are found by leaping through the index, however many tasks each has. Rows are locked one by one,
-# in the order of the users' turns, so two workers that claim at once get different tasks.
-_CLAIM = text("""
+# The users of a lane are found by leaping through the index, however many tasks each has, and so are the due tasks of
+# each priority. Rows are locked one by one, in the order of the users' turns, so two workers that claim at once get
+# different tasks.
+CLAIM = text("""
 WITH RECURSIVE member AS (
     (SELECT user_id FROM tasks WHERE lane = :lane ORDER BY user_id LIMIT 1)
     UNION ALL
@@ -40,12 +44,15 @@ WITH RECURSIVE member AS (
     ORDER BY turns.claimed_at NULLS FIRST
 ), chosen AS MATERIALIZED (
     SELECT waiting.id, in_turn.user_id FROM in_turn CROSS JOIN LATERAL (
-        SELECT id FROM tasks
-        WHERE lane = :lane AND user_id = in_turn.user_id AND due_at <= now() - CAST(:overdue AS interval)
-          AND (lease_until IS NULL OR lease_until < now())
-        ORDER BY due_at
+        SELECT due.id FROM generate_series(0, :last_priority) AS priorities(priority) CROSS JOIN LATERAL (
+            SELECT id FROM tasks
+            WHERE lane = :lane AND user_id = in_turn.user_id AND priority = priorities.priority
+              AND due_at <= now() - CAST(:overdue AS interval) AND (lease_until IS NULL OR lease_until < now())
+            ORDER BY due_at
+            LIMIT :limit
+            FOR UPDATE SKIP LOCKED
+        ) AS due
         LIMIT (SELECT ceil(CAST(:limit AS numeric) / greatest(count(*), 1)) FROM in_turn)
-        FOR UPDATE SKIP LOCKED
     ) AS waiting
     LIMIT :limit
 ), turned AS (
@@ -147,6 +154,19 @@ async def _count_up(session: AsyncSession, provider: str) -> int:
 async def _claim_in_turn(
     connection: AsyncConnection, lane: str, limit: int, lease_seconds: float, overdue_seconds: float | None = None
 ) -> list[ClaimedTask]:
-    overdue = -CLOCK_SLACK if overdue_seconds is None else timedelta(seconds=overdue_seconds)
-    values = {"lane": lane, "limit": limit, "overdue": overdue, "lease": timedelta(seconds=lease_seconds)}
-    return [claimed_task(row) for row in await connection.execute(_CLAIM, values)]
+    values = claim_values(lane, limit, lease_seconds, overdue_seconds)
+    return [claimed_task(row) for row in await connection.execute(CLAIM, values)]
+
+
+def claim_values(
+    lane: str, limit: int, lease_seconds: float, overdue_seconds: float | None = None
+) -> dict[str, object]:
+    """The parameters of `CLAIM`."""
+    return {
+        "lane": lane,
+        "limit": limit,
+        "overdue": -CLOCK_SLACK if overdue_seconds is None else timedelta(seconds=overdue_seconds),
+        "lease": timedelta(seconds=lease_seconds),
+        # All tasks of the other lanes have the first priority, and a claim need not look for more.
+        "last_priority": max(Priority) if lane == LANE_OF[TaskKind.TRANSCRIBE] else Priority.FRESH,
+    }

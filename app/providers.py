@@ -24,9 +24,12 @@ from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
+from app.transcription.deepgram import DeepgramOptions, DeepgramRecognizer
+from app.transcription.indic_conformer import IndicConformerOptions, IndicConformerRecognizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
 from app.transcription.outcome import RulesSummarizer
+from app.transcription.sarvam import SarvamOptions, SarvamRecognizer
 from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")
@@ -54,6 +57,38 @@ def _openai(settings: Settings) -> Recognizer:
     )
 
 
+def _deepgram(settings: Settings) -> Recognizer:
+    options = DeepgramOptions.read()
+    return DeepgramRecognizer(
+        str(options.url),
+        model=options.model,
+        api_key=options.api_key.get_secret_value(),
+        concurrency=settings.transcript_concurrency,
+    )
+
+
+def _sarvam(settings: Settings) -> Recognizer:
+    options = SarvamOptions.read()
+    return SarvamRecognizer(
+        str(options.url),
+        model=options.model,
+        api_key=options.api_key.get_secret_value(),
+        requests=options.requests,
+        concurrency=settings.transcript_concurrency,
+    )
+
+
+def _indic_conformer(settings: Settings) -> Recognizer:
+    options = IndicConformerOptions.read()
+    return IndicConformerRecognizer(
+        options.model,
+        language=options.language,
+        device=options.device,
+        threads=options.threads,
+        concurrency=settings.transcript_concurrency,
+    )
+
+
 TELEPHONY: dict[str, type[TelephonyProvider]] = {
     "simulator": Simulator,
     "asterisk": Asterisk,
@@ -63,7 +98,13 @@ TELEPHONY: dict[str, type[TelephonyProvider]] = {
     "exotel": Exotel,
     "http": TemplateProvider,
 }
-RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {"whisper": _whisper, "openai": _openai}
+RECOGNIZERS: dict[str, Callable[[Settings], Recognizer]] = {
+    "whisper": _whisper,
+    "indicconformer": _indic_conformer,
+    "openai": _openai,
+    "deepgram": _deepgram,
+    "sarvam": _sarvam,
+}
 
 DEFAULTS = {"telephony_provider": "simulator", "recognizer": "whisper"}
 """The adapter that is used where the setting names none."""
@@ -80,7 +121,10 @@ OPTIONS: dict[str, type[Options]] = {
     "Exotel": ExotelOptions,
     "Any REST service": HttpOptions,
     "Local speech recognition": WhisperOptions,
+    "IndicConformer": IndicConformerOptions,
     "Speech endpoint": SpeechOptions,
+    "Deepgram": DeepgramOptions,
+    "Sarvam": SarvamOptions,
     "Summary endpoint": SummaryOptions,
     "S3": S3Options,
 }

@@ -20,13 +20,26 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, exists, func, literal, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.db import Database
-from app.engine_models import ProviderRow, Queue, Task, TaskKind
-from app.models import Call
+from app.engine_models import Priority, ProviderRow, Queue, Task, TaskKind
+from app.models import Call, TranscriptRow
 
 log = structlog.get_logger()
 
@@ -132,6 +145,8 @@ async def add(
     }
     if kind in LANE_OF:
         values["user_id"] = _of_call(Call.user_id, call_id)
+        if kind is TaskKind.TRANSCRIBE:
+            values["priority"] = _priority(call_id)
         values["lane"] = LANE_OF[kind] if kind is not TaskKind.DIAL else _of_call(dial_lane(Call.provider), call_id)
     adding = insert(Task).values(values).on_conflict_do_nothing().returning(Task.id, Task.lane)
     added = (await session.execute(adding)).one_or_none()
@@ -142,6 +157,14 @@ async def add(
 def dial_lane(provider: Any) -> Any:
     """The lane of the provider's dial tasks: a text, or for a column an expression."""
     return LANE_OF[TaskKind.DIAL] + provider
+
+
+def _priority(call_id: str) -> ScalarSelect[Any]:
+    """The `Priority` of the call's transcript."""
+    again, reported = (TranscriptRow.round > 0, int(Priority.AGAIN)), (Call.only_reported, int(Priority.REPORTED))
+    chosen = case(again, reported, else_=int(Priority.FRESH))
+    joined = select(chosen).join(TranscriptRow, TranscriptRow.call_id == Call.id)
+    return joined.where(Call.id == call_id).scalar_subquery()
 
 
 def _of_call(expression: Any, call_id: str) -> ScalarSelect[Any]:

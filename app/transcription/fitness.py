@@ -28,7 +28,6 @@ FIGURES: dict[tuple[str, str], ErrorRate] = {
     ("base", "hi"): ErrorRate(107.0, "synthetic telephone speech", _MEASURED),
     ("small", "hi"): ErrorRate(63.5, "Common Voice 11", "Hugging Face, Fine-Tune Whisper, 2022"),
     ("turbo", "hi"): ErrorRate(35.6, "FLEURS", "model cards of Hindi fine-tunes"),
-    ("vasista22/whisper-hindi-large-v2", "hi"): ErrorRate(6.8, "FLEURS", "its model card"),
     ("tiny.en", "en"): ErrorRate(8.0, "synthetic telephone speech", _MEASURED),
     ("base", "en"): ErrorRate(8.0, "synthetic telephone speech", _MEASURED),
 }

@@ -6,6 +6,8 @@ uses the network.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +27,10 @@ State = Literal["bundled", "fetched", "not fetched"]
 
 class ModelError(TranscriptionError):
     """A model is missing or damaged, or could not be fetched. The text says what to do."""
+
+
+class NoCTranslate2Form(ModelError):
+    """What was fetched is in another form. `conversion` can convert it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +81,41 @@ def list_models(models_dir: Path) -> list[Model]:
 def fetch(name: str, models_dir: Path) -> Path:
     """Download a model, named by faster-whisper or as a hub repository. Shows progress, and returns the model's folder.
 
-    Raises `ModelError` without a network, and if there is no such model.
+    Raises `ModelError` without a network, and if there is no such model. `NoCTranslate2Form` if it is in another form.
     """
     from faster_whisper.utils import _MODELS
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     target = models_dir / name.replace("/", "--")
-    try:
+    with explain_hub_error(name, target):
         snapshot_download(_MODELS.get(name, name), local_dir=target, allow_patterns=_FILES)
+    if not (target / _WEIGHTS).is_file():
+        raise NoCTranslate2Form(f"{name!r} is no CTranslate2 Whisper model: it has no {_WEIGHTS}")
+    write_manifest(target)
+    return target
+
+
+@contextmanager
+def explain_hub_error(name: str, target: Path | None = None) -> Iterator[None]:
+    """Raises `ModelError` for what the hub's client raises. `target`: where the model can be copied to by hand."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        by_hand = f"; on a machine without one, copy the model's folder to {target}" if target else ""
         raise ModelError(
             f"The speech model {name!r} could not be fetched ({reason}). Check the name (`ringback models list`) and "
-            f"the network; on a machine without one, copy the model's folder to {target}",
+            f"the network{by_hand}",
             retryable=True,
         ) from error
-    if not (target / _WEIGHTS).is_file():
-        raise ModelError(f"{name!r} is no CTranslate2 Whisper model: it has no {_WEIGHTS}")
-    files = sorted(path for path in target.iterdir() if path.is_file() and path.name != _MANIFEST)
-    (target / _MANIFEST).write_text(json.dumps({path.name: _sha256(path) for path in files}, indent=1))
-    return target
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the hashes of a model's files, for `verify`."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _MANIFEST)
+    (folder / _MANIFEST).write_text(json.dumps({path.name: _sha256(path) for path in files}, indent=1))
 
 
 def verify(name: str, models_dir: Path) -> None:

@@ -2,18 +2,16 @@
 
 import asyncio
 import io
-import wave
 from typing import Any
 
 import aiohttp
-from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, Field, FiniteFloat, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
-from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, SpeechRequest, TranscriptionError, Word
+from app.transcription.base import SAMPLE_RATE, Audio, Recognition, Samples, SpeechRequest, Word
+from app.transcription.speech_http import SpeechService, valid_words, wav_bytes
 from app.transcription.vad import detect_speech
-
-_TIMEOUT = aiohttp.ClientTimeout(total=600, connect=10)
 
 
 class SpeechOptions(Options):
@@ -27,8 +25,8 @@ class SpeechOptions(Options):
 
 
 class _Piece(BaseModel):
-    start: float
-    end: float
+    start: FiniteFloat
+    end: FiniteFloat
     word: str | None = None
     text: str | None = None
 
@@ -48,10 +46,16 @@ class OpenAIRecognizer:
 
     def __init__(self, base_url: str, *, model: str, api_key: str | None = None, concurrency: int = 1) -> None:
         self.name = f"openai {model}"
-        self._url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/audio/transcriptions"
         self._model = model
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._session: aiohttp.ClientSession | None = None
+        self._service = SpeechService(
+            "The speech endpoint",
+            f"{base_url.rstrip('/').removesuffix('/v1')}/v1/audio/transcriptions",
+            prefix="RINGBACK_SPEECH_",
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            describe=_describe,
+            spent=frozenset({"insufficient_quota"}),
+            attempts=1,
+        )
         self._turn = asyncio.Semaphore(concurrency)
 
     async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
@@ -72,47 +76,45 @@ class OpenAIRecognizer:
         return Recognition(tuple(channels), spoken if any(channels) else None)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._service.aclose()
 
     async def _ask(self, channel: Samples, language: str | None, vocabulary: tuple[str, ...]) -> _Answer:
-        form = aiohttp.FormData()
-        form.add_field("file", _wav(channel), filename="channel.wav", content_type="audio/wav")
-        form.add_field("model", self._model)
-        form.add_field("response_format", "verbose_json")
-        form.add_field("timestamp_granularities[]", "word")
-        form.add_field("timestamp_granularities[]", "segment")
-        if language is not None:
-            form.add_field("language", language)
-        if vocabulary:
-            form.add_field("prompt", ", ".join(vocabulary))
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers)
+        content = await wav_bytes(channel)
+
+        def make_body() -> aiohttp.FormData:
+            form = aiohttp.FormData()
+            form.add_field("file", io.BytesIO(content), filename="channel.wav", content_type="audio/wav")
+            form.add_field("model", self._model)
+            form.add_field("response_format", "verbose_json")
+            form.add_field("timestamp_granularities[]", "word")
+            form.add_field("timestamp_granularities[]", "segment")
+            if language is not None:
+                form.add_field("language", language)
+            if vocabulary:
+                form.add_field("prompt", ", ".join(vocabulary))
+            return form
+
+        answer = await self._service.post(make_body)
         try:
-            async with self._session.post(self._url, data=form) as response:
-                if response.status != 200:
-                    detail = (await response.text())[:200]
-                    raise TranscriptionError(
-                        f"The speech endpoint answered {response.status}: {detail}. Check RINGBACK_SPEECH_URL, its key "
-                        "and its model",
-                        retryable=response.status in (408, 429) or response.status >= 500,
-                    )
-                return _Answer.model_validate(await response.json(content_type=None))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TranscriptionError(
-                f"The speech endpoint cannot be reached ({error!r}). Check RINGBACK_SPEECH_URL", retryable=True
-            ) from error
-        except (ValidationError, ValueError) as error:
-            raise TranscriptionError("The speech endpoint's answer is no transcription in verbose_json") from error
+            read = _Answer.model_validate(answer)
+        except ValidationError as error:
+            raise self._service.bad_answer() from error
+        if not read.model_fields_set & {"text", "words", "segments"}:
+            raise self._service.bad_answer()
+        return read
 
 
 def _words(answer: _Answer, duration: float) -> tuple[Word, ...]:
     """Words with times. Without words, the segments. Without segments, the whole text."""
     if answer.words:
-        return tuple(Word(f" {piece.word or ''}", piece.start, piece.end) for piece in answer.words)
+        return valid_words([(piece.word or "", piece.start, piece.end) for piece in answer.words], duration)
     if answer.segments:
-        return tuple(Word(f" {piece.text or ''}", piece.start, piece.end) for piece in answer.segments)
-    return (Word(answer.text, 0.0, duration),) if answer.text.strip() else ()
+        return valid_words([(piece.text or "", piece.start, piece.end) for piece in answer.segments], duration)
+    return valid_words([(answer.text, 0.0, duration)], duration)
+
+
+def _describe(fault: Any) -> tuple[str, str]:
+    return str(fault["error"].get("code") or ""), str(fault["error"]["message"])
 
 
 def _code(language: Any) -> str | None:
@@ -122,13 +124,3 @@ def _code(language: Any) -> str | None:
     if language in _LANGUAGE_CODES:
         return str(language)
     return {"english": "en", "hindi": "hi"}.get(str(language).lower())
-
-
-def _wav(channel: Samples) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(channel.astype("<i2").tobytes())
-    return file.getvalue()

@@ -53,6 +53,8 @@ def test_users_from_creation_to_deactivation(instance: Instance) -> None:
         (["calls", "show", "call_0000000000000000"], "There is no call"),
         (["call", "12", "918888888888", "--user", "demo@ringback.local"], "8 to 15 digits"),
         (["models", "verify", "large-v3"], "ringback models fetch large-v3"),
+        (["models", "fetch", "indicwhisper-medium-hi"], "models convert FOLDER"),
+        (["models", "convert", "."], "config.json cannot be read"),
     ],
 )
 def test_what_goes_wrong_is_explained(instance: Instance, command: list[str], expected: str) -> None:
@@ -72,7 +74,9 @@ def test_call_follows_a_call_to_its_end(instance: Instance) -> None:
 
 
 def test_models(instance: Instance) -> None:
-    assert "bundled" in instance.ringback("models", "list").stdout
+    listed = instance.ringback("models", "list").stdout
+    assert "bundled" in listed
+    assert "ai4bharat/indic-conformer-600m-multilingual" in listed
     assert "tiny.en is whole" in instance.ringback("models", "verify").stdout
 
 

@@ -11,25 +11,23 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import accounts, calls, lanes, tasks, telephony_providers
+from app import calls, lanes, tasks, telephony_providers
 from app.db import Database
 from app.engine_models import Queue, Task, TaskKind
 from app.hints import Hints
-from app.models import Call, User
-from app.new_calls import NewCall
+from app.models import Call
 from app.providers import vault
 from app.settings import Settings
 from app.tasks import ClaimedTask, LeaseLost, dial_lane
 from app.telephony.base import CallStatus, Rejected
 from app.telephony_providers import Limits, Pace
-from tests.conftest import AGENT, CUSTOMER, creator_of, new_user
+from tests.conftest import new_user
 from tests.integration.call_runner import MakeCallRunner, ScriptedProvider, claim_out_of_turn
 from tests.integration.current_calls import dial, ended, happen
 from tests.integration.isolated_worker import IsolatedWorker
+from tests.integration.queued_calls import LEASE, queue_calls
 from worker import dial as worker_dial
 from worker.gates import Gates
-
-LEASE = 30.0
 
 
 @pytest.fixture
@@ -39,17 +37,6 @@ async def provider(db: Database, migrated: Settings) -> str:
     async with db.transaction() as session:
         await telephony_providers.add(session, name, "simulator", options={}, secrets={}, vault=vault(migrated))
     return name
-
-
-async def queue_calls(db: Database, hints: Hints, user: User, provider: str, count: int) -> list[str]:
-    """Calls of the user that wait for this provider."""
-    async with db.transaction() as session:
-        claims = await accounts.open_login(session, user, seconds=60)
-    ids = [(await creator_of(db, hints).create(claims, NewCall(CUSTOMER, AGENT))).id for _ in range(count)]
-    async with db.transaction() as session:
-        await session.execute(update(Call).where(Call.id.in_(ids)).values(provider=provider))
-        await session.execute(update(Task).where(Task.call_id.in_(ids)).values(lane=dial_lane(provider)))
-    return ids
 
 
 async def users_of(db: Database, claimed: list[ClaimedTask]) -> list[str]:
