@@ -8,7 +8,7 @@ from app.transcription.base import SAMPLE_RATE, Samples
 LONGEST_SECONDS = 28
 """The longest piece, in seconds. The window of the models is 30."""
 _BLOCK = 300 * SAMPLE_RATE
-_NOISE = 10 ** (-60 / 20)
+_NOISE = 10 ** (-66 / 20)
 """The amplitude of the noise that is added for the detection only. After digital silence, as on a line that was
 recorded too quietly, the VAD misses the first words."""
 
