@@ -156,6 +156,16 @@ async def test_speech_without_what_lies_below_300_hz_is_heard(recognizer: Whispe
     assert (await made_of(recognizer, tmp_path / "cut.wav")).digest.outcome == "Callback requested"
 
 
+async def test_a_line_that_is_too_quiet_loses_no_words(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
+    """Its pauses are digital silence, after which the VAD misses the first words."""
+    samples, rate = soundfile.read(AUDIO / "call_callback.wav")
+    soundfile.write(tmp_path / "quiet.wav", samples * 0.1, rate, subtype="PCM_16")
+    made = await made_of(recognizer, tmp_path / "quiet.wav")
+    assert [turn.role for turn in made.turns] == [turn["role"] for turn in REFERENCE["turns"]]
+    assert made.turns[0].content.startswith("Hello")
+    assert "no problem" in made.turns[8].content.lower()
+
+
 async def test_a_mono_recording_has_turns_without_roles(recognizer: WhisperRecognizer, tmp_path: Path) -> None:
     samples, rate = soundfile.read(CONVERSATIONS / "wrong_number.wav")
     soundfile.write(tmp_path / "mono.flac", samples.mean(axis=1), rate)
