@@ -26,7 +26,7 @@ from app.telephony.twilio import Twilio, TwilioOptions
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
-from app.transcription.outcome import RulesSummarizer
+from app.transcription.summary import RulesSummarizer
 from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")

@@ -51,8 +51,8 @@ class SpeechRequest:
     """What is known of a recording before it is recognized."""
 
     languages: tuple[str, ...] = ()
-    """ISO 639-1. Two if both are spoken in one sentence: `("hi", "en")` is Hinglish. None: to be detected, once, from all
-    speech."""
+    """ISO 639-1. Two if both are spoken in one sentence: `("hi", "en")` is Hinglish. None: to be detected, once, from
+    all speech."""
     vocabulary: tuple[str, ...] = ()
     """Names and terms that may be said, for engines that can prefer them."""
 
@@ -81,10 +81,14 @@ class SpokenTurn:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A transcript in short: a text for people, and one of `outcome.OUTCOMES` to sort by."""
+    """A transcript in short: a text for people, and one of `outcome.OUTCOMES` to sort by, or of the user's own set."""
 
     summary: str
     outcome: str
+    certainty: float | None = None
+    """How sure the outcome is, 0 to 1. None if whatever chose it does not say."""
+    detail: str | None = None
+    """A finer outcome, one of `outcome.DETAILS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class Recognizer(Protocol):
     name: str
 
     async def recognize(self, audio: Audio, request: SpeechRequest) -> Recognition:
-        """Recognize each channel alone. Raises `TranscriptionError`, also if the engine does not make usable text of the
-        language that is spoken."""
+        """Recognize each channel alone. Raises `TranscriptionError`, also if the engine does not make usable text of
+        the language that is spoken."""
 
     async def aclose(self) -> None:
         """Release the model or the connections."""

@@ -27,8 +27,8 @@ def name_of(language: str) -> str:
 
 
 def languages_of(asked: str | None) -> tuple[str, ...]:
-    """What a client asks for: `hi` for `hi`, `hi-IN` and `HI_in`; Hindi and English for `hi-en`. Nothing for None and for
-    what is no language."""
+    """What a client asks for: `hi` for `hi`, `hi-IN` and `HI_in`; Hindi and English for `hi-en`. Nothing for None and
+    for what is no language."""
     first, _, second = (asked or "").strip().casefold().replace("_", "-").partition("-")
     if not (len(first) in (2, 3) and first.isascii() and first.isalpha()):
         return ()

@@ -10,7 +10,8 @@ from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
 from app.transcription.base import Digest, SpokenTurn
-from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, RulesSummarizer, classify_outcome
+from app.transcription.outcome import NO_CONVERSATION, OUTCOMES, find_by_rules
+from app.transcription.summary import RulesSummarizer
 
 log = structlog.get_logger()
 
@@ -57,9 +58,8 @@ class ChatSummarizer:
         self._session: aiohttp.ClientSession | None = None
 
     async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
-        if (
-            classify_outcome(turns).outcome != NO_CONVERSATION
-        ):  # there is nothing to ask about silence or an announcement
+        decided = find_by_rules(turns)
+        if decided is None or decided.outcome != NO_CONVERSATION:  # nothing to ask about silence or an announcement
             for _ in range(_ATTEMPTS):
                 try:
                     answer = await self._ask(turns)

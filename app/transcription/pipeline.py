@@ -6,7 +6,7 @@ from pathlib import Path
 from app.transcription.audio import load
 from app.transcription.base import Recognizer, SpeechRequest, Summarizer, Transcription, TranscriptionError
 from app.transcription.languages import languages_of
-from app.transcription.outcome import silent
+from app.transcription.summary import silent
 from app.transcription.turns import make_turns
 
 SILENCE_DB = -55.0
@@ -26,8 +26,9 @@ async def transcribe(
 ) -> Transcription:
     """Transcribe the recording at `path`.
 
-    `language`: what the client says is spoken, or None. `vocabulary`: names and terms to expect. `content_type` and `name`: what the recording's sender called
-    it, for files without a header. `agent_channel`: the channel of the agent, 1 or 2.
+    `language`: what the client says is spoken, or None. `vocabulary`: names and terms to expect. `content_type` and
+    `name`: what the recording's sender called it, for files without a header. `agent_channel`: the channel of the
+    agent, 1 or 2.
 
     Raises `TranscriptionError`, whose notes say what was found out about the recording.
     """

@@ -11,8 +11,8 @@ from app.telephony.simulator import CONVERSATIONS
 from app.transcription import models
 from app.transcription.base import SAMPLE_RATE, Audio, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
-from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
+from app.transcription.summary import RulesSummarizer
 from app.transcription.whisper import WhisperRecognizer
 from tests.word_errors import normalized, word_errors
 

@@ -102,7 +102,7 @@ ADAPTERS = (
     "app.telephony.plivo",
     "app.transcription.whisper",
     "app.transcription.openai",
-    "app.transcription.outcome.RulesSummarizer",
+    "app.transcription.summary.RulesSummarizer",
     "app.storage.folder",
     "app.storage.s3",
     "app.storage.FolderStorage",

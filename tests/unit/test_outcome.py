@@ -14,10 +14,9 @@ from app.transcription.outcome import (
     VOICEMAIL,
     WRONG_NUMBER,
     OutcomeMatch,
-    RulesSummarizer,
     classify_outcome,
-    summarize,
 )
+from app.transcription.summary import RulesSummarizer, summarize
 
 
 def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> SpokenTurn:

@@ -1,0 +1,115 @@
+"""Train the head of the outcome classifier, and say how good it is on templates it has not seen.
+
+python -m tools.outcome.train              trains and writes the head (two minutes on one core)
+python -m tools.outcome.train --validate   also cross-validates by template (ten minutes)
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from app.transcription.features import SIZE, features
+from app.transcription.outcome import CLASSES, CONNECTED, OUTCOMES, UNSURE
+from tools.outcome import corpus
+
+SEED = 17
+COPIES = 5
+FOLDS = 6
+STEPS, RATE, DECAY = 250, 0.05, 2e-4
+HEAD = Path("app/transcription/outcome_head.npz")
+
+Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.int64]
+
+
+def digest() -> str:
+    """SHA-256 of everything that the head is made from."""
+    parts = [*sorted(corpus.FOLDER.glob("*.txt")), Path(corpus.__file__), corpus.FOLDER.parent / "slots.json"]
+    parts += [Path("app/transcription") / f"{name}.py" for name in ("features", "romanize")]
+    settings = f"{SEED} {COPIES} {STEPS} {RATE} {DECAY}".encode()
+    return hashlib.sha256(settings + b"".join(part.read_bytes() for part in parts)).hexdigest()
+
+
+def softmax(scores: Floats) -> Floats:
+    exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+    result: Floats = exponents / exponents.sum(axis=1, keepdims=True)
+    return result
+
+
+def train(inputs: Floats, labels: Numbers, classes: int) -> tuple[Floats, Floats]:
+    """Softmax regression, all examples in each step (Adam). Returns weights, features × classes, and biases."""
+    weights, bias = np.zeros((inputs.shape[1], classes), np.float32), np.zeros(classes, np.float32)
+    wanted = np.eye(classes, dtype=np.float32)[labels]
+    balance = (len(labels) / (classes * np.maximum(wanted.sum(axis=0), 1)))[labels] ** 0.5
+    balance = (balance / balance.mean())[:, None].astype(np.float32)
+    mean, square = np.zeros_like(weights), np.zeros_like(weights)
+    for step in range(1, STEPS + 1):
+        error = (softmax(inputs @ weights + bias) - wanted) * balance / len(labels)
+        slope = inputs.T @ error + DECAY * weights
+        mean += 0.1 * (slope - mean)
+        square += 0.001 * (slope * slope - square)
+        rate = RATE * (1 - 0.9 * step / STEPS)
+        weights -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        bias -= 5 * rate * error.sum(axis=0)
+    return weights, bias
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--validate", action="store_true")
+    validate = parser.parse_args().validate
+    made = [one for one in corpus.dialogues(copies=COPIES, seed=SEED) if one.template.outcome != "no_conversation"]
+    names = sorted({one.template.outcome for one in made})
+    labels = np.array([names.index(one.template.outcome) for one in made])
+    inputs = np.zeros((len(made), SIZE), np.float32)
+    for place, one in enumerate(made):
+        inputs[place] = features(one.turns)
+    used = np.flatnonzero(inputs.any(axis=0))
+    inputs = inputs[:, used]
+    print(f"{len(made)} dialogues of {len({one.template.name for one in made})} templates, {len(names)} classes")
+
+    figures = cross_validate(made, inputs, labels, names) if validate else None
+    weights, bias = train(inputs, labels, len(names))
+    full = np.zeros((SIZE, len(names)), np.float32)
+    full[used] = weights
+    meta = json.dumps({"classes": names, "corpus": digest(), "seed": SEED, "validated": figures})
+    np.savez_compressed(HEAD, weights=full.astype(np.float16), bias=bias, meta=np.array(meta))
+    print(f"wrote {HEAD}: {HEAD.stat().st_size // 1000} kB")
+
+
+def cross_validate(made: list[corpus.Dialogue], inputs: Floats, labels: Numbers, names: list[str]) -> dict[str, float]:
+    """Train on five sixths of the templates and test on the others, six times. Prints the confusion matrix of the
+    default outcomes. Returns the share that is right, of the default outcomes and of the classes."""
+    groups = sorted({one.template.name for one in made})
+    np.random.default_rng(SEED).shuffle(groups)
+    fold_of = {name: place % FOLDS for place, name in enumerate(groups)}
+    folds = np.array([fold_of[one.template.name] for one in made])
+    guessed = np.zeros((len(made), len(names)), np.float32)
+    for fold in range(FOLDS):
+        weights, bias = train(inputs[folds != fold], labels[folds != fold], len(names))
+        guessed[folds == fold] = softmax(inputs[folds == fold] @ weights + bias)
+    outcomes = [CLASSES[name][0] for name in names]
+    shown = [outcome for outcome in OUTCOMES if outcome in outcomes]
+    shares = np.stack([guessed[:, [one == outcome for one in outcomes]].sum(axis=1) for outcome in shown], axis=1)
+    answered = shares.argmax(axis=1)
+    answered[shares.max(axis=1) < UNSURE] = shown.index(CONNECTED)
+    wanted = np.array([shown.index(outcomes[label]) for label in labels])
+    print("rows: expected, columns: answered, in this order")
+    for row, outcome in enumerate(shown):
+        counts = np.bincount(answered[wanted == row], minlength=len(shown))
+        print(f"{outcome:20s}", *(f"{count:5d}" for count in counts))
+    figures = {
+        "outcomes": round(float((answered == wanted).mean()), 3),
+        "classes": round(float((guessed.argmax(axis=1) == labels).mean()), 3),
+    }
+    print("right on templates that were left out:", figures)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
