@@ -4,6 +4,7 @@ Embeddings carry what is said in other words, in English. Hashed pieces carry ro
 word. A short answer is also joined with the words of the question, because a yes means what the agent asked.
 """
 
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +14,6 @@ import numpy.typing as npt
 from app.transcription.base import SpokenTurn
 from app.transcription.embedding import DIMENSIONS, embed
 from app.transcription.romanize import gloss, words
-import itertools
 
 BUCKETS = 2**14
 SIZE = 3 * DIMENSIONS + BUCKETS
