@@ -1,8 +1,11 @@
-"""The tables of what may be ordered: rules, usage, numbers that must not be called, keys of orders."""
+"""The tables of what may be ordered: rules, usage, numbers that must not be called, keys of orders,
+and which outcomes a user wants."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Boolean, ForeignKey, Identity, Index, Integer, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models import Base
@@ -72,3 +75,14 @@ class IdempotencyKey(Base):
     call_id: Mapped[str]
     warning: Mapped[str | None] = mapped_column(doc="As the first answer had it")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OutcomeSetRow(Base):
+    """The outcomes and fields that a user wants instead of the default set. See `app.outcome_sets`."""
+
+    __tablename__ = "outcome_sets"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    detailed: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    outcomes: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
+    fields: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))

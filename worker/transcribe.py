@@ -5,7 +5,7 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import metrics, recordings, tasks, tracing, transcripts
+from app import metrics, outcome_sets, recordings, tasks, tracing, transcripts
 from app.call_lookups import find_language
 from app.calls import add_note
 from app.tasks import ClaimedTask
@@ -20,6 +20,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
     async with context.db.transaction() as session:
         recording = await recordings.find(session, task.call_id)
         language = await find_language(session, task.call_id) or context.settings.default_language
+        wanted = await outcome_sets.get_for_call(session, task.call_id)
         if recording is None:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, "The recording was deleted")
@@ -36,6 +37,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
                     recognizer=context.recognizer,
                     summarizer=context.summarizer,
                     language=language,
+                    wanted=wanted,
                     content_type=recording.content_type,
                     name=recording.storage_key,
                     agent_channel=recording.agent_channel,

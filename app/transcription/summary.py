@@ -13,6 +13,7 @@ from app.transcription.outcome import (
     OutcomeMatch,
     classify_outcome,
 )
+from app.transcription.outcome_set import DEFAULT, OutcomeSet, classify_own
 
 _SPEAKERS: dict[Role, str] = {"agent": "the agent", "customer": "the customer", "unknown": "somebody"}
 
@@ -40,12 +41,20 @@ class RulesSummarizer:
 
     name = "classifier"
 
-    async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
+    async def digest(
+        self,
+        turns: tuple[SpokenTurn, ...],
+        *,
+        language: str | None,
+        duration: float,
+        wanted: OutcomeSet = DEFAULT,
+    ) -> Digest:
         try:
-            finding = classify_outcome(turns)
+            finding = classify_own(turns, wanted) if wanted.outcomes else classify_outcome(turns)
         except TranscriptionError as error:  # the transcript is worth more than its outcome
             return Digest(f"{summarize(turns, OutcomeMatch(CONNECTED), duration)} {error.reason}.", CONNECTED, 0.0)
-        return Digest(summarize(turns, finding, duration), finding.outcome, round(finding.certainty, 3), finding.detail)
+        outcome = wanted.answered(finding)
+        return Digest(summarize(turns, finding, duration), outcome, round(finding.certainty, 3), finding.detail)
 
     async def aclose(self) -> None:
         """There is nothing to close."""

@@ -62,6 +62,7 @@ DOMAIN = [
         "monitoring",
         "new_calls",
         "otel",
+        "outcome_sets",
         "provider_directory",
         "providers",
         "recordings",

@@ -28,16 +28,12 @@ _HINDI = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class DialogueTemplate:
     """A line of the corpus. `name` is "outcome/idea/line"."""
 
     name: str
     outcome: str
     text: str
-
-    @property
-    def idea(self) -> str:
-        return self.name.rpartition("/")[0]
 
     @property
     def language(self) -> str:
@@ -49,11 +45,11 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    template: Template
+    template: DialogueTemplate
     turns: tuple[SpokenTurn, ...]
 
 
-def templates() -> Iterator[Template]:
+def templates() -> Iterator[DialogueTemplate]:
     """Every template, in the order of the files."""
     for path in sorted(FOLDER.glob("*.txt")):
         idea = ""
@@ -61,7 +57,7 @@ def templates() -> Iterator[Template]:
             if line.startswith("##"):
                 idea = line.removeprefix("##").strip()
             elif line.strip():
-                yield Template(f"{path.stem}/{idea}/{number}", path.stem, line.strip())
+                yield DialogueTemplate(f"{path.stem}/{idea}/{number}", path.stem, line.strip())
 
 
 def dialogues(*, copies: int, seed: int) -> list[Dialogue]:
@@ -73,7 +69,7 @@ def dialogues(*, copies: int, seed: int) -> list[Dialogue]:
     ]
 
 
-def _made(template: Template, chance: random.Random) -> tuple[SpokenTurn, ...]:
+def _made(template: DialogueTemplate, chance: random.Random) -> tuple[SpokenTurn, ...]:
     language = template.language
     parts = [part.strip() for part in template.text.split("|")]
     said: list[tuple[Role, str]] = []

@@ -26,12 +26,18 @@ Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 
 
-def digest() -> str:
-    """SHA-256 of everything that the head is made from."""
-    parts = [*sorted(corpus.FOLDER.glob("*.txt")), Path(corpus.__file__), corpus.FOLDER.parent / "slots.json"]
-    parts += [Path("app/transcription") / f"{name}.py" for name in ("features", "romanize")]
-    settings = f"{SEED} {COPIES} {STEPS} {RATE} {DECAY}".encode()
-    return hashlib.sha256(settings + b"".join(part.read_bytes() for part in parts)).hexdigest()
+def digest(made: list[corpus.Dialogue]) -> str:
+    """SHA-256 of everything that the head is made from: the dialogues, how they are read, and the settings above."""
+    parts = [f"{SEED} {COPIES} {STEPS} {RATE} {DECAY}".encode()]
+    parts += [(Path("app/transcription") / f"{name}.py").read_bytes() for name in ("features", "romanize")]
+    parts += [f"{one.template.outcome} {one.turns}".encode() for one in made]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def dialogues() -> list[corpus.Dialogue]:
+    """What the head is trained on. Rules decide empty lines."""
+    made = corpus.dialogues(copies=COPIES, seed=SEED)
+    return [one for one in made if one.template.outcome != "no_conversation"]
 
 
 def softmax(scores: Floats) -> Floats:
@@ -63,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--validate", action="store_true")
     validate = parser.parse_args().validate
-    made = [one for one in corpus.dialogues(copies=COPIES, seed=SEED) if one.template.outcome != "no_conversation"]
+    made = dialogues()
     names = sorted({one.template.outcome for one in made})
     labels = np.array([names.index(one.template.outcome) for one in made])
     inputs = np.zeros((len(made), SIZE), np.float32)
@@ -77,7 +83,7 @@ def main() -> None:
     weights, bias = train(inputs, labels, len(names))
     full = np.zeros((SIZE, len(names)), np.float32)
     full[used] = weights
-    meta = json.dumps({"classes": names, "corpus": digest(), "seed": SEED, "validated": figures})
+    meta = json.dumps({"classes": names, "corpus": digest(made), "seed": SEED, "validated": figures})
     np.savez_compressed(HEAD, weights=full.astype(np.float16), bias=bias, meta=np.array(meta))
     print(f"wrote {HEAD}: {HEAD.stat().st_size // 1000} kB")
 
