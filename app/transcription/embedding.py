@@ -60,8 +60,9 @@ def _model() -> "tuple[Tokenizer, InferenceSession]":
     path = None if package is None or package.origin is None else Path(package.origin).parent / "model.onnx"
     if path is None or not path.is_file():
         raise TranscriptionError("The sentence model is not installed: install Ringback's requirements again")
-    weights = path.read_bytes()
-    if hashlib.sha256(weights).hexdigest() != _SHA256:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _SHA256:
         raise TranscriptionError(f"The sentence model {path} is damaged: install Ringback's requirements again")
 
     pieces = {piece: number for number, piece in enumerate(_VOCABULARY.read_text().splitlines())}
@@ -73,4 +74,5 @@ def _model() -> "tuple[Tokenizer, InferenceSession]":
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return tokenizer, onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+    options.enable_cpu_mem_arena = False  # sentences are short, and the arena keeps what the longest one took
+    return tokenizer, onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

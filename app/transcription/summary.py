@@ -1,5 +1,7 @@
 """The summary of a call without a language model: sentences that only state what was said and for how long."""
 
+from dataclasses import replace
+
 from app.transcription.base import Digest, Role, SpokenTurn, TranscriptionError
 from app.transcription.outcome import (
     CALLBACK,
@@ -53,8 +55,9 @@ class RulesSummarizer:
             finding = classify_own(turns, wanted) if wanted.outcomes else classify_outcome(turns)
         except TranscriptionError as error:  # the transcript is worth more than its outcome
             return Digest(f"{summarize(turns, OutcomeMatch(CONNECTED), duration)} {error.reason}.", CONNECTED, 0.0)
-        outcome = wanted.answered(finding)
-        return Digest(summarize(turns, finding, duration), outcome, round(finding.certainty, 3), finding.detail)
+        answered = replace(finding, outcome=wanted.answered(finding))
+        certainty = round(finding.certainty, 3)
+        return Digest(summarize(turns, answered, duration), answered.outcome, certainty, finding.detail)
 
     async def aclose(self) -> None:
         """There is nothing to close."""
@@ -73,6 +76,7 @@ def summarize(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch, duration: fl
         return f"The call was answered and lasted {_seconds(duration)}, but nobody spoke."
     parts = [*_said(turns, finding), f"In a call of {_seconds(duration)} {' and '.join(shares)}."]
     parts += [f"{_SPEAKERS[role].capitalize()} was not heard." for role in _silent_sides(spoken)]
+    parts.append(f"Outcome: {finding.outcome}.")
     return " ".join(parts)
 
 
@@ -92,13 +96,10 @@ def _said(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch) -> list[str]:
         parts.append(f"The agent said: “{_shortened(purpose.content, 120)}”")
     meaning = _MEANING.get(finding.detail or finding.outcome)
     if quoted is None:
-        return [*parts, f"Outcome: {finding.outcome}."]
-    if meaning is None:
-        return [*parts, f"{_SPEAKERS[quoted.role].capitalize()} said: “{_shortened(quoted.content)}”",
-                f"Outcome: {finding.outcome}."]  # fmt: skip
-    who = _SPEAKERS[quoted.role].capitalize()
+        return parts
     sure = "" if finding.certainty >= _UNSURE_BELOW else "probably "
-    parts.append(f"{who} {sure}{meaning}: “{_shortened(quoted.content)}”")
+    how = "said" if meaning is None else f"{sure}{meaning}"
+    parts.append(f"{_SPEAKERS[quoted.role].capitalize()} {how}: “{_shortened(quoted.content)}”")
     agreed = _agreed(turns, quoted)
     if agreed is not None:
         parts.append(f"The agent answered: “{_shortened(agreed.content, 120)}”")
