@@ -1,7 +1,7 @@
 """The outcome of a conversation by a trained classifier. See docs/outcomes.md for its corpus and figures.
 
-The head is a softmax regression over `features`. `python -m tools.outcome.train` makes it from the corpus of
-`tools/outcome`.
+The head is linear in `features`, trained by ridge regression. `python -m tools.outcome.train` makes it from the corpus
+of `tools/outcome`.
 """
 
 import json

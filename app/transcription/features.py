@@ -20,6 +20,8 @@ SIZE = 3 * DIMENSIONS + BUCKETS
 """The length of a feature vector."""
 
 _RECENT_TURNS, _RECENT_ANSWERS = 6, 3
+_HASHED_LENGTH = 1.4
+"""The length of the hashed part. Each embedding has length 1. Chosen by cross-validation."""
 _SHORT_WORDS = 5
 _QUESTION_WORDS = 12
 
@@ -43,7 +45,7 @@ def features(turns: Sequence[SpokenTurn]) -> npt.NDArray[np.float32]:
     np.log1p(hashed, out=hashed)
     length = float(np.linalg.norm(hashed))
     if length:
-        hashed *= 2.0 / length
+        hashed *= _HASHED_LENGTH / length
     return vector
 
 
