@@ -87,60 +87,14 @@ _ONLY_NOW = re.compile(
     r"\b(?:now|today|tonight|tomorrow|before|until|till|at (?:work|night)|during|this week)\b", re.IGNORECASE
 )
 _SENTENCES = re.compile(r"[.?!।]+")
-_LINE_CHECK = {
-    *[
-        "hello",
-        "hallo",
-        "helo",
-        "hi",
-        "hey",
-        "haan",
-        "han",
-        "ji",
-        "hmm",
-        "yes",
-        "sir",
-        "madam",
-        "ma'am",
-        "can",
-        "you",
-        "hear",
-        "me",
-        "anyone",
-        "there",
-        "is",
-        "someone",
-        "anybody",
-    ],
-    *[
-        "awaaz",
-        "aawaz",
-        "aa",
-        "rahi",
-        "hai",
-        "sun",
-        "rahe",
-        "hain",
-        "i",
-        "can't",
-        "cannot",
-        "am",
-        "audible",
-        "हेलो",
-        "हैलो",
-        "आवाज़",
-        "आवाज",
-        "आ",
-        "रही",
-        "है",
-        "जी",
-        "हाँ",
-        "सुन",
-        "रहे",
-        "हैं",
-    ],
-}
-_GREETING = {"hello", "hallo", "helo", "हेलो", "हैलो"}
+# Whole words, without punctuation.
+_GREETING = re.compile("hello|hallo|helo|हेलो|हैलो")
+_AGREES = re.compile("haan|han|ji|yes|hmm|जी|हाँ")
+_LINE_CHECK = re.compile(
+    f"{_GREETING.pattern}|{_AGREES.pattern}|"
+    "hi|hey|sir|madam|ma'am|can|can't|cannot|you|hear|me|anyone|anybody|someone|there|is|am|i|audible|"
+    "awaaz|aawaz|aa|rahi|hai|sun|rahe|hain|आवाज़|आवाज|आ|रही|है|सुन|रहे|हैं"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,20 +139,22 @@ def _empty_line(
     people: tuple[SpokenTurn, ...], others: list[SpokenTurn], machines: tuple[SpokenTurn, ...]
 ) -> OutcomeMatch | None:
     """The outcome where nobody talked to anybody, else None."""
-    agents_words = sum(len(turn.content.split()) for turn in people if turn.role == "agent")
+    agents = [word for turn in people if turn.role == "agent" for word in _plain_words(turn.content)]
     if not others:
-        talked = not machines and agents_words >= _LISTENED_WORDS
+        talked = not machines and len(agents) >= _LISTENED_WORDS
         return OutcomeMatch(CONNECTED if talked else NO_CONVERSATION, machines[0] if machines else None)
     said = [word for turn in others for word in _plain_words(turn.content)]
-    checks = all(word in _LINE_CHECK for word in said) and any(word in _GREETING for word in said)
+    checks = _are_all(_LINE_CHECK, said) and any(map(_GREETING.fullmatch, said))
     if machines and (checks or len(said) < 4):
         return OutcomeMatch(NO_CONVERSATION, machines[0])
-    agents_checks = all(
-        word in _LINE_CHECK for turn in people if turn.role == "agent" for word in _plain_words(turn.content)
-    )
-    if checks and agents_checks:
+    only_hello = checks and not any(map(_AGREES.fullmatch, said)) and len(agents) < _LISTENED_WORDS
+    if only_hello or (checks and _are_all(_LINE_CHECK, agents)):
         return OutcomeMatch(NO_CONVERSATION)
     return None
+
+
+def _are_all(pattern: re.Pattern[str], words: list[str]) -> bool:
+    return all(pattern.fullmatch(word) for word in words)
 
 
 def _plain_words(text: str) -> list[str]:

@@ -151,6 +151,8 @@ def test_a_hello_to_a_machine_is_no_conversation() -> None:
 def test_nobody_there() -> None:
     assert classify_outcome(()).outcome == NO_CONVERSATION
     assert classify_outcome((turn("Hello? Hello?", "agent"),)).outcome == NO_CONVERSATION
+    on_the_line = (turn("Hello sir, this is Sam.", "agent"), turn("Hello? Hello? Can you hear me?"))
+    assert classify_outcome(on_the_line).outcome == NO_CONVERSATION
 
 
 async def test_the_summary_states_facts() -> None:

@@ -20,7 +20,7 @@ SEED = 17
 COPIES = 4
 FOLDS = 6
 RIDGE = 1.0
-SHARPNESS = 7.0
+SHARPNESS = 10.0
 """The scale of the scores at which cross-validation has the least log loss."""
 HEAD = Path("app/transcription/outcome_head.npz")
 
@@ -102,7 +102,12 @@ def cross_validate(made: list[corpus.Dialogue], inputs: Floats, labels: Numbers,
     for row, outcome in enumerate(shown):
         counts = np.bincount(answered[wanted == row], minlength=len(shown))
         print(f"{outcome:20s}", *(f"{count:5d}" for count in counts))
-    for scale in (0.5, 0.7, 1.0, 1.4):
+    for least in (0.0, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6):
+        cautious = np.where(shares.max(axis=1) < least, shown.index(CONNECTED), shares.argmax(axis=1))
+        kept = cautious != shown.index(CONNECTED)
+        print(f"least certainty {least}: right {(cautious == wanted).mean():.3f}, ", end="")
+        print(f"of those that are not {CONNECTED} {(cautious == wanted)[kept].mean():.3f}")
+    for scale in (0.7, 1.0, 1.4):
         sure = softmax((np.log(guessed) * scale).astype(np.float32))[np.arange(len(labels)), labels]
         print(f"log loss at sharpness {SHARPNESS * scale:.1f}: {-np.log(sure).mean():.3f}")
     figures = {
