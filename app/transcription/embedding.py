@@ -40,7 +40,7 @@ def embed(texts: list[str]) -> Vectors:
     return np.stack([_embed_one(text) for text in texts])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _embed_one(text: str) -> npt.NDArray[np.float32]:
     tokenizer, session = _model()
     encoded = tokenizer.encode(text)
