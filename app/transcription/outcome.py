@@ -60,7 +60,7 @@ CLASSES = {
 }
 """The classes of the corpus: outcome and detail."""
 
-UNSURE = 0.34
+UNSURE = 0.35
 """Below this certainty the outcome is `Connected`."""
 _DETAIL_SHARE = 0.6
 """A detail is named if it has this share of its outcome's certainty."""
