@@ -64,7 +64,7 @@ UNSURE = 0.35
 """Below this certainty the outcome is `Connected`."""
 _DETAIL_SHARE = 0.6
 """A detail is named if it has this share of its outcome's certainty."""
-_LISTENED_WORDS = 25
+_LISTENED_WORDS = 30
 """An agent who said this many words talked to somebody, also if that side was not heard."""
 _EVIDENCE_TURNS = 6
 
