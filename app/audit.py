@@ -39,6 +39,7 @@ class AuditAction(StrEnum):
     LOGGED_OUT_USER = "logged a user out everywhere"
     CHANGED_RULES = "changed the rules of calls"
     CHANGED_DO_NOT_CALL = "changed the do-not-call list"
+    CHANGED_OUTCOMES = "changed the outcomes of transcripts"
     CHANGED_PROVIDER = "changed a telephony provider"
     CHANGED_USER = "changed a user"
 

@@ -50,6 +50,8 @@ class CallView:
     has_recording: bool
     fetch_pending: bool
     """The recording is still to be fetched."""
+    fields: dict[str, str | None] | None
+    """The user's own fields of the transcript, if there are any."""
     ended_by_report: bool
     """The end is known from a report only. Then `ended_at` is when the report came, and not when the call ended."""
 
@@ -118,6 +120,7 @@ _VIEW = (
         TranscriptRow.summary,
         TranscriptRow.outcome,
         TranscriptRow.history,
+        TranscriptRow.fields,
         TranscriptRow.created_at.label("transcript_created_at"),
         TranscriptRow.updated_at.label("transcript_updated_at"),
         RecordingRow.call_id.is_not(None).label("has_recording"),

@@ -123,6 +123,8 @@ def _body(call: CallView, event: str, *, compatible: bool) -> dict[str, Any]:
             data["transcript"]["utterances"] = [
                 {"speaker": turn.role, "transcript": turn.content} for turn in transcript.history
             ]
+    if call.fields is not None and shown.transcript is not None:  # only for a user who defined fields
+        data["transcript"]["fields"] = call.fields
     failed = event == "transcript.failed"
     return {
         "status_code": 500 if failed else 200,

@@ -4,7 +4,7 @@ users ─┬─ login_sessions
        ├─ webhook_secrets         sign callbacks; two of them while one is being replaced
        ├─ api_keys                for call reports
        ├─ call_rules, talk_usage, do_not_call, idempotency_keys    in `app.rule_models`
-       ├─ vocabulary_terms                                         in `app.speech_models`
+       ├─ vocabulary_terms, outcome_sets                           in `app.speech_models`
        ├─ dids                    rented numbers and their channels
        └─ calls ─┬─ call_events   what happened, one row per event
                  ├─ transcripts   one per call
@@ -307,11 +307,7 @@ class TranscriptRow(Base):
         # Counts a list that is filtered by transcript, without reading the tables.
         Index("ix_transcripts_user_status", "user_id", "status", postgresql_include=["call_id"]),
         # Counts the outcomes of a day. A transcript is created with its call.
-        Index(
-            "ix_transcripts_newest",
-            text("created_at DESC"),
-            postgresql_include=["user_id", "status", "outcome"],
-        ),
+        Index("ix_transcripts_newest", text("created_at DESC"), postgresql_include=["user_id", "status", "outcome"]),
         Index(
             "ix_transcripts_outcome", "outcome", text("created_at DESC"), postgresql_where=text("outcome IS NOT NULL")
         ),
@@ -332,6 +328,9 @@ class TranscriptRow(Base):
     summary: Mapped[str | None]
     outcome: Mapped[str | None]
     history: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True), doc="Turns in time order")
+    certainty: Mapped[float | None] = mapped_column(doc="How sure the outcome is, 0 to 1")
+    detail: Mapped[str | None] = mapped_column(doc="A finer outcome, one of `app.transcription.outcome.DETAILS`")
+    fields: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), doc="The user's own, by name")
     language: Mapped[str | None]
     engine: Mapped[str | None] = mapped_column(doc="What recognized and summarized it")
     round: Mapped[int] = mapped_column(Integer, server_default=text("0"), doc="How often it was opened again")

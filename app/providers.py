@@ -28,8 +28,8 @@ from app.transcription.deepgram import DeepgramOptions, DeepgramRecognizer
 from app.transcription.indic_conformer import IndicConformerOptions, IndicConformerRecognizer
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
-from app.transcription.outcome import RulesSummarizer
 from app.transcription.sarvam import SarvamOptions, SarvamRecognizer
+from app.transcription.summary import RulesSummarizer
 from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")

@@ -1,4 +1,5 @@
-"""The tables of what may be ordered: rules, usage, numbers that must not be called, keys of orders."""
+"""The tables of what may be ordered: rules, usage, numbers that must not be called, keys of orders,
+and which outcomes a user wants."""
 
 from datetime import datetime
 

@@ -5,7 +5,7 @@ from time import monotonic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import metrics, recordings, tasks, tracing, transcripts, vocabulary
+from app import metrics, outcome_sets, recordings, tasks, tracing, transcripts, vocabulary
 from app.call_lookups import find_language
 from app.calls import add_note
 from app.tasks import ClaimedTask
@@ -21,6 +21,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
         recording = await recordings.find(session, task.call_id)
         language = await find_language(session, task.call_id) or context.settings.default_language
         terms = await vocabulary.list_terms_of_call(session, task.call_id)
+        wanted = await outcome_sets.get_for_call(session, task.call_id)
         if recording is None:
             await tasks.finish(session, task)
             await transcripts.fail(session, task.call_id, "The recording was deleted")
@@ -38,6 +39,7 @@ async def run(context: Context, task: ClaimedTask) -> None:
                     summarizer=context.summarizer,
                     language=language,
                     vocabulary=tuple(terms),
+                    wanted=wanted,
                     content_type=recording.content_type,
                     name=recording.storage_key,
                     agent_channel=recording.agent_channel,

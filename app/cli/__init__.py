@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from app import parent_watch
-from app.cli import api_keys, calls, deliveries, dids, do_not_call, limits, models, providers, users
+from app.cli import api_keys, calls, deliveries, dids, do_not_call, limits, models, outcomes, providers, users
 from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(limits.app, name="limits")
 app.add_typer(do_not_call.app, name="do-not-call")
 app.add_typer(models.app, name="models")
+app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(providers.app, name="providers")
 app.add_typer(providers.telephony, name="telephony", hidden=True)
 app.command("call")(calls.place)

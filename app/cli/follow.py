@@ -51,9 +51,18 @@ def print_transcript(transcript: TranscriptRow, console: Console) -> None:
         console.print(f"  {turn['start']:6.1f} s  {turn['role']:<9} {turn['content']}", markup=False, soft_wrap=True)
     if transcript.summary:
         console.print(f"Summary: {transcript.summary}", markup=False, soft_wrap=True)
-        console.print(f"Outcome: {transcript.outcome}", markup=False)
+        console.print(f"Outcome: {_outcome(transcript)}", markup=False)
+    for name, value in (transcript.fields or {}).items():
+        console.print(f"{name}: {'not said' if value is None else value}", markup=False, soft_wrap=True)
     if transcript.failure:
         console.print(f"Reason: {transcript.failure}", markup=False, soft_wrap=True)
+
+
+def _outcome(transcript: TranscriptRow) -> str:
+    """The outcome, its detail, and how sure it is."""
+    detail = f" ({transcript.detail})" if transcript.detail and transcript.detail != transcript.outcome else ""
+    sure = "" if transcript.certainty is None else f", certainty {transcript.certainty:.2f}"
+    return f"{transcript.outcome}{detail}{sure}"
 
 
 def _line(event: CallEventRow, start: datetime) -> Text:

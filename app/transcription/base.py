@@ -5,10 +5,13 @@ A recognizer only knows audio and words. Speakers, turns, summary and outcome ar
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from app.transcription.outcome_set import OutcomeSet
 
 Role = Literal["agent", "customer", "unknown"]
 
@@ -81,10 +84,16 @@ class SpokenTurn:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A transcript in short: a text for people, and one of `outcome.OUTCOMES` to sort by."""
+    """A transcript in short: a text for people, and one of `outcome.OUTCOMES` to sort by, or of the user's own set."""
 
     summary: str
     outcome: str
+    certainty: float | None = None
+    """How sure the outcome is, 0 to 1. None if whatever chose it does not say."""
+    detail: str | None = None
+    """A finer outcome, one of `outcome.DETAILS`."""
+    fields: dict[str, str | None] | None = None
+    """The user's own fields, by name. None for one that the call does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +144,11 @@ class Summarizer(Protocol):
 
     name: str
 
-    async def digest(self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float) -> Digest:
-        """Never raises. An adapter that can fail falls back to the rules."""
+    async def digest(
+        self, turns: tuple[SpokenTurn, ...], *, language: str | None, duration: float, wanted: "OutcomeSet"
+    ) -> Digest:
+        """The digest, with the outcomes and fields that the call's user wants. Never raises. An adapter that can fail
+        falls back to the classifier."""
 
     async def aclose(self) -> None:
         """Release connections."""

@@ -34,9 +34,9 @@ async def end(context: Context, call_id: str, status: CallStatus, *, recording: 
         await calls.apply_events(session, call_id, [event], max_call_seconds=60)
 
 
-async def save_transcript(context: Context, call_id: str) -> None:
+async def save_transcript(context: Context, call_id: str, fields: dict[str, str | None] | None = None) -> None:
     turns = (SpokenTurn("agent", "Hello?", 0.0, 0.5), SpokenTurn("customer", "Yes.", 1.0, 1.5))
-    made = Transcription(turns, Digest("They talked", "Interested"), "en", 2.0)
+    made = Transcription(turns, Digest("They talked", "Interested", 0.9, fields=fields), "en", 2.0)
     async with context.db.transaction() as session:
         await transcripts.save(session, call_id, made, engine="a test's")
 

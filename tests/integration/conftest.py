@@ -27,7 +27,7 @@ from app.outbound import Outbound, parse_networks
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.storage import FolderStorage
-from app.transcription.outcome import RulesSummarizer
+from app.transcription.summary import RulesSummarizer
 from tests.conftest import AGENT, bearer, new_user
 from tests.integration.call_runner import SAID, CallRunner, MakeCallRunner, ScriptedProvider, StubRecognizer
 from tests.integration.command import Ringback

@@ -135,6 +135,21 @@ async def test_a_change_that_is_rolled_back_sends_nothing(context: Context, user
     assert await deliveries(context, call_id) == []
 
 
+async def test_fields_are_added_for_a_user_who_defined_some(context: Context, user: User) -> None:
+    fields = {"callback time": "tomorrow", "amount promised": None}
+    async with listening(Receiver()) as receiver:
+        for known in (fields, None):
+            call_id = await new_call(context, user, receiver.url)
+            await end(context, call_id, CallStatus.COMPLETED, recording=True)
+            await save_recording(context, call_id)
+            await save_transcript(context, call_id, known)
+            await send_all(context, call_id)
+    told = [json.loads(message.body)["data"] for message in receiver.received]
+    ready = [data["transcript"] for data in told if data["transcript"] is not None]
+    assert ready[0]["fields"] == fields
+    assert set(ready[0]) - set(ready[1]) == {"fields"}
+
+
 async def test_the_compatible_form(context: Context, user: User) -> None:
     async with context.db.transaction() as session:
         await session.execute(update(User).where(User.id == user.id).values(compat_callbacks=True))

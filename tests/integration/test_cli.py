@@ -225,12 +225,17 @@ async def test_following_shows_each_event_and_the_turns(db: Database, hints: Hin
         while "agent ringing" not in said.getvalue():  # it is shown while the call goes on
             await asyncio.sleep(0.05)
     turn = SpokenTurn(role="agent", content="Hello [/bold] and welcome, " * 5, start=0.3, end=2.0)
-    made = Transcription((turn,), Digest("They [spoke].", "Interested"), "en", 2.0)
+    made = Transcription(
+        (turn,), Digest("They [spoke].", "Interested", 0.914, "Appointment fixed", {"when": None}), "en", 2.0
+    )
     async with db.transaction() as session:
         await transcripts.save(session, call_id, made, engine="test")
     assert await asyncio.wait_for(following, 10)
     assert "Hello [/bold] and welcome, Hello" in said.getvalue()
-    assert "Summary: They [spoke].\nOutcome: Interested" in said.getvalue()
+    assert (
+        "Summary: They [spoke].\nOutcome: Interested (Appointment fixed), certainty 0.91\nwhen: not said"
+        in said.getvalue()
+    )
 
 
 async def test_the_event_that_ends_a_call_is_never_missed(

@@ -14,8 +14,8 @@ from app.transcription import bundled, models
 from app.transcription.audio import load
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
-from app.transcription.outcome import RulesSummarizer
 from app.transcription.pipeline import transcribe
+from app.transcription.summary import RulesSummarizer
 from app.transcription.turns import make_turns
 from app.transcription.whisper import WhisperRecognizer
 from tests.word_errors import normalized, word_errors

@@ -15,6 +15,7 @@ from app.transcription.audio import load
 from app.transcription.base import Audio, SpeechRequest, SpokenTurn, TranscriptionError
 from app.transcription.openai_speech import OpenAIRecognizer
 from app.transcription.openai_summary import ChatSummarizer
+from app.transcription.outcome_set import OutcomeSet, OwnField, OwnOutcome
 from app.transcription.turns import make_turns
 
 TURNS = (SpokenTurn("agent", "Hello", 0, 1), SpokenTurn("customer", "Please call me tomorrow", 1, 3))
@@ -190,3 +191,22 @@ async def test_an_endpoint_that_is_not_there_and_silence(endpoint: Endpoint, sum
     assert (await summarizer.digest((), language=None, duration=3)).outcome == "No conversation"
     assert endpoint.asked == []
     await asyncio.sleep(0)
+
+
+async def test_a_chat_endpoint_is_asked_for_own_outcomes_and_fields(
+    endpoint: Endpoint, summarizer: ChatSummarizer
+) -> None:
+    wanted = OutcomeSet(
+        outcomes=(OwnOutcome("Will pay", "Promised to pay", ("I pay on Friday",)), OwnOutcome("Other", default=True)),
+        fields=(OwnField("callback time", "When to call"), OwnField("amount promised")),
+    )
+    endpoint.answers = [
+        chat('{"summary": "They spoke.", "outcome": "Interested", "field_0": null, "field_1": null}'),
+        chat('{"summary": "They spoke.", "outcome": "Will pay", "field_0": "tomorrow", "field_1": null}'),
+    ]
+    digest = await summarizer.digest(TURNS, language="en", duration=3, wanted=wanted)
+    assert digest.outcome == "Will pay"
+    assert digest.fields == {"callback time": "tomorrow", "amount promised": None}
+    schema = endpoint.asked[0]["response_format"]["json_schema"]["schema"]
+    assert set(schema["required"]) == {"summary", "outcome", "field_0", "field_1"}
+    assert schema["properties"]["outcome"]["enum"] == ["Will pay", "Other", "Voicemail", "No conversation"]

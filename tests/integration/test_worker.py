@@ -11,13 +11,14 @@ import pytest
 import soundfile
 from sqlalchemy import select, update
 
-from app import vocabulary
+from app import outcome_sets, vocabulary
 from app.engine_models import Task
 from app.models import Call, CallEventRow, RecordingRow, User
 from app.telephony import base, simulator
 from app.telephony.base import CallEvent, CallStatus, Snapshot
 from app.telephony.simulator import Simulator
 from app.transcription.base import Audio, Recognition, SpeechRequest, TranscriptionError, Word
+from app.transcription.outcome_set import OutcomeSet, OwnOutcome
 from app.transcription.whisper import WhisperRecognizer
 from tests.integration.call_runner import (
     SAID,
@@ -44,7 +45,7 @@ async def test_a_call_from_dial_to_transcript(make_runner: MakeCallRunner) -> No
     assert await runner.open_tasks() == []
     transcript = await runner.transcript()
     assert (transcript.status, transcript.outcome, transcript.language) == ("ready", "Callback requested", "en")
-    assert transcript.engine == "a test's, rules"
+    assert transcript.engine == "a test's, classifier"
     assert (await runner.call()).provider_reference == "ref-1"
 
 
@@ -59,6 +60,20 @@ async def test_the_recognizer_gets_the_callers_language_and_vocabulary(make_runn
     runner.context = replace(runner.context, recognizer=recognizer)
     await runner.run("transcribe")
     assert recognizer.requests == [SpeechRequest(("hi", "en"), ("Sunrise", "Priya"))]
+
+
+async def test_the_outcomes_are_those_that_the_calls_user_chose(make_runner: MakeCallRunner) -> None:
+    runner = await completed(await make_runner(ScriptedProvider(recording=AUDIO / "call_callback.wav")))
+    own = OwnOutcome("Ring again", examples=("Please phone me again tomorrow",))
+    user_id = (await runner.call()).user_id
+    async with runner.context.db.transaction() as session:
+        await outcome_sets.save(session, user_id, OutcomeSet(outcomes=(own,)))
+    await runner.run("fetch_recording")
+    await runner.run("transcribe")
+    transcript = await runner.transcript()
+    assert transcript.outcome == "Ring again"
+    assert transcript.certainty is not None
+    assert 0.45 <= transcript.certainty <= 1
 
 
 @pytest.mark.parametrize(("agent_channel", "role"), [(1, "agent"), (2, "customer")])

@@ -14,10 +14,9 @@ from app.transcription.outcome import (
     VOICEMAIL,
     WRONG_NUMBER,
     OutcomeMatch,
-    RulesSummarizer,
     classify_outcome,
-    summarize,
 )
+from app.transcription.summary import RulesSummarizer, summarize
 
 
 def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> SpokenTurn:
@@ -152,6 +151,8 @@ def test_a_hello_to_a_machine_is_no_conversation() -> None:
 def test_nobody_there() -> None:
     assert classify_outcome(()).outcome == NO_CONVERSATION
     assert classify_outcome((turn("Hello? Hello?", "agent"),)).outcome == NO_CONVERSATION
+    on_the_line = (turn("Hello sir, this is Sam.", "agent"), turn("Hello? Hello? Can you hear me?"))
+    assert classify_outcome(on_the_line).outcome == NO_CONVERSATION
 
 
 async def test_the_summary_states_facts() -> None:
@@ -159,8 +160,8 @@ async def test_the_summary_states_facts() -> None:
     digest = await RulesSummarizer().digest(said, language="en", duration=12.2)
     assert digest.outcome == CALLBACK
     assert digest.summary == (
-        "In a call of 12 s the agent spoke for 4 s and the customer spoke for 6 s. Outcome: Callback requested. "
-        "The customer said: “I am busy. Please call me tomorrow.”"
+        "The customer asked for a call at another time: “I am busy. Please call me tomorrow.” "
+        "In a call of 12 s the agent spoke for 4 s and the customer spoke for 6 s. Outcome: Callback requested."
     )
     assert (
         summarize((), OutcomeMatch(NO_CONVERSATION), 8.0) == "The call was answered and lasted 8 s, but nobody spoke."
@@ -175,3 +176,23 @@ def test_long_words_are_shortened() -> None:
 
 def test_every_outcome_is_reached() -> None:
     assert {outcome for outcome, _ in SAID} | {NO_CONVERSATION} == set(OUTCOMES)
+
+
+def test_who_talks_at_length_to_a_side_that_is_not_heard_is_connected() -> None:
+    told = "Good morning, I am calling about your order. It leaves our store tomorrow, and the boy comes by noon. " * 2
+    said = (turn(told, "agent", 0, 20),)
+    found = classify_outcome(said)
+    assert found.outcome == CONNECTED
+    assert "The customer was not heard." in summarize(said, found, 30)
+
+
+def test_a_summary_tells_purpose_decision_and_answer() -> None:
+    said = (
+        turn("Hello sir, we have an offer on water purifiers today.", "agent", 0, 4),
+        turn("I am driving. Call me after six.", "customer", 5, 8),
+        turn("Sure sir, I will call you after six.", "agent", 9, 12),
+    )
+    assert summarize(said, classify_outcome(said), 13).startswith(
+        "The agent said: “Hello sir, we have an offer on water purifiers today.” The customer asked for a call at "
+        "another time: “I am driving. Call me after six.” The agent answered: “Sure sir, I will call you after six.”"
+    )
