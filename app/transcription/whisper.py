@@ -21,7 +21,8 @@ _SURE = 0.5
 """A language that is less probable than this is not detected."""
 _CERTAIN = 0.8
 """A language that is more probable than this contradicts what the client said."""
-
+_LITTLE_SECONDS = 3.0
+"""With less speech, as of two people who only say hello, a language must be that certain, too."""
 _DOUBTFUL = -0.6
 """Words that are less probable on average (natural logarithm) may be of another language. Hindi on an English-only
 model has -1.0 to -1.2, English on a clear line -0.2 to -0.4."""
@@ -202,7 +203,8 @@ class _Call:
                 return asked[0], ()
             note = f"{name_of(asked[0])} was expected, but {name_of(guess.language)} is spoken"
             return guess.language, (note,)
-        if guess.probability >= _SURE:
+        little = sum(window.seconds for windows in self._windows for window in windows) < _LITTLE_SECONDS
+        if guess.probability >= (_CERTAIN if little else _SURE):
             return guess.language, ()
         likely = next((one for one in (*asked, "en") if not fitness.why_unusable(self._name, one)), "en")
         note = (
