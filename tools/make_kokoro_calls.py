@@ -76,9 +76,9 @@ def main(voices: Path, scripts: list[Path]) -> None:
         for turn in about["turns"]:
             sound = say(model, turn["content"], voices / f"{VOICES[turn['role']]}.bin", SPOKEN[script.stem])
             turn["start"], turn["end"] = round(at, 2), round(at + len(sound) / RATE, 2)
-            placed.append((round(at * RATE), list(VOICES).index(turn["role"]), sound))
+            placed.append((int(at * RATE), list(VOICES).index(turn["role"]), sound))
             at += len(sound) / RATE + PAUSE_SECONDS
-        sides = np.zeros((round((at + 0.5) * RATE), 2), np.float32)
+        sides = np.zeros((int((at + 0.5) * RATE), 2), np.float32)
         for first, column, sound in placed:
             sides[first : first + len(sound), column] += sound
         soundfile.write(script.with_suffix(".wav"), telephone(sides).clip(-1, 1), 8000, subtype="ULAW")
