@@ -180,13 +180,31 @@ def set_(
             await accounts.set_operator(session, user, operator is OnOff.ON)
         if transcript_vocabulary is not None:
             await vocabulary.replace(session, user, vocabulary.parse(transcript_vocabulary))
-        terms = ", ".join(await vocabulary.list_terms(session, user.id))
-        shown = "on" if user.compat_callbacks else "off"
-        role = ", operator" if user.is_operator else ""
-        known = f", vocabulary: {terms}" if terms else ""
-        return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}{role}{known}"
+        return await _options(session, user)
 
     _change(email, changed)
+
+
+@app.command()
+@failures_explained
+def show(email: Email) -> None:
+    """Show a user's options."""
+
+    async def work(db: "Database") -> None:
+        async with db.transaction() as session:
+            console.print(await _options(session, await get_user(session, email)), soft_wrap=True)
+
+    with_database(work)
+
+
+async def _options(session: "AsyncSession", user: "User") -> str:
+    from app import vocabulary
+
+    terms = ", ".join(await vocabulary.list_terms(session, user.id))
+    shown = "on" if user.compat_callbacks else "off"
+    role = ", operator" if user.is_operator else ""
+    known = f", vocabulary: {terms}" if terms else ""
+    return f"{user.email}: {user.pool_channels} channels, compatible callbacks {shown}{role}{known}"
 
 
 @app.command("webhook-secret")

@@ -45,6 +45,7 @@ async def test_users_set(ringback: Ringback, db: Database, user: User) -> None:
     assert "off" in ringback("users", "set", user.email, "--compat-callbacks", "off").check()
     output = ringback("users", "set", user.email, "--transcript-vocabulary", "Sunrise  Solar,\nPriya, Priya,").check()
     assert output.rstrip().endswith("vocabulary: Sunrise Solar, Priya")
+    assert ringback("users", "show", user.email).check() == output
     assert "600 characters" in ringback("users", "set", user.email, "--transcript-vocabulary", "x" * 601).refused()
     assert "vocabulary" not in ringback("users", "set", user.email, "--transcript-vocabulary", "").check()
     assert "--pool-channels" in ringback("users", "set", user.email).refused()
