@@ -1,7 +1,7 @@
 """The transcript of a call: ordered with the call, made by a worker, read by the client."""
 
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -110,7 +110,9 @@ async def save(session: AsyncSession, call_id: str, made: Transcription, *, engi
         certainty=made.digest.certainty,
         detail=made.digest.detail,
         fields=made.digest.fields,
-        history=[asdict(turn) for turn in made.turns],
+        history=[
+            {"role": turn.role, "content": turn.content, "start": turn.start, "end": turn.end} for turn in made.turns
+        ],
         language=made.language,
         engine=engine,
     )

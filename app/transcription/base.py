@@ -4,7 +4,7 @@ A recognizer only knows audio and words. Speakers, turns, summary and outcome ar
 `outcome`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -80,6 +80,13 @@ class SpokenTurn:
     content: str
     start: float
     end: float
+    spoken: float | None = field(default=None, compare=False, repr=False)
+    """The seconds without pauses, if they are known."""
+
+    @property
+    def spoken_seconds(self) -> float:
+        """How long the person spoke."""
+        return self.end - self.start if self.spoken is None else self.spoken
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def silent(duration: float) -> Digest:
 
 def summarize(turns: tuple[SpokenTurn, ...], finding: OutcomeMatch, duration: float) -> str:
     """What the agent called about, what the customer answered in their own words, and how long both spoke."""
-    spoken = {role: sum(turn.end - turn.start for turn in turns if turn.role == role) for role in _SPEAKERS}
+    spoken = {role: sum(turn.spoken_seconds for turn in turns if turn.role == role) for role in _SPEAKERS}
     shares = [f"{_SPEAKERS[role]} spoke for {_seconds(time)}" for role, time in spoken.items() if time > 0]
     if not shares:
         return f"The call was answered and lasted {_seconds(duration)}, but nobody spoke."

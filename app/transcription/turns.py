@@ -8,6 +8,9 @@ PAUSE_SECONDS = 0.6
 """A longer silence of one person ends a piece, so that what the other person says goes between."""
 HOLD_SECONDS = 5.0
 """After a longer silence of both, the same person begins another turn. So a hold is not counted as speech."""
+ANSWER_SECONDS = 1.0
+"""If only one side is known, a longer silence ends a turn, and so does any pause after a sentence: another person may
+have answered."""
 
 
 def make_turns(recognition: Recognition, roles: tuple[Role, ...]) -> tuple[SpokenTurn, ...]:
@@ -41,10 +44,16 @@ def _text(words: list[Word]) -> str:
 
 def _joined(pieces: list[SpokenTurn]) -> tuple[SpokenTurn, ...]:
     """Join neighbours of one role without a long silence. The pieces are sorted, so nobody spoke between them."""
+    both_are_known = {"agent", "customer"} <= {piece.role for piece in pieces}
     turns: list[SpokenTurn] = []
     for piece in pieces:
-        if turns and turns[-1].role == piece.role and piece.start - turns[-1].end <= HOLD_SECONDS:
+        longest = HOLD_SECONDS if both_are_known else ANSWER_SECONDS
+        if turns and not both_are_known and turns[-1].content.endswith((".", "?", "!", "।")):
+            longest = 0.0
+        if turns and turns[-1].role == piece.role and piece.start - turns[-1].end <= longest:
             last = turns.pop()
-            piece = SpokenTurn(piece.role, f"{last.content} {piece.content}", last.start, max(last.end, piece.end))
+            text, end = f"{last.content} {piece.content}", max(last.end, piece.end)
+            spoken = round(last.spoken_seconds + piece.spoken_seconds, 2)
+            piece = SpokenTurn(piece.role, text, last.start, end, spoken)
         turns.append(piece)
     return tuple(turns)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.transcription.base import Recognition, Role, SpokenTurn, Word
-from app.transcription.turns import HOLD_SECONDS, make_turns
+from app.transcription.turns import ANSWER_SECONDS, HOLD_SECONDS, make_turns
 
 SIDES: tuple[Role, ...] = ("agent", "customer")
 
@@ -24,8 +24,16 @@ def test_what_the_other_says_in_a_pause_comes_between() -> None:
 
 
 def test_neighbours_of_one_role_are_one_turn() -> None:
-    agent = words(("Hello?", 0, 1), ("Hello?", 5, 6))
-    assert make_turns(Recognition((agent, ()), "en"), SIDES) == (SpokenTurn("agent", "Hello? Hello?", 0, 6),)
+    agent, customer = words(("Hello?", 0, 1), ("Hello?", 5, 6)), words(("Yes.", 7, 8))
+    turn, _ = make_turns(Recognition((agent, customer), "en"), SIDES)
+    assert turn == SpokenTurn("agent", "Hello? Hello?", 0, 6)
+    assert turn.spoken_seconds == 2, "the pause does not count"
+
+
+def test_of_one_side_alone_a_pause_may_be_the_others_answer() -> None:
+    agent = words(("Are you there?", 0, 1), ("Good.", 1.7, 2), ("I", 5, 5.2), ("see.", 6, 6.2), ("Bye.", 8, 9))
+    turns = make_turns(Recognition((agent, ()), "en"), SIDES)
+    assert [turn.content for turn in turns] == ["Are you there?", "Good.", "I see.", "Bye."]
 
 
 def test_a_hold_is_not_part_of_a_turn() -> None:
@@ -41,7 +49,8 @@ def test_overlap_keeps_the_order_of_starts() -> None:
 
 def test_one_channel_has_no_roles() -> None:
     assert make_turns(Recognition((words(("Hello.", 0, 1), ("Hi.", 3, 4)),), "en"), ("unknown",)) == (
-        SpokenTurn("unknown", "Hello. Hi.", 0, 4),
+        SpokenTurn("unknown", "Hello.", 0, 1),
+        SpokenTurn("unknown", "Hi.", 3, 4),
     )
 
 
@@ -69,9 +78,8 @@ def test_no_word_is_lost_and_turns_alternate_unless_there_was_a_hold(
 ) -> None:
     turns = make_turns(Recognition((agent, customer), "en"), SIDES)
     assert [turn.start for turn in turns] == sorted(turn.start for turn in turns)
-    assert all(
-        before.role != after.role or after.start - before.end > HOLD_SECONDS for before, after in pairwise(turns)
-    )
+    longest = HOLD_SECONDS if agent and customer else ANSWER_SECONDS
+    assert all(before.role != after.role or after.start - before.end > longest for before, after in pairwise(turns))
     for role, said in (("agent", agent), ("customer", customer)):
         recognized = sorted(word for turn in turns if turn.role == role for word in turn.content.split())
         assert recognized == sorted(word.text.strip() for word in said)
