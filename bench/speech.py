@@ -5,8 +5,8 @@ are, and after the product has leveled them and decided who speaks on which. It 
 the turns that are on both sides, and the words at times when nobody speaks.
 
 `python -m bench.speech cost` compares, for each model at hand and in one run, the product with the engine alone: its
-own call for each channel, with its VAD filter. It prints CPU seconds per minute of call, and how many minutes of calls
-a core can transcribe in an hour.
+own call for each channel, with its VAD filter. It prints CPU seconds per minute of call, the real-time factor of one
+thread, and how many minutes of calls a core can transcribe in an hour.
 """
 
 import argparse
@@ -140,8 +140,10 @@ async def lines(model: str, models_dir: Path) -> None:
 
 async def cost(names: list[str], models_dir: Path) -> None:
     """Print the table of costs."""
-    print("\n| model | call | CPU s/min alone | product | ratio | WER alone | WER product | calls min/core h | MB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "\n| model | call | CPU s/min alone | product | ratio | RTF | WER alone | WER product | min of calls/core h | MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for model in names:
         recognizer = WhisperRecognizer(model, models_dir)
         for name in (*CALLS, "ten minutes"):
@@ -172,7 +174,7 @@ async def cost(names: list[str], models_dir: Path) -> None:
             cpu, most = (ended - middle) / minutes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
                 f"| {model} | {name}, {minutes:.1f} min | {(middle - began) / minutes:.1f} | {cpu:.1f} "
-                f"| {(ended - middle) / (middle - began):.2f} | {' | '.join(rates)} | {3600 / cpu:.0f} | {most:.0f} |",
+                f"| {(ended - middle) / (middle - began):.2f} | {cpu / 60:.2f} | {' | '.join(rates)} | {3600 / cpu:.0f} | {most:.0f} |",
                 flush=True,
             )
         await recognizer.aclose()
