@@ -140,9 +140,8 @@ async def lines(model: str, models_dir: Path) -> None:
 
 async def cost(names: list[str], models_dir: Path) -> None:
     """Print the table of costs."""
-    print(
-        "\n| model | call | CPU s/min alone | product | ratio | RTF | WER alone | WER product | min of calls/core h | MB |"
-    )
+    print("\n| model | call | CPU s/min alone | product | ratio | RTF | WER alone | WER product ", end="")
+    print("| min of calls/core h | MB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for model in names:
         recognizer = WhisperRecognizer(model, models_dir)
@@ -172,9 +171,10 @@ async def cost(names: list[str], models_dir: Path) -> None:
                 score.count(turns, audio, recognition)
             rates = (f"{score.errors.total() / score.words.total():.1%}" for score in scores)
             cpu, most = (ended - middle) / minutes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            ratio = (ended - middle) / (middle - began)
             print(
-                f"| {model} | {name}, {minutes:.1f} min | {(middle - began) / minutes:.1f} | {cpu:.1f} "
-                f"| {(ended - middle) / (middle - began):.2f} | {cpu / 60:.2f} | {' | '.join(rates)} | {3600 / cpu:.0f} | {most:.0f} |",
+                f"| {model} | {name}, {minutes:.1f} min | {(middle - began) / minutes:.1f} | {cpu:.1f} | {ratio:.2f} "
+                f"| {cpu / 60:.2f} | {' | '.join(rates)} | {3600 / cpu:.0f} | {most:.0f} |",
                 flush=True,
             )
         await recognizer.aclose()
