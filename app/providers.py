@@ -29,7 +29,7 @@ from app.transcription.indic_conformer import IndicConformerOptions, IndicConfor
 from app.transcription.openai_speech import OpenAIRecognizer, SpeechOptions
 from app.transcription.openai_summary import ChatSummarizer, SummaryOptions
 from app.transcription.sarvam import SarvamOptions, SarvamRecognizer
-from app.transcription.summary import RulesSummarizer
+from app.transcription.summary import LocalSummarizer
 from app.transcription.whisper import WhisperOptions, WhisperRecognizer
 
 T = TypeVar("T")
@@ -177,7 +177,7 @@ def summarizer() -> Summarizer:
     """What makes summary and outcome: a chat endpoint if one is set, else rules. Raises `SettingsError`."""
     options = SummaryOptions.read()
     if options.url is None:
-        return RulesSummarizer()
+        return LocalSummarizer()
     return ChatSummarizer(str(options.url), model=options.model, api_key=_secret(options.api_key))
 
 

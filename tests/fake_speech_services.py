@@ -35,21 +35,21 @@ class FakeSpeechService:
     language: dict[str, str] = field(default_factory=lambda: {"loud": "hi", "quiet": "hi"})
     """The language that is detected of each voice."""
     suffix: str = ""
-    """Ends every word that is heard."""
+    """Ends every word that is recognized."""
 
     async def handle(self, request: web.Request) -> web.Response:
-        heard = await self._read(request)
+        recognized = await self._read(request)
         if self.answers:
             status, answer, headers = self.answers.pop(0)
             if isinstance(answer, str):
                 return web.Response(status=status, text=answer, headers=headers)
             return web.json_response(answer, status=status, headers=headers)
-        return heard
+        return recognized
 
     async def _read(self, request: web.Request) -> web.Response:
         raise NotImplementedError
 
-    def _hear(self, samples: npt.NDArray[np.int16]) -> list[tuple[str, float, float]]:
+    def _recognize(self, samples: npt.NDArray[np.int16]) -> list[tuple[str, float, float]]:
         """(word, start, end): one word in every second in which somebody speaks."""
         said = "loud" if np.abs(samples).max(initial=0) > (LOUD + QUIET) // 2 else "quiet"
         seconds = range(0, len(samples), 16_000)
@@ -88,12 +88,12 @@ class FakeDeepgram(FakeSpeechService):
         assert is_split or samples.shape[1] == 1, "channels would be mixed"
         channels = []
         for index in range(samples.shape[1]):
-            heard = self._hear(samples[:, index])
+            recognized = self._recognize(samples[:, index])
             words = [
                 {"word": word, "punctuated_word": word.capitalize(), "start": start, "end": end, "confidence": 0.9}
-                for word, start, end in heard
+                for word, start, end in recognized
             ]
-            transcript = " ".join(word for word, _, _ in heard)
+            transcript = " ".join(word for word, _, _ in recognized)
             channel: dict[str, Any] = {"alternatives": [{"transcript": transcript, "confidence": 0.9, "words": words}]}
             if query.get("detect_language") == ["true"] and language is None:
                 channel["detected_language"] = self.language["loud" if "loud" in transcript else "quiet"]
@@ -130,21 +130,21 @@ class FakeSarvam(FakeSpeechService):
         assert samples.ndim == 1, "several channels are merged"
         if len(samples) > 30 * rate:
             return self.fault(400, "invalid_request_error", "Audio duration exceeds the maximum limit of 30 seconds.")
-        heard = self._hear(samples)
+        recognized = self._recognize(samples)
         self.asked[-1]["seconds"] = len(samples) / rate
         language = form.get("language_code", "unknown")
         if language == "unknown":
-            language = f"{self.language['loud' if heard and 'loud' in heard[0][0] else 'quiet']}-IN"
+            language = f"{self.language['loud' if recognized and 'loud' in recognized[0][0] else 'quiet']}-IN"
         answer: dict[str, Any] = {
             "request_id": "1",
-            "transcript": " ".join(word for word, _, _ in heard),
+            "transcript": " ".join(word for word, _, _ in recognized),
             "language_code": language,
         }
-        if form.get("with_timestamps") == "true" and heard:
+        if form.get("with_timestamps") == "true" and recognized:
             answer["timestamps"] = {
-                "words": [word for word, _, _ in heard],
-                "start_time_seconds": [start for _, start, _ in heard],
-                "end_time_seconds": [end for _, _, end in heard],
+                "words": [word for word, _, _ in recognized],
+                "start_time_seconds": [start for _, start, _ in recognized],
+                "end_time_seconds": [end for _, _, end in recognized],
             }
         if not self.suffix:
             jsonschema_rs.validate(_SCHEMAS["sarvam"]["answer"], answer)
@@ -166,7 +166,7 @@ class FakeOpenAI(FakeSpeechService):
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return web.json_response({"error": {"message": "Incorrect API key", "code": "invalid_api_key"}}, status=401)
         samples, _ = soundfile.read(io.BytesIO(file.file.read()), dtype="int16")
-        words = [{"word": word, "start": start, "end": end} for word, start, end in self._hear(samples)]
+        words = [{"word": word, "start": start, "end": end} for word, start, end in self._recognize(samples)]
         return web.json_response({"text": "", "language": "hindi", "words": words})
 
 

@@ -94,15 +94,17 @@ class DeepgramRecognizer:
             return Recognition(((),) * len(audio.channels), None)
         vocabulary, notes = _vocabulary(self._model, request.vocabulary)
         language = _language(request.languages)
-        heard = dict(zip(spoken, await self._ask(audio, spoken, language, vocabulary), strict=True))
+        recognized = dict(zip(spoken, await self._ask(audio, spoken, language, vocabulary), strict=True))
         detected = None
         if language is None:
-            detected = _most_spoken(heard)
+            detected = _most_spoken(recognized)
             # The service detects a language for each channel. A side that only said "okay" is often taken for another.
-            others = [i for i, channel in heard.items() if _code(channel.detected_language) not in (detected, None)]
+            others = [
+                i for i, channel in recognized.items() if _code(channel.detected_language) not in (detected, None)
+            ]
             if others and detected is not None:
-                heard |= zip(others, await self._ask(audio, others, detected, vocabulary), strict=True)
-        channels = tuple(_words(heard.get(i), audio.duration) for i in range(len(audio.channels)))
+                recognized |= zip(others, await self._ask(audio, others, detected, vocabulary), strict=True)
+        channels = tuple(_words(recognized.get(i), audio.duration) for i in range(len(audio.channels)))
         return Recognition(
             channels, next(iter(request.languages), detected) if any(channels) else None, notes=tuple(notes)
         )
@@ -157,10 +159,10 @@ def _vocabulary(model: str, terms: tuple[str, ...]) -> tuple[list[tuple[str, str
     return params, []
 
 
-def _most_spoken(heard: dict[int, _Channel]) -> str | None:
+def _most_spoken(recognized: dict[int, _Channel]) -> str | None:
     """The language of the most words."""
     count: Counter[str] = Counter()
-    for channel in heard.values():
+    for channel in recognized.values():
         if code := _code(channel.detected_language):
             count[code] += len(channel.alternatives[0].words)
     return count.most_common(1)[0][0] if count else None

@@ -13,7 +13,7 @@ from app.options import Options
 from app.transcription.base import Digest, SpokenTurn
 from app.transcription.outcome import DETAILS, NO_CONVERSATION, OUTCOMES, VOICEMAIL, find_by_rules
 from app.transcription.outcome_set import DEFAULT, OutcomeSet, OwnField, OwnOutcome
-from app.transcription.summary import RulesSummarizer
+from app.transcription.summary import LocalSummarizer
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class ChatSummarizer:
         self._url = f"{base_url.rstrip('/').removesuffix('/v1')}/v1/chat/completions"
         self._model = model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._rules = RulesSummarizer()
+        self._local = LocalSummarizer()
         self._session: aiohttp.ClientSession | None = None
 
     async def digest(
@@ -102,7 +102,7 @@ class ChatSummarizer:
                     return await self._ask(turns, question)
                 except (aiohttp.ClientError, OSError, ValidationError, LookupError, TypeError, ValueError) as error:
                     log.warning("summary_endpoint_failed", error=type(error).__name__, detail=str(error)[:200])
-        return await self._rules.digest(turns, language=language, duration=duration, wanted=wanted)
+        return await self._local.digest(turns, language=language, duration=duration, wanted=wanted)
 
     async def aclose(self) -> None:
         if self._session is not None:

@@ -39,7 +39,7 @@ _UNSURE_BELOW = 0.6
 _PURPOSE_WORDS = 5
 
 
-class RulesSummarizer:
+class LocalSummarizer:
     """Makes the digest by rules and the classifier, without a language model."""
 
     name = "classifier"

@@ -27,7 +27,7 @@ from app.outbound import Outbound, parse_networks
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
 from app.storage import FolderStorage
-from app.transcription.summary import RulesSummarizer
+from app.transcription.summary import LocalSummarizer
 from tests.conftest import AGENT, bearer, new_user
 from tests.integration.call_runner import SAID, CallRunner, MakeCallRunner, ScriptedProvider, StubRecognizer
 from tests.integration.command import Ringback
@@ -52,7 +52,7 @@ async def context(db: Database, hints: Hints, migrated: Settings, tmp_path: Path
         gates=Gates(),
         storage=FolderStorage(tmp_path),
         recognizer=StubRecognizer(SAID),
-        summarizer=RulesSummarizer(),
+        summarizer=LocalSummarizer(),
         outbound=Outbound(parse_networks("127.0.0.0/8")),
         links=providers.links(migrated),
         receivers=receivers(migrated),

@@ -144,8 +144,8 @@ async def test_fields_are_added_for_a_user_who_defined_some(context: Context, us
             await save_recording(context, call_id)
             await save_transcript(context, call_id, known)
             await send_all(context, call_id)
-    told = [json.loads(message.body)["data"] for message in receiver.received]
-    ready = [data["transcript"] for data in told if data["transcript"] is not None]
+    sent = [json.loads(message.body)["data"] for message in receiver.received]
+    ready = [data["transcript"] for data in sent if data["transcript"] is not None]
     assert ready[0]["fields"] == fields
     assert set(ready[0]) - set(ready[1]) == {"fields"}
 

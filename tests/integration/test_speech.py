@@ -15,7 +15,7 @@ from app.transcription.audio import load
 from app.transcription.base import SAMPLE_RATE, Audio, Recognition, SpeechRequest, Transcription, TranscriptionError
 from app.transcription.models import ModelError
 from app.transcription.pipeline import transcribe
-from app.transcription.summary import RulesSummarizer
+from app.transcription.summary import LocalSummarizer
 from app.transcription.turns import make_turns
 from app.transcription.whisper import WhisperRecognizer
 from tests.word_errors import normalized, word_errors
@@ -41,7 +41,7 @@ def recognizer(recognizers: Recognizers) -> WhisperRecognizer:
 
 
 async def made_of(recognizer: WhisperRecognizer, path: Path) -> Transcription:
-    return await transcribe(path, recognizer=recognizer, summarizer=RulesSummarizer(), language=None)
+    return await transcribe(path, recognizer=recognizer, summarizer=LocalSummarizer(), language=None)
 
 
 def test_word_errors_are_counted() -> None:
@@ -106,7 +106,7 @@ async def test_hindi_with_a_warning_where_that_is_wanted(recognizers: Recognizer
     made = await transcribe(
         AUDIO / "hindi.wav",
         recognizer=recognizers("base", of_unusable="warn"),
-        summarizer=RulesSummarizer(),
+        summarizer=LocalSummarizer(),
         language="hi-en",
     )
     assert made.digest.summary.startswith(

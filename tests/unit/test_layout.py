@@ -108,7 +108,7 @@ ADAPTERS = (
     "app.transcription.deepgram",
     "app.transcription.sarvam",
     "app.transcription.indic_conformer",
-    "app.transcription.summary.RulesSummarizer",
+    "app.transcription.summary.LocalSummarizer",
     "app.storage.folder",
     "app.storage.s3",
     "app.storage.FolderStorage",

@@ -16,7 +16,7 @@ from app.transcription.outcome import (
     OutcomeMatch,
     classify_outcome,
 )
-from app.transcription.summary import RulesSummarizer, summarize
+from app.transcription.summary import LocalSummarizer, summarize
 
 
 def turn(content: str, role: Role = "customer", start: float = 0, end: float = 2) -> SpokenTurn:
@@ -157,7 +157,7 @@ def test_nobody_there() -> None:
 
 async def test_the_summary_states_facts() -> None:
     said = (turn("Hello, this is Sam.", "agent", 0, 4), turn("I am busy. Please call me tomorrow.", "customer", 5, 11))
-    digest = await RulesSummarizer().digest(said, language="en", duration=12.2)
+    digest = await LocalSummarizer().digest(said, language="en", duration=12.2)
     assert digest.outcome == CALLBACK
     assert digest.summary == (
         "The customer asked for a call at another time: “I am busy. Please call me tomorrow.” "
@@ -179,8 +179,8 @@ def test_every_outcome_is_reached() -> None:
 
 
 def test_who_talks_at_length_to_a_side_that_is_not_heard_is_connected() -> None:
-    told = "Good morning, I am calling about your order. It leaves our store tomorrow, and the boy comes by noon. " * 2
-    said = (turn(told, "agent", 0, 20),)
+    news = "Good morning, I am calling about your order. It leaves our store tomorrow, and the boy comes by noon. " * 2
+    said = (turn(news, "agent", 0, 20),)
     found = classify_outcome(said)
     assert found.outcome == CONNECTED
     assert "The customer was not heard." in summarize(said, found, 30)

@@ -7,7 +7,7 @@ from app.options import SettingsError
 from app.transcription.base import Role, SpokenTurn
 from app.transcription.outcome import DETAILS, OUTCOMES, classify_outcome
 from app.transcription.outcome_set import DEFAULT, OutcomeSet, OwnOutcome, classify_own
-from app.transcription.summary import RulesSummarizer
+from app.transcription.summary import LocalSummarizer
 
 FILE = """
 [[outcome]]
@@ -52,9 +52,9 @@ def test_the_nearest_example_decides(answer: str, outcome: str) -> None:
 
 async def test_the_summarizer_answers_the_users_own_outcome() -> None:
     said = turns("Hello sir, calling from the showroom.", "Can I drive it once?")
-    digest = await RulesSummarizer().digest(said, language="en", duration=9, wanted=outcome_sets.parse(FILE))
+    digest = await LocalSummarizer().digest(said, language="en", duration=9, wanted=outcome_sets.parse(FILE))
     assert digest.outcome == "Wants a test drive"
-    empty = await RulesSummarizer().digest((), language=None, duration=9, wanted=outcome_sets.parse(FILE))
+    empty = await LocalSummarizer().digest((), language=None, duration=9, wanted=outcome_sets.parse(FILE))
     assert empty.outcome == "No conversation"
 
 
