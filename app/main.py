@@ -16,6 +16,7 @@ from app.api.envelope import install_error_handlers
 from app.api.reference import install_reference
 from app.api.request_log import RequestLog
 from app.call_rules import RulesReader
+from app.changes import ChangeFeed
 from app.console import ConsoleState, Streams, install_console
 from app.db import Database
 from app.hints import Hints, arq_pool
@@ -25,6 +26,7 @@ from app.provider_directory import ProviderDirectory
 from app.security import Tokens
 from app.settings import Settings, get_settings, split_list
 from app.throttle import LoginThrottle
+from app.waiting import Waiters
 from app.web.resources import Resources
 
 
@@ -36,6 +38,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = arq_pool(settings.redis_url)
         hints = Hints(redis)
+        feed = ChangeFeed(redis)
         db = Database(settings.database_url, after_commit=hints.send_noted)
         directory = ProviderDirectory(db, settings)
         opened = Resources(
@@ -46,6 +49,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             provider_links=providers.provider_links(settings),
             redis=redis,
             hints=hints,
+            feed=feed,
+            waiters=Waiters(feed),
             tokens=Tokens(
                 settings.secret_key.get_secret_value(),
                 access_seconds=settings.access_token_seconds,
@@ -57,12 +62,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             numbers=NumberRules(settings.home_country),
         )
         app.state.resources = opened
-        app.state.console = ConsoleState(Streams(db, redis))
+        app.state.console = ConsoleState(Streams(db, feed))
         gc.freeze()  # keep the garbage collector from scanning what is loaded, which delayed polls
         gc.set_threshold(20_000, 20, 50)
         async with monitoring.running(settings, "api", facts_of=db):
             yield
         await app.state.console.aclose()
+        await feed.aclose()
         await opened.throttle.aclose()
         await opened.hints.aclose()
         await opened.providers.aclose()
@@ -90,7 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "Idempotency-Key"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "Idempotency-Key", "Prefer"],
             expose_headers=["X-Request-Id", "Retry-After"],
             max_age=3600,
         )

@@ -91,7 +91,8 @@ async def read(db: Database, claims: Claims, call_id: str) -> TranscriptView:
     )
 
 
-_OPEN = (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
+OPEN = (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
+"""The statuses of a transcript that is still to be made."""
 
 
 async def start(session: AsyncSession, call_id: str) -> bool:
@@ -148,7 +149,7 @@ async def _write(session: AsyncSession, call_id: str, **values: Any) -> bool:
     changes.note(session, call_id)
     writing = (
         update(TranscriptRow)
-        .where(TranscriptRow.call_id == call_id, TranscriptRow.status.in_(_OPEN))
+        .where(TranscriptRow.call_id == call_id, TranscriptRow.status.in_(OPEN))
         .values(updated_at=func.now(), **values)
         .returning(TranscriptRow.status)
     )

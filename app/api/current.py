@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from app import call_views, cancellation, transcripts, vendor
-from app.api.deps import LoggedIn, check_call_id, find_idempotency_key, order_body, read_body
+from app.api.deps import WAITING, LoggedIn, check_call_id, find_idempotency_key, order_body, read_body, read_news
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
@@ -222,12 +223,20 @@ async def recent(
     summary="Poll for a call's transcript",
     response_model=Envelope[CallTranscript],
     responses=errors(400, 401, 403, 404),
+    openapi_extra=WAITING,
 )
 async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
     """Numbers are masked. The link to the recording is new each time."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
-    call = await call_views.get_own(resources.db, claims.user_id, call_id)
+    call = await read_news(
+        request,
+        claims,
+        call_id,
+        partial(call_views.get_own, resources.db, claims.user_id, call_id),
+        shown=_shown_without_link,
+        is_final=_is_complete,
+    )
     data = vendor.call_transcript(call, recording_link(call, resources.links, resources.settings))
     if call.transcript_status == TranscriptStatus.READY:
         return success("Transcript found", data)
@@ -273,6 +282,16 @@ async def cancel(request: Request, call_id: str, claims: LoggedIn) -> Response:
     call = await call_views.get_own(resources.db, claims.user_id, call_id)
     data = CancelData(call_id=call_id, status=vendor.SHOWN_STATUS[call.status], result=result)
     return success(_CANCEL_MESSAGES[result], data)
+
+
+def _shown_without_link(call: CallView) -> CallTranscript:
+    """What a client is shown, but for the link, which is new each time."""
+    return vendor.call_transcript(call, "stored" if call.has_recording else str(call.recording_pending))
+
+
+def _is_complete(call: CallView) -> bool:
+    """Whether nothing about the call is expected to change."""
+    return call.ended_at is not None and not call.recording_pending and call.transcript_status not in transcripts.OPEN
 
 
 def recording_link(call: CallView, links: RecordingLinks, settings: Settings) -> str | None:

@@ -1,11 +1,16 @@
 """What routes share: the process's resources, the bearer token, and the request body."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from app import accounts, call_ids
 from app.api.envelope import explain
@@ -52,6 +57,75 @@ async def check_call_id(resources: Resources, claims: Claims, call_id: str) -> N
     if not call_ids.is_call_id(call_id):
         await accounts.check_login(resources.db, claims)
         raise NoSuchCall
+
+
+View = TypeVar("View")
+_PREFERENCE = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+
+def _preferred_wait(request: Request) -> float:
+    """How many seconds the client would rather wait than be told that nothing is new: `Prefer: wait=30` (RFC 7240).
+    What cannot be read is ignored, as preferences are."""
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        if found := _PREFERENCE.fullmatch(preference.strip()):
+            return float(found[1])
+    return 0.0
+
+
+async def read_news(
+    request: Request,
+    claims: Claims,
+    call_id: str,
+    read: Callable[[], Awaitable[View]],
+    *,
+    shown: Callable[[View], object],
+    is_final: Callable[[View], bool],
+) -> View:
+    """What `read` returns. If the client prefers to wait, it is what `read` returns once it shows something else.
+
+    Raises what `read` raises, and `ClientDisconnect`. `shown` and `is_final` are those of `app.waiting`.
+    """
+    seconds = _preferred_wait(request)
+    if not seconds:
+        return await read()
+    began = perf_counter()
+    try:
+        async with _until_disconnected(request):
+            return await get_resources(request).waiters.wait_for_news(
+                read, call_id=call_id, user_id=claims.user_id, shown=shown, is_final=is_final, seconds=seconds
+            )
+    finally:
+        request.scope[WAITED] = perf_counter() - began
+
+
+WAITED = "ringback.waited"
+"""In the scope: how many seconds a request waited because its client preferred that. It was not slow."""
+
+
+@asynccontextmanager
+async def _until_disconnected(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the client leaves. Then raises `ClientDisconnect`."""
+    working = asyncio.current_task()
+    assert working is not None
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not has_left:
+            raise
+        working.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        watching.cancel()
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -124,6 +198,20 @@ def order_body(model: type[BaseModel]) -> dict[str, Any]:
         "description": "An order that is sent again with the same key within 24 hours is the same call",
     }
     return {**json_body(model), "parameters": [key]}
+
+
+WAITING = {
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "`wait=30`: answer when something has changed, or after 30 seconds; at most 60",
+        }
+    ]
+}
+"""The header of a request that may wait, for the OpenAPI document."""
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

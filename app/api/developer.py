@@ -1,12 +1,13 @@
 """The developer dialect, `/api/developer`, exactly as the vendor's."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import accounts, transcripts
-from app.api.deps import Bearer, check_call_id, find_idempotency_key, order_body, read_body
+from app.api.deps import WAITING, Bearer, check_call_id, find_idempotency_key, order_body, read_body, read_news
 from app.api.envelope import Envelope, success
 from app.api.login import login_router
 from app.api.schemas import Agent, CallOptions, Number, errors
@@ -95,18 +96,30 @@ async def click2call(request: Request, claims: Bearer) -> Response:
     summary="Poll for a call's transcript",
     response_model=Envelope[PendingTranscript | ReadyTranscript | FailedTranscript],
     responses=errors(400, 401, 403, 404),
+    openapi_extra=WAITING,
 )
 async def get_transcript(request: Request, call_id: str, claims: Bearer) -> Response:
     """Pending until the transcript is made. Then ready, or failed with the reason."""
     resources = get_resources(request)
     await check_call_id(resources, claims, call_id)
-    view = await transcripts.read(resources.db, claims, call_id)
+    view = await read_news(
+        request,
+        claims,
+        call_id,
+        partial(transcripts.read, resources.db, claims, call_id),
+        shown=_is_made,
+        is_final=_is_made,
+    )
     if view.status is TranscriptStatus.READY:
         return success("Transcript found", ReadyTranscript(call_id=call_id, transcript=_shown(view)))
     if view.status in (TranscriptStatus.FAILED, TranscriptStatus.DISABLED):
         reason = view.failure or "No transcript was asked for"
         return success("Transcript processing failed", FailedTranscript(call_id=call_id, error=reason))
     return success("Transcript not available yet", PendingTranscript(call_id=call_id))
+
+
+def _is_made(view: transcripts.TranscriptView) -> bool:
+    return view.status not in transcripts.OPEN
 
 
 def _shown(view: transcripts.TranscriptView) -> Transcript:

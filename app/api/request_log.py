@@ -10,6 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics, tracing
+from app.api.deps import WAITED
 from app.api.envelope import failure
 from app.errors import RingbackError
 
@@ -46,7 +47,7 @@ class RequestLog:
                 raise
             await failure(500, RingbackError.message)(scope, receive, send_with_id)
         finally:
-            seconds, route = perf_counter() - began, _route(scope)
+            seconds, route = perf_counter() - began - scope.get(WAITED, 0.0), _route(scope)
             metrics.http_request(scope["method"], route, status, seconds)
             # Success is logged by what it changed: a login has its own line, and a call its history.
             if status >= 400:

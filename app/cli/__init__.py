@@ -85,7 +85,10 @@ def serve() -> None:
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if hasattr(app.state, "console"):  # not before it has started
-                app.state.console.streams.stop()  # an open page of the console would hold up the stop
+                # an open page of the console, or a client that waits, would hold up the stop
+                app.state.resources.feed.stop()
+                app.state.resources.waiters.stop()
+                app.state.console.streams.stop()
             super().handle_exit(sig, frame)
 
     config = uvicorn.Config(

@@ -1,23 +1,22 @@
 """Live pages: one follower in each API process tells every open page what has changed.
 
-It subscribes to `app.changes` while a page is open, gathers for a moment, reads the changed calls in one statement, and
+It listens to `app.changes` while a page is open, gathers for a moment, reads the changed calls in one statement, and
 makes each row once for all who see it alike. So an open page costs one small message now and then, and no query.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
-from arq.connections import ArqRedis
-from redis.exceptions import RedisError
 
-from app import browser_logins, call_lists, changes
+from app import browser_logins, call_lists
 from app.call_lists import ListedCall
+from app.changes import ChangeFeed
 from app.console.pages import render_row
 from app.console.session import Viewer
 from app.db import Database, is_unreachable
@@ -34,7 +33,6 @@ _MOST_PER_LOGIN = 20
 _MOST_STREAMS = 1000
 _MOST_AT_ONCE = 200
 """With more changed calls at once, a list is loaded again instead."""
-_RETRY_SECONDS = 2.0
 
 _RELOAD = b"event: reload\ndata: \n\n"
 _CHANGED = b"event: changed\ndata: \n\n"
@@ -69,18 +67,17 @@ class Stream:
 class Streams:
     """The open pages of this process."""
 
-    def __init__(self, db: Database, redis: ArqRedis) -> None:
+    def __init__(self, db: Database, feed: ChangeFeed) -> None:
         self._db = db
-        self._redis = redis
+        self._feed = feed
         self._streams: set[Stream] = set()
         self._following: asyncio.Task[None] | None = None
         self._stopped = False
-        self._subscribed = asyncio.Event()
+        self._changed: set[str] = set()
 
     def stop(self) -> None:
         """End all streams, because the process is about to stop. May be called from a signal handler."""
         self._stopped = True
-        self._subscribed.set()
         for stream in list(self._streams):
             stream.send(None)
 
@@ -105,7 +102,7 @@ class Streams:
 
     async def _read(self, stream: Stream) -> AsyncIterator[bytes]:
         try:
-            await self._subscribed.wait()  # from here on nothing is missed, and the page reads the state once more
+            await self._feed.wait_connected()  # from here on nothing is missed, and the page reads the state once more
             yield b"retry: 3000\n\n"
             while (message := await stream.messages.get()) is not None:
                 yield message
@@ -114,30 +111,12 @@ class Streams:
 
     async def _follow(self) -> None:
         """Runs while a page is open."""
-        while self._streams and not self._stopped:
-            try:
-                await self._follow_connected()
-            except (RedisError, OSError, TimeoutError) as error:
-                log.warning("console_not_live", problem=repr(error))
-                await asyncio.sleep(_RETRY_SECONDS)
-                self._tell_all(_RELOAD)  # what happened meanwhile was missed
-            finally:
-                if not self._stopped:
-                    self._subscribed.clear()
-
-    async def _follow_connected(self) -> None:
         loop = asyncio.get_running_loop()
         beat_at, logins_at = loop.time() + _HEARTBEAT_SECONDS, loop.time() + _LOGINS_SECONDS
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-            await channel.subscribe(changes.CHANNEL)
-            self._subscribed.set()
+        with self._feed.listening(self._note):
             while self._streams and not self._stopped:
-                changed: set[str] = set()
-                until = loop.time() + _GATHER_SECONDS + _GATHER_SECONDS_PER_STREAM * len(self._streams)
-                while (left := until - loop.time()) > 0:
-                    message = await channel.get_message(timeout=left)
-                    if message is not None:
-                        changed.update(message["data"].decode().split())
+                await asyncio.sleep(_GATHER_SECONDS + _GATHER_SECONDS_PER_STREAM * len(self._streams))
+                changed, self._changed = self._changed, set()
                 if changed:
                     await self._tell(changed)
                 if loop.time() > logins_at:
@@ -146,6 +125,12 @@ class Streams:
                 if loop.time() > beat_at:
                     beat_at = loop.time() + _HEARTBEAT_SECONDS
                     self._tell_all(_BEAT)
+
+    def _note(self, changed: Collection[str] | None) -> None:
+        if changed is None:
+            self._tell_all(_RELOAD)
+        else:
+            self._changed.update(changed)
 
     async def _tell(self, changed: set[str]) -> None:
         for stream in self._streams:

@@ -6,6 +6,7 @@ from typing import cast
 from arq.connections import ArqRedis
 from fastapi import Request
 
+from app.changes import ChangeFeed
 from app.db import Database
 from app.hints import Hints
 from app.new_calls import CallCreator
@@ -15,6 +16,7 @@ from app.security import ProviderLinks, RecordingLinks, Tokens
 from app.settings import Settings
 from app.storage import Storage
 from app.throttle import LoginThrottle
+from app.waiting import Waiters
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Resources:
     db: Database
     redis: ArqRedis
     hints: Hints
+    feed: ChangeFeed
+    waiters: Waiters
     tokens: Tokens
     throttle: LoginThrottle
     providers: ProviderDirectory

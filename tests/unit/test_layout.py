@@ -81,6 +81,7 @@ DOMAIN = [
         "usage",
         "vendor",
         "vocabulary",
+        "waiting",
         "waveforms",
     )
 ]
