@@ -53,6 +53,7 @@ class Settings(Options):
     # Where things are
     port: int = Field(8000, ge=1, le=65535, description="Port the API listens on")
     host: str = Field("127.0.0.1", description="Address the API listens on")
+    api_processes: int = Field(1, ge=1, le=64, description="How many processes serve the API, behind one listener")
     public_url: AnyHttpUrl | None = Field(
         None, description="Where clients reach the API, for links in answers; absent: `http://host:port`"
     )

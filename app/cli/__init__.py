@@ -4,12 +4,10 @@ import os
 import sys
 from enum import StrEnum
 from importlib.metadata import version
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from app import parent_watch
 from app.cli import api_keys, calls, deliveries, dids, do_not_call, limits, models, outcomes, providers, users
 from app.cli.common import complain, console, failures_explained
 
@@ -71,41 +69,9 @@ def up(
 @failures_explained
 def serve() -> None:
     """Run the API."""
-    parent_watch.start()
-    import uvicorn
+    from app.cli.serve import run
 
-    from app import logs, tracing
-    from app.main import create_app
-    from app.settings import get_settings
-
-    settings = get_settings()
-    logs.configure(settings.log_format, tracing.add_trace_id)
-    app = create_app(settings)
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if hasattr(app.state, "console"):  # not before it has started
-                # an open page of the console, or a client that waits, would hold up the stop
-                app.state.resources.feed.stop()
-                app.state.resources.waiters.stop()
-                app.state.console.streams.stop()
-            super().handle_exit(sig, frame)
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=settings.trusted_proxies,
-        loop="uvloop",
-        http="httptools",
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=75,  # longer than proxies keep a connection (nginx 60 s), so that the proxy closes it
-    )
-    Server(config).run()
+    run()
 
 
 @app.command()

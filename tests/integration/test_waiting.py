@@ -197,7 +197,7 @@ async def test_a_client_that_leaves_waits_no_longer(
         "query_string": b"",
         "headers": [(key.lower().encode(), value.encode()) for key, value in waits(headers).items()],
     }
-    asking = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+    asking = asyncio.create_task(app(scope, receive, send))
     await until(is_waiting(resources, call_id))
     leaves.set()
     await asking

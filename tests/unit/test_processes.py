@@ -31,7 +31,8 @@ def test_a_process_that_was_stopped_is_started_again_at_once_however_often(
 
     started = Processes(tmp_path)
     monkeypatch.setattr(started, "_spawn", lambda *_: Ended())
-    process = Process("worker", [sys.executable], tmp_path / "log", Ended())  # type: ignore[arg-type]
+    process = Process("worker", [sys.executable], tmp_path / "log")
+    process.running = Ended()  # type: ignore[assignment]
     pauses = []
     for _ in range(6):
         started._revive(process)
