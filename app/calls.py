@@ -5,7 +5,7 @@ are written in one transaction.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -292,9 +292,9 @@ async def end_by_report(
     await apply_events(session, call.id, [event], max_call_seconds=max_call_seconds, by=Mover.REPORT)
 
 
-async def remove_recording_url(session: AsyncSession, call_id: str) -> None:
-    """Remove the recording's URL, which a report named."""
-    await session.execute(update(Call).where(Call.id == call_id).values(recording_url=None))
+async def remove_recording_urls(session: AsyncSession, call_ids: Sequence[str]) -> None:
+    """Remove the recordings' URLs, which reports named."""
+    await session.execute(update(Call).where(Call.id.in_(call_ids)).values(recording_url=None))
 
 
 async def remove_callback_url(session: AsyncSession, call_id: str) -> None:

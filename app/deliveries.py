@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, tasks
@@ -41,7 +41,7 @@ async def list_page(
     if user_id is not None:
         query = query.where(Delivery.user_id == user_id)
     if status is not None:
-        query = query.where(Delivery.status == status)
+        query = query.where(_is(status))
     if before is not None:
         query = query.where(Delivery.id < before)
     return [DeliveryView(*row) for row in await session.execute(query)]
@@ -51,12 +51,17 @@ async def count(session: AsyncSession, user_id: str | None) -> DeliveryCounts:
     """How many have failed, and how many are pending."""
 
     async def counted(status: DeliveryStatus) -> int:
-        query = select(Delivery.id).where(Delivery.status == status).limit(_COUNTED)
+        query = select(Delivery.id).where(_is(status)).limit(_COUNTED)
         if user_id is not None:
             query = query.where(Delivery.user_id == user_id)
         return await session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
     return DeliveryCounts(await counted(DeliveryStatus.FAILED), await counted(DeliveryStatus.PENDING))
+
+
+def _is(status: DeliveryStatus) -> ColumnElement[bool]:
+    """The status is a part of the statement, because the indexes of deliveries that were not sent are partial."""
+    return Delivery.status == bindparam("status", status.value, literal_execute=True)
 
 
 async def list_attempts(session: AsyncSession, delivery_ids: Sequence[int]) -> dict[int, list[DeliveryAttempt]]:

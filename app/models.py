@@ -206,6 +206,8 @@ class Call(Base):
         Index("ix_calls_live", "user_id", "did_id", postgresql_where=text("ended_at IS NULL")),
         # Counts the calls that are up at a provider.
         Index("ix_calls_up", "provider", postgresql_where=text("ended_at IS NULL AND dialed_at IS NOT NULL")),
+        # Finds what retention deletes, as `ix_recordings_oldest` and `ix_transcripts_made` do.
+        Index("ix_calls_recording_url", "ended_at", "id", postgresql_where=text("recording_url IS NOT NULL")),
         # No two calls are the same call of their provider.
         Index(
             "uq_calls_provider_reference",
@@ -220,7 +222,7 @@ class Call(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     customer_number: Mapped[str] = mapped_column(doc="E.164 digits, as all numbers here")
     agent_number: Mapped[str | None] = mapped_column(
-        doc="2 to 7 digits: an extension; None: an inbound call that nobody answered"
+        doc="2 to 7 digits: an extension; None: an inbound call, unanswered"
     )
     did: Mapped[str | None] = mapped_column(doc="The number that both people are shown; None: the server's")
     did_id: Mapped[str | None] = mapped_column(ForeignKey("dids.id"))
@@ -231,7 +233,7 @@ class Call(Base):
         Boolean, server_default=text("false"), doc="Another system has the call, and our provider does not know it"
     )
     reported_date: Mapped[str | None] = mapped_column(
-        doc="The date in its first report, which identifies the call; see `app.report_fields`"
+        doc="Of its first report; it identifies the call (`report_fields`)"
     )
     reported_seconds: Mapped[int | None] = mapped_column(Integer, doc="Length of the call, from a report")
     reported_talk_seconds: Mapped[int | None] = mapped_column(
@@ -285,6 +287,7 @@ class CallEventRow(Base):
 
 class RecordingRow(Base):
     __tablename__ = "recordings"
+    __table_args__ = (Index("ix_recordings_oldest", "created_at", "call_id"),)
 
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True)
     storage_key: Mapped[str]
@@ -311,6 +314,7 @@ class TranscriptRow(Base):
         Index(
             "ix_transcripts_outcome", "outcome", text("created_at DESC"), postgresql_where=text("outcome IS NOT NULL")
         ),
+        Index("ix_transcripts_made", "created_at", "call_id", postgresql_where=text("history IS NOT NULL")),
         # Finds words said.
         Index(
             "ix_transcripts_words",
@@ -347,6 +351,7 @@ class Delivery(Base):
         UniqueConstraint("call_id", "event", "round"),
         Index("ix_deliveries_pending", "call_id", "id", postgresql_where=text("status = 'pending'")),
         Index("ix_deliveries_user_newest", "user_id", text("id DESC")),
+        Index("ix_deliveries_unsent", "status", text("id DESC"), postgresql_where=text("status <> 'delivered'")),
         Index("ix_deliveries_failed", "user_id", text("id DESC"), postgresql_where=text("status = 'failed'")),
     )
 

@@ -4,22 +4,26 @@ Files are deleted before the rows that name them, under the call's lock. If the 
 finds the row and tries again. So no file stays behind without a row.
 """
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, calls, dids, recordings, tasks
 from app.db import Database
 from app.engine_models import Task, TaskKind
 from app.errors import Conflict
-from app.models import Call, Delivery, Did, RecordingRow, TranscriptRow, TranscriptStatus, User
+from app.models import Call, Delivery, DeliveryStatus, Did, RecordingRow, TranscriptRow, TranscriptStatus, User
 from app.storage import Storage, StorageError
 
 log = structlog.get_logger()
 
-_AT_ONCE = 200
+_AT_ONCE = 100
+"""Of so many calls at a time. What is locked meanwhile are calls that ended long ago."""
+_DELIVERIES_AT_ONCE = 1000
 _FORGOTTEN = "The transcript was deleted: this server keeps them for {days} days"
 
 
@@ -29,47 +33,60 @@ async def delete_old(db: Database, storage: Storage, *, days: int) -> int:
 
     If a recording cannot be deleted, that is logged, and the others are deleted.
     """
-    total, last = 0, ""
-    while True:
+    total = 0
+    for at, call_id, holds_something in _OLD_THINGS:
+        last: tuple[Any, ...] = (datetime.min.replace(tzinfo=UTC), "")
+        while True:
+            # In the order of an index, from where the last ones ended. So a run costs what it deletes.
+            some = (
+                select(at, call_id)
+                .where(holds_something, at < func.now() - timedelta(days=days), tuple_(at, call_id) > last)
+                .order_by(at, call_id)
+                .limit(_AT_ONCE)
+            )
+            async with db.transaction() as session:
+                rows = (await session.execute(some)).all()
+            if not rows:
+                break
+            last = tuple(rows[-1])
+            total += await _delete_of(db, storage, [row[1] for row in rows], days)
+    return total + await delete_old_callbacks(db, days=days)
+
+
+_OLD_THINGS: tuple[tuple[Any, Any, ColumnElement[bool]], ...] = (
+    # A transcript is created with its call, and a recording shortly after the end. A recording that another system
+    # reports much later has a URL.
+    (TranscriptRow.created_at, TranscriptRow.call_id, TranscriptRow.history.is_not(None)),
+    (RecordingRow.created_at, RecordingRow.call_id, true()),
+    (Call.ended_at, Call.id, Call.recording_url.is_not(None)),
+)
+"""What is deleted: since when it is there, whose it is, and whether it is still there. Each has its index."""
+
+
+async def _delete_of(db: Database, storage: Storage, call_ids: Sequence[str], days: int) -> int:
+    try:
         async with db.transaction() as session:
-            some = select(Call.id).where(*_holds_something_old(days), Call.id > last).order_by(Call.id).limit(_AT_ONCE)
-            old = list(await session.scalars(some))
-        if not old:
-            return total
-        for call_id in old:
-            try:
-                async with db.transaction() as session:
-                    total += await _delete_of(session, storage, call_id, days)
-            except StorageError as error:
-                log.error("not_deleted", call_id=call_id, error=str(error))
-        last = old[-1]
+            return await _delete_together(session, storage, call_ids, days)
+    except StorageError as error:
+        if len(call_ids) == 1:
+            log.error("not_deleted", call_id=call_ids[0], error=str(error))
+            return 0
+    return sum([await _delete_of(db, storage, [call_id], days) for call_id in call_ids])
 
 
-def _holds_something_old(days: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Call.ended_at < func.now() - timedelta(days=days),
-        or_(
-            Call.recording_url.is_not(None),
-            exists().where(RecordingRow.call_id == Call.id),
-            exists().where(TranscriptRow.call_id == Call.id, TranscriptRow.history.is_not(None)),
-            exists().where(Delivery.call_id == Call.id),
-        ),
-        ~exists().where(Task.call_id == Call.id),
-    )
-
-
-async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days: int) -> bool:
-    await tasks.lock_call(session, call_id)
-    if await session.scalar(select(Call.id).where(Call.id == call_id, *_holds_something_old(days))) is None:
-        return False  # the call changed since it was selected
-    if await recordings.find(session, call_id) is not None:
-        await storage.delete(recordings.storage_keys(call_id))
-    await session.execute(delete(RecordingRow).where(RecordingRow.call_id == call_id))
-    await session.execute(delete(Delivery).where(Delivery.call_id == call_id))
-    await calls.remove_recording_url(session, call_id)
+async def _delete_together(session: AsyncSession, storage: Storage, call_ids: Sequence[str], days: int) -> int:
+    may_go = (Call.ended_at < func.now() - timedelta(days=days), ~exists().where(Task.call_id == Call.id))
+    these = select(Call.id, Call.recording_url).where(Call.id.in_(call_ids), *may_go)
+    locked = (await session.execute(these.order_by(Call.id).with_for_update(of=Call))).all()
+    old = [row.id for row in locked]
+    stored = list(await session.scalars(select(RecordingRow.call_id).where(RecordingRow.call_id.in_(old))))
+    await storage.delete([key for call_id in stored for key in recordings.storage_keys(call_id)])
+    await session.execute(delete(RecordingRow).where(RecordingRow.call_id.in_(old)))
+    await session.execute(delete(Delivery).where(Delivery.call_id.in_(old)))
+    await calls.remove_recording_urls(session, [row.id for row in locked if row.recording_url is not None])
     await session.execute(
         update(TranscriptRow)
-        .where(TranscriptRow.call_id == call_id, TranscriptRow.history.is_not(None))
+        .where(TranscriptRow.call_id.in_(old), TranscriptRow.history.is_not(None))
         .values(
             status=TranscriptStatus.FAILED,
             failure=_FORGOTTEN.format(days=days),
@@ -79,7 +96,26 @@ async def _delete_of(session: AsyncSession, storage: Storage, call_id: str, days
             updated_at=func.now(),
         )
     )
-    return True
+    return len(old)
+
+
+async def delete_old_callbacks(db: Database, *, days: int) -> int:
+    """Delete callbacks that were written `days` days ago and are not pending, with their attempts. Returns how many
+    there were."""
+    total, last = 0, 0
+    while True:
+        async with db.transaction() as session:
+            # Their ids are in the order of their times.
+            oldest = select(Delivery.id, Delivery.created_at).where(Delivery.id > last).order_by(Delivery.id)
+            some = oldest.limit(_DELIVERIES_AT_ONCE).subquery()
+            is_old = some.c.created_at < func.now() - timedelta(days=days)
+            ids = list(await session.scalars(select(some.c.id).where(is_old).order_by(some.c.id)))
+            if not ids:
+                return total
+            last = ids[-1]
+            over = Delivery.id.in_(ids), Delivery.status != DeliveryStatus.PENDING
+            deleted = await session.execute(delete(Delivery).where(*over).returning(Delivery.id))
+            total += len(deleted.all())
 
 
 async def erase_user(db: Database, storage: Storage, user: User) -> int:

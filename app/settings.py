@@ -123,6 +123,9 @@ class Settings(Options):
         ge=1,
         description="Delete recordings, transcripts and callbacks this many days after their call; absent: never",
     )
+    callback_days: int = Field(
+        30, ge=7, description="Delete callbacks, with their attempts, this many days after they were written"
+    )
     recording_link_seconds: int = Field(3600, ge=60, description="Life of a link to a recording")
     call_log_username: str | None = Field(
         None, description="User name of a system that reports calls to `/api/calls/call-log`"

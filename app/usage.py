@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, and_, func, literal, null, select, true
+from sqlalchemy import ColumnElement, and_, delete, func, literal, null, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -78,6 +78,11 @@ async def add_talk(session: AsyncSession, user_id: str, ended_at: datetime, seco
     adding = insert(TalkUsage).values(user_id=user_id, began_at=began_at, seconds=math.ceil(seconds))
     total = TalkUsage.seconds + adding.excluded.seconds
     await session.execute(adding.on_conflict_do_update(index_elements=["user_id", "began_at"], set_={"seconds": total}))
+
+
+async def delete_old(session: AsyncSession) -> None:
+    """Delete what counts for no limit any more. The longest is a month, in any time zone."""
+    await session.execute(delete(TalkUsage).where(TalkUsage.began_at < func.now() - timedelta(days=40)))
 
 
 async def _check(session: AsyncSession, user_id: str | None, limits: CallLimits, zone: ZoneInfo) -> None:

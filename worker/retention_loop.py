@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import delete, func, select
 
-from app import idempotency, retention
+from app import idempotency, retention, usage
 from app.engine_models import Worker
 from app.health import WORKER_SILENT_SECONDS
 from app.models import LoginSession
@@ -45,8 +45,10 @@ async def _clean(context: Context) -> None:
     async with context.db.transaction() as session:
         await session.execute(delete(LoginSession).where(LoginSession.expires_at < func.now() - timedelta(days=1)))
         await idempotency.delete_old(session)
+        await usage.delete_old(session)
         silent = func.now() - timedelta(seconds=100 * WORKER_SILENT_SECONDS)
         await session.execute(delete(Worker).where(Worker.seen_at < silent))
+    await retention.delete_old_callbacks(context.db, days=context.settings.callback_days)
     days = context.settings.retention_days
     if days is not None:
         deleted = await retention.delete_old(context.db, context.storage, days=days)

@@ -50,8 +50,12 @@ def files(folder: Path) -> list[Path]:
 
 
 async def age(context: Context, call_id: str, days: int) -> None:
+    """Let the call, and what it left, be this old."""
+    at = func.now() - timedelta(days=days)
     async with context.db.transaction() as session:
-        await session.execute(update(Call).where(Call.id == call_id).values(ended_at=func.now() - timedelta(days=days)))
+        await session.execute(update(Call).where(Call.id == call_id).values(ended_at=at))
+        for left in (TranscriptRow, RecordingRow, Delivery):
+            await session.execute(update(left).where(left.call_id == call_id).values(created_at=at))
 
 
 async def test_old_recordings_and_transcripts_are_deleted(context: Context, user: User, tmp_path: Path) -> None:
