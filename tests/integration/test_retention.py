@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Table, delete, func, select, text, update
+from sqlalchemy import Table, delete, func, insert, select, text, update
 
 from app import accounts, dids, recordings, reports, retention, tasks
 from app.engine_models import Task, TaskKind
@@ -16,6 +16,7 @@ from app.errors import Conflict, ValidationFailed
 from app.models import Base, Call, Delivery, RecordingRow, TranscriptRow, User
 from app.numbers import PhoneNumber
 from app.reports import CallLogReport
+from app.rule_models import TalkUsage
 from app.storage import FolderStorage, StorageError
 from app.telephony.base import CallStatus
 from tests.conftest import CUSTOMER, new_user
@@ -25,6 +26,7 @@ from worker import retention_loop
 from worker.context import Context
 
 URL = "http://127.0.0.1:1/"
+LONG_AGO = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
 
 async def finished(context: Context, user: User) -> str:
@@ -120,6 +122,42 @@ async def test_what_is_still_to_be_done_is_waited_for(context: Context, user: Us
             await tasks.add(session, kind, call_id)
     await retention.delete_old(own.db, own.storage, days=30)
     assert {path.stem for path in files(tmp_path / "own")} == {delivering, retried}
+
+
+async def test_a_recording_that_came_late_is_as_old_as_its_call(context: Context, user: User, tmp_path: Path) -> None:
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    call_id = await finished(own, user)
+    await age(own, call_id, 31)
+    async with own.db.transaction() as session:
+        await session.execute(update(Call).where(Call.id == call_id).values(recording_url="https://example.com/a.wav"))
+        await session.execute(update(TranscriptRow).where(TranscriptRow.call_id == call_id).values(history=None))
+        for left in (RecordingRow, Delivery):
+            await session.execute(update(left).where(left.call_id == call_id).values(created_at=func.now()))
+    await retention.delete_old(own.db, own.storage, days=30)
+    assert files(tmp_path / "own") == []
+    async with own.db.transaction() as session:
+        assert (await session.get_one(Call, call_id)).recording_url is None
+        assert list(await session.scalars(select(Delivery).filter_by(call_id=call_id))) == []
+
+
+async def test_callbacks_go_without_retention_and_pending_ones_stay(
+    context: Context, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_DELIVERIES_AT_ONCE", 3)
+    own = replace(context, storage=FolderStorage(tmp_path / "own"))
+    assert own.settings.retention_days is None
+    old, young, pending = [await finished(own, user) for _ in range(3)]
+    for call_id, days in ((old, 31), (pending, 31), (young, 29)):
+        await age(own, call_id, days)
+    async with own.db.transaction() as session:
+        await session.execute(update(Delivery).where(Delivery.call_id == pending).values(status="pending"))
+        await session.execute(insert(TalkUsage).values(user_id=user.id, seconds=9, began_at=LONG_AGO))
+    await retention_loop.once(own)
+    async with own.db.transaction() as session:
+        left = select(Delivery.call_id).where(Delivery.call_id.in_([old, young, pending]))
+        assert set(await session.scalars(left)) == {young, pending}
+        assert await session.scalar(select(func.count()).where(TalkUsage.began_at == LONG_AGO)) == 0
+    assert len(files(tmp_path / "own")) == 3
 
 
 async def test_a_calls_worker_does_it_and_only_one(context: Context, user: User, tmp_path: Path) -> None:
