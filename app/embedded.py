@@ -52,7 +52,9 @@ class EmbeddedError(Exception):
 class Postgres:
     """PostgreSQL in `data_dir`/postgres."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, **options: str) -> None:
+        """`options`: settings of PostgreSQL, besides ours."""
+        self._options = _POSTGRES_OPTIONS | options
         self._folder = data_dir.absolute() / "postgres"
         self._bin: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
         self._log = self._folder.with_name("postgres.log")
@@ -74,7 +76,7 @@ class Postgres:
             self._run("initdb", "--username=ringback", "--auth=trust", "--encoding=UTF8", "--no-locale")
         if not self.is_running:
             sockets = self._socket_folder()
-            options = _POSTGRES_OPTIONS | {"unix_socket_directories": str(sockets)}
+            options = self._options | {"unix_socket_directories": str(sockets)}
             arguments = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
             self._run("pg_ctl", "start", "--wait", f"--log={self._log}", f"--options={arguments}")
         return f"postgresql+asyncpg://ringback@/postgres?host={self._socket_folder()}"

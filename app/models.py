@@ -186,6 +186,8 @@ class Call(Base):
             text("id DESC"),
             postgresql_include=["status", "call_type", "customer_number", "agent_number", "did"],
         ),
+        # Counts a user's calls in a twentieth of the pages.
+        Index("ix_calls_user_status", "user_id", "status"),
         # The newest calls of all users.
         Index("ix_calls_newest", text("created_at DESC"), text("id DESC")),
         # Finds a customer by the last digits.
@@ -250,9 +252,7 @@ class Call(Base):
     )
     dial_after: Mapped[datetime | None] = mapped_column(doc="When calling hours begin that it waits for")
     dial_token: Mapped[UUID | None] = mapped_column(doc="The dial attempt: set once, before the request leaves")
-    customer_dialed_at: Mapped[datetime | None] = mapped_column(
-        doc="The dial attempt of the customer's leg, if it is dialed alone: set once, before the request leaves"
-    )
+    customer_dialed_at: Mapped[datetime | None] = mapped_column(doc="As `dial_token`, if the customer is dialed alone")
     provider_reference: Mapped[str | None]
     hangup_cause: Mapped[str | None]
     ended_by: Mapped[str | None]

@@ -13,8 +13,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,8 +80,7 @@ class _Day:
         whole = time.monotonic() - began
         left = await self._scalar(_LEFT)
         sampling.cancel()
-        used = self._cpu()
-        used.subtract(before)
+        used = {kind: seconds - before[kind] for kind, seconds in self._cpu().items()}
         await self._print(ordering, whole, left, used)
         await self._db.dispose()
 
@@ -118,9 +117,9 @@ class _Day:
                     self._most[queue] = max(self._most[queue], count)
             await asyncio.sleep(_SAMPLE_SECONDS)
 
-    def _cpu(self) -> Counter[str]:
+    def _cpu(self) -> dict[str, float]:
         """CPU seconds by kind of process."""
-        used: Counter[str] = Counter()
+        used: dict[str, float] = defaultdict(float)
         roots = {name: process.pid for name, process in self._installation.processes.items()}
         folder = self._installation.data_dir / "postgres"
         roots["PostgreSQL"] = int((folder / "postmaster.pid").read_text().splitlines()[0])
@@ -143,7 +142,7 @@ class _Day:
         async with self._db.statement() as connection:
             return sorted(float(row[0]) for row in await connection.execute(text(statement)))
 
-    async def _print(self, ordering: float, whole: float, left: int, used: Counter[str]) -> None:
+    async def _print(self, ordering: float, whole: float, left: int, used: Mapping[str, float]) -> None:
         calls = await self._scalar("SELECT count(*) FROM calls")
         print(f"\n### {self._rate:g} calls a second for {self._seconds:.0f} s\n")
         print(f"Answers: {dict(self._answers)}. {calls:,} calls, {left} left after {whole - ordering:.0f} s more.")
@@ -157,7 +156,7 @@ class _Day:
         ):
             print(f"| {name} | {_row(times)} |")
         print("\n| process | CPU ms for a call | of a core, while calls came |\n|---|---|---|")
-        for kind, seconds in used.most_common():
+        for kind, seconds in sorted(used.items(), key=lambda one: -one[1]):
             print(f"| {kind} | {seconds / max(1, calls) * 1000:.1f} | {seconds / whole:.2f} |")
         print("\n| table | rows | dead rows | autovacuums | KB |\n|---|---|---|---|---|")
         async with self._db.statement() as connection:

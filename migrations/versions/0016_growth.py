@@ -1,4 +1,4 @@
-"""indexes by which retention finds what is old, and settings of the tables that change most
+"""indexes that count a user's calls and find what retention deletes, and settings of the tables that change most
 
 Revision ID: 0016
 Revises: 0015
@@ -14,7 +14,13 @@ down_revision: str | None = "0015"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-_NAMES = ("ix_transcripts_made", "ix_recordings_oldest", "ix_calls_recording_url", "ix_deliveries_unsent")
+_NAMES = (
+    "ix_calls_user_status",
+    "ix_transcripts_made",
+    "ix_recordings_oldest",
+    "ix_calls_recording_url",
+    "ix_deliveries_unsent",
+)
 
 _SETTINGS = {
     # Rows that come, change and go within seconds. Half-filled pages leave room for the changes, and a table that
@@ -40,6 +46,7 @@ def upgrade() -> None:
         # An index that an interrupted build left behind is not valid.
         for name in _NAMES:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.create_index("ix_calls_user_status", "calls", ["user_id", "status"], postgresql_concurrently=True)
         op.create_index(
             "ix_transcripts_made",
             "transcripts",
@@ -74,3 +81,4 @@ def downgrade() -> None:
     op.drop_index("ix_calls_recording_url", "calls")
     op.drop_index("ix_recordings_oldest", "recordings")
     op.drop_index("ix_transcripts_made", "transcripts")
+    op.drop_index("ix_calls_user_status", "calls")
