@@ -4,15 +4,32 @@ So do the commands that change what may be called, by whom and through what.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Identity, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models import AuditLine
+from app.models import Base
 
 log = structlog.get_logger()
+
+
+class AuditLine(Base):
+    """Who did what. Lines are only added. They outlast the users and the calls that they name."""
+
+    __tablename__ = "audit_lines"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str] = mapped_column(doc="E-mail address")
+    action: Mapped[str] = mapped_column(doc="An `AuditAction`")
+    subject: Mapped[str | None] = mapped_column(doc="The call, number, callback or user that it is about")
+    owner: Mapped[str | None] = mapped_column(doc="The id of the user whose it is")
+    detail: Mapped[str | None]
+    address: Mapped[str | None] = mapped_column(doc="The browser's address")
 
 
 class AuditAction(StrEnum):

@@ -12,7 +12,7 @@ users ─┬─ login_sessions
                  ├─ deliveries    callbacks, one row per message; each has its delivery_attempts
                  └─ tasks         work to be done, in `app.engine_models`
 
-audit_lines, who did what, refer to nothing, so that they outlast what they name.
+audit_lines, in `app.audit`, refer to nothing, so that they outlast what they name.
 
 States are text with a check constraint, so that adding one is a plain migration. All times are UTC.
 """
@@ -387,18 +387,3 @@ class DeliveryAttempt(Base):
     answer: Mapped[str] = mapped_column(doc="For a person: the receiver's answer, or why there is none")
     milliseconds: Mapped[int] = mapped_column(Integer, doc="How long it took")
     ended_at: Mapped[datetime] = mapped_column(server_default=func.now())
-
-
-class AuditLine(Base):
-    """Who did what. Lines are only added. They outlast the users and the calls that they name."""
-
-    __tablename__ = "audit_lines"
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
-    actor: Mapped[str] = mapped_column(doc="E-mail address")
-    action: Mapped[str] = mapped_column(doc="See `app.audit`")
-    subject: Mapped[str | None] = mapped_column(doc="The call, number, callback or user that it is about")
-    owner: Mapped[str | None] = mapped_column(doc="The id of the user whose it is")
-    detail: Mapped[str | None]
-    address: Mapped[str | None] = mapped_column(doc="The browser's address")

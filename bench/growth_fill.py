@@ -28,15 +28,16 @@ FROM users, generate_series(date_trunc('day', now()) - interval '60 days', now()
 # Call number n is the n-th newest. `of` is the number of all calls, which two years have.
 _NEW = """
 CREATE UNLOGGED TABLE filling AS
-SELECT n, 'call_' || substr(md5(n::text), 1, 16) AS id, 'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0') AS user_id,
+SELECT n, 'call_' || substr(md5(n::text), 1, 16) AS id,
+       'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0') AS user_id,
        now() - (n::float8 / :of) * interval '730 days' - interval '2 hours' AS at,
        (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n / :users % 5] AS status
 FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n
 """
 _FILL = (
     """
-INSERT INTO calls (id, user_id, customer_number, agent_number, did, status, provider_reference, hangup_cause, created_at,
-                   dialed_at, rang_at, agent_answered_at, answered_at, ended_at, callback_url)
+INSERT INTO calls (id, user_id, customer_number, agent_number, did, status, provider_reference, hangup_cause,
+                   created_at, dialed_at, rang_at, agent_answered_at, answered_at, ended_at, callback_url)
 SELECT id, user_id, '9199' || lpad((n * 7919 % 100000000)::text, 8, '0'), '918888888888', '911140000001', status,
        'simulated-' || md5(id), CASE status WHEN 'completed' THEN 'ANSWER' ELSE 'NOANSWER' END, at,
        at + interval '1 second', at + interval '2 seconds', at + interval '8 seconds',

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app import engine_models, rule_models, speech_models  # noqa: F401  # their tables belong to the metadata
+from app import audit, engine_models, rule_models, speech_models  # noqa: F401  # their tables belong to the metadata
 from app.models import Base
 from app.settings import get_settings
 

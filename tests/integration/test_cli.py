@@ -15,13 +15,14 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import accounts, calls, history, security, transcripts
+from app.audit import AuditLine
 from app.cli import migrate
 from app.cli.common import complain
 from app.cli.follow import follow
 from app.db import Database
 from app.embedded import Postgres
 from app.hints import Hints
-from app.models import AuditLine, CallEventRow, User
+from app.models import CallEventRow, User
 from app.new_calls import NewCall
 from app.numbers import PhoneNumber
 from app.settings import Settings

@@ -18,10 +18,11 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
 from app import accounts, call_lists, callbacks, calls, new_calls
+from app.audit import AuditLine
 from app.console.pages import STATIC
 from app.db import Database
 from app.hints import Hints
-from app.models import AuditLine, Call, Delivery, DeliveryStatus, Did, LoginSession, TranscriptRow, User
+from app.models import Call, Delivery, DeliveryStatus, Did, LoginSession, TranscriptRow, User
 from app.numbers import PhoneNumber
 from app.telephony.base import CallEvent, CallStatus, ProviderError
 from tests.conftest import AGENT, CUSTOMER, bearer, client_of, creator_of, new_user
