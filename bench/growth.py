@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db import Database
 from app.embedded import Postgres
 from app.security import Tokens
-from bench import outside
-from bench.growth_fill import USERS, Filler
+from bench import growth_retention, outside
+from bench.growth_fill import USERS, fill
 from bench.growth_requests import OPERATOR, OPERATOR_NUMBER, REQUESTS, values_of
 from bench.installation import Installation, free_port
 
@@ -87,13 +87,22 @@ class Measured:
             print(f"| {name} |" + "".join(f" {times[size]:.2f} |" if size in times else " |" for size in sizes))
 
 
+async def _log_in(installation: Installation) -> dict[str, dict[str, str]]:
+    """The headers of some users."""
+    db = Database(installation.database_url, pool_size=2)
+    users = [f"USR_{n:08X}" for n in random.sample(range(OPERATOR_NUMBER + 1, USERS + 1), 20)]
+    headers = {user: await _headers(installation, db, user) for user in users}
+    await db.dispose()
+    return headers
+
+
 async def measure_requests(
     installation: Installation, log: StatementLog, calls: int, requests: int, measured: Measured
 ) -> None:
     """Each request of `bench.growth_requests`, one at a time."""
     db = Database(installation.database_url, pool_size=2)
-    users = [f"USR_{n:08X}" for n in random.sample(range(OPERATOR_NUMBER + 1, USERS + 1), 20)]
-    headers = {user: await _headers(installation, db, user) for user in users}
+    headers = await _log_in(installation)
+    users = list(headers)
     async with httpx.AsyncClient(base_url=installation.base_url, timeout=120) as client:
         await OPERATOR.sign_in(client, db)
         for request in REQUESTS:
@@ -170,7 +179,11 @@ async def plans(url: str, statements: dict[str, str], folder: Path) -> list[str]
     return whole
 
 
-async def _sizes(url: str) -> str:
+async def _retention(installation: Installation, calls: int) -> None:
+    await growth_retention.measure(installation, calls, await _log_in(installation))
+
+
+async def _size(url: str) -> str:
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         size = await connection.scalar(text("SELECT pg_size_pretty(pg_database_size(current_database()))"))
@@ -178,43 +191,47 @@ async def _sizes(url: str) -> str:
     return str(size)
 
 
-def run(sizes: Sequence[int], requests: int, folder: Path, keep: Path | None) -> None:
-    """Fill and measure in an installation of its own."""
-    port = free_port()
-    installation = Installation(folder, {**outside.settings(port), "RINGBACK_SIMULATOR_SPEED": "0.2"})
-    installation.postgres = Postgres(
-        folder,
-        max_wal_size="8GB",
-        log_min_duration_statement="0",
-        log_parameter_max_length="0",
-        max_parallel_workers="0",
-    )
-    of_requests, of_workers = Measured(), Measured()
-    try:
-        installation.start_servers()
-        installation.start("outside", "bench.outside", str(port))
-        log = StatementLog(folder / "postgres.log")
-        filler = Filler(installation.database_url, of=max(sizes))
-        for calls in sizes:
+class _Growth:
+    """What was measured of each size."""
+
+    def __init__(self, sizes: Sequence[int], requests: int, plans: Path | None) -> None:
+        self._sizes = sizes
+        self._requests = requests
+        self._plans = plans
+        self._of_requests, self._of_workers = Measured(), Measured()
+
+    def run(self) -> None:
+        """Print Markdown."""
+        for calls in self._sizes:
+            with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
+                self._run(Path(folder), calls)
+        self._of_workers.show("… and for a statement of the workers: the slowest", self._sizes, most=15)
+
+    def _run(self, folder: Path, calls: int) -> None:
+        port = free_port()
+        installation = Installation(folder, {**outside.settings(port), "RINGBACK_SIMULATOR_SPEED": "0.2"})
+        logged = {"log_min_duration_statement": "0", "log_parameter_max_length": "0"}
+        installation.postgres = Postgres(folder, max_wal_size="8GB", **logged)
+        try:
+            installation.start_servers()
             began = time.monotonic()
-            asyncio.run(filler.fill(calls))
-            size = asyncio.run(_sizes(installation.database_url))
+            asyncio.run(fill(installation.database_url, calls))
+            size = asyncio.run(_size(installation.database_url))
             print(f"{calls:,} calls: filled in {time.monotonic() - began:.0f} s, {size}", flush=True)
+            installation.start("outside", "bench.outside", str(port))
             installation.start_api()
             installation.wait_until_ready("/healthz")
-            asyncio.run(measure_requests(installation, log, calls, requests, of_requests))
-            of_requests.show("Milliseconds of PostgreSQL for a request, median", sizes)
-            measure_workers(installation, log, calls, of_workers)
-            api = installation.processes.pop("api")
-            api.terminate()
-            api.wait()
-        of_workers.show(
-            "Milliseconds of a statement of the workers and of the API, median: the slowest", sizes, most=15
-        )
-        whole = asyncio.run(plans(installation.database_url, of_requests.slowest | of_workers.slowest, keep or folder))
-        print(f"\nStatements whose plan reads a big table whole: {', '.join(whole) or 'none'}")
-    finally:
-        installation.stop()
+            log = StatementLog(folder / "postgres.log")
+            asyncio.run(measure_requests(installation, log, calls, self._requests, self._of_requests))
+            measure_workers(installation, log, calls, self._of_workers)
+            if calls == self._sizes[-1]:
+                self._of_requests.show("Milliseconds of PostgreSQL for a request, median", self._sizes)
+                statements = self._of_requests.slowest | self._of_workers.slowest
+                whole = asyncio.run(plans(installation.database_url, statements, self._plans or folder))
+                print(f"\nStatements whose plan reads a big table whole: {', '.join(whole) or 'none'}", flush=True)
+                asyncio.run(_retention(installation, calls))
+        finally:
+            installation.stop()
 
 
 def main() -> None:
@@ -225,8 +242,7 @@ def main() -> None:
     parser.add_argument("--plans", type=Path, help="a folder for the plans")
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        run(options.calls, options.requests, Path(folder), options.plans)
+    _Growth(options.calls, options.requests, options.plans).run()
 
 
 if __name__ == "__main__":

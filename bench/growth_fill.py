@@ -4,7 +4,7 @@ A call has four events, a transcript (two in five with words), mostly a recordin
 The ids are as random as real ones, because an index of random ids costs more than one in order.
 """
 
-from sqlalchemy import NullPool, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 USERS = 200
@@ -25,12 +25,12 @@ INSERT INTO talk_usage (user_id, began_at, seconds)
 SELECT users.id, began_at, 600
 FROM users, generate_series(date_trunc('day', now()) - interval '60 days', now(), interval '15 minutes') AS began_at
 """
-# Call number n is the n-th newest. `of` is the number of all calls, which two years have.
+# Call number n is the n-th oldest.
 _NEW = """
 CREATE UNLOGGED TABLE filling AS
 SELECT n, 'call_' || substr(md5(n::text), 1, 16) AS id,
        'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0') AS user_id,
-       now() - (n::float8 / :of) * interval '730 days' - interval '2 hours' AS at,
+       now() - (1 - n::float8 / :of) * interval '730 days' - interval '2 hours' AS at,
        (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n / :users % 5] AS status
 FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n
 """
@@ -89,41 +89,28 @@ SELECT id, true, '200', 40, created_at FROM made
 )
 
 
-class Filler:
-    """Fills step by step, each time up to a number of calls. The newest calls are the first."""
-
-    def __init__(self, url: str, *, of: int) -> None:
-        """`of`: how many calls there will be at the end. Their time is two years."""
-        # The pools of the server end a statement after 30 s.
-        self._engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        self._of = of
-        self._filled = 0
-
-    async def fill(self, calls: int) -> None:
-        """Add calls until there are so many."""
-        async with self._engine.connect() as connection:
-            await connection.execute(text("SET maintenance_work_mem = '1GB'"))
-            await connection.execute(text("SET synchronous_commit = off"))
-            if not self._filled:
-                await connection.execute(text(_USERS), {"users": USERS})
-                await connection.execute(text(_DO_NOT_CALL))
-                await connection.execute(text(_TALK))
-            restore = await _drop_indexes(connection)
-            for first in range(self._filled + 1, calls + 1, _CALLS_AT_ONCE):
-                last = min(first + _CALLS_AT_ONCE - 1, calls)
-                values = {"users": USERS, "of": self._of, "first": first, "last": last}
-                await connection.execute(text(_NEW), values)
-                for statement in _FILL:
-                    await connection.execute(text(statement), {"words": _WORDS} if ":words" in statement else {})
-            for statement in restore:
-                await connection.exec_driver_sql(statement)
-            for table in (*_TABLES, "do_not_call", "talk_usage"):
-                await connection.exec_driver_sql(f"VACUUM ANALYZE {table}")
-            await connection.exec_driver_sql("CHECKPOINT")
-        self._filled = calls
-
-    async def aclose(self) -> None:
-        await self._engine.dispose()
+async def fill(url: str, calls: int) -> None:
+    """Fill the empty tables with so many calls, the oldest first."""
+    # The pools of the server end a statement after 30 s.
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text("SET maintenance_work_mem = '1GB'"))
+        await connection.execute(text("SET synchronous_commit = off"))
+        await connection.execute(text(_USERS), {"users": USERS})
+        await connection.execute(text(_DO_NOT_CALL))
+        await connection.execute(text(_TALK))
+        restore = await _drop_indexes(connection)
+        for first in range(1, calls + 1, _CALLS_AT_ONCE):
+            last = min(first + _CALLS_AT_ONCE - 1, calls)
+            await connection.execute(text(_NEW), {"users": USERS, "of": calls, "first": first, "last": last})
+            for statement in _FILL:
+                await connection.execute(text(statement), {"words": _WORDS} if ":words" in statement else {})
+        for statement in restore:
+            await connection.exec_driver_sql(statement)
+        for table in (*_TABLES, "do_not_call", "talk_usage"):
+            await connection.exec_driver_sql(f"VACUUM ANALYZE {table}")
+        await connection.exec_driver_sql("CHECKPOINT")
+    await engine.dispose()
 
 
 async def _drop_indexes(connection: AsyncConnection) -> list[str]:

@@ -18,7 +18,7 @@ _SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
 
 @dataclass(frozen=True)
-class Request:
+class GrowthRequest:
     name: str
     path: str
     body: Mapping[str, object] | None = None
@@ -41,7 +41,7 @@ def values_of(user: str, calls: int, n: int) -> dict[str, str]:
     """What a request of this user names: call number `n` of theirs from the middle, its customer, a page."""
     owner = int(user.removeprefix("USR_"), 16) - 1
     of_user = calls // USERS
-    number = owner + USERS * (of_user // 2 + n)
+    number = owner + USERS * (1 + (of_user // 2 + n) % (of_user - 1))
     return {
         "call": _call_id(number),
         "customer": f"9199{number * 7919 % 100_000_000:08d}",
@@ -91,41 +91,41 @@ _ORDER = {"customer_number": "+{new_customer}", "agent_number": "+918888888888"}
 _REPORT = {"customer_number": "{new_customer}", "status": "Answered", "call_date": "2026-03-05 10:00:00", "did": ""}
 
 REQUESTS = (
-    Request("poll, developer", "/api/developer/calls/{call}/transcript"),
-    Request("poll, current", "/api/calls/{call}/transcript"),
-    Request("create", "/api/developer/calls/click2call", _ORDER),
-    Request("recent", "/api/calls/recent"),
-    Request("recent, the last page", "/api/calls/recent?page={last_page}"),
-    Request("recent, by status", "/api/calls/recent?status=NoAnswered"),
-    Request("recent, by call_type", "/api/calls/recent?call_type=C2C"),
-    Request("recent, by transcript_status", "/api/calls/recent?transcript_status=ready"),
-    Request("recent, by a customer", "/api/calls/recent?customer_number={customer}"),
-    Request("recent, by a part of a number", "/api/calls/recent?customer_number=54321"),
-    Request("recent, by agent", "/api/calls/recent?agent_number=918888888888"),
-    Request("recent, by DID", "/api/calls/recent?did=1140000001"),
-    Request("recent, of a day", "/api/calls/recent?date_from=2026-03-05&date_to=2026-03-05"),
-    Request("recent, since a day", "/api/calls/recent?date_from=2025-06-05"),
-    Request("report of a call", "/api/calls/call-log", {**_REPORT, "customer_crm_id": "{call}"}),
-    Request("report of a call of another system", "/api/calls/call-log", _REPORT),
-    Request("numbers", "/api/mobile-numbers"),
-    Request("utilization", "/api/mobile-numbers/channel-allocation/utilization"),
-    Request("console: calls", "/calls"),
-    Request("console: an older page", "/calls?before={older}"),
-    Request("console: all users", "/calls?whose=all"),
-    Request("console: all users, today", "/calls?whose=all&period=today"),
-    Request("console: all users, failed", "/calls?whose=all&status=failed"),
-    Request("console: all users, live", "/calls?whose=all&status=live"),
-    Request("console: all users, an outcome", "/calls?whose=all&outcome=Interested"),
-    Request("console: all users, an outcome nobody has", "/calls?whose=all&outcome=Nothing"),
-    Request("console: all users, a number", "/calls?whose=all&q={customer}"),
-    Request("console: all users, a part of a number", "/calls?whose=all&q=54321"),
-    Request("console: all users, a word of each", "/calls?whose=all&q=hello"),
-    Request("console: all users, a word of one", "/calls?whose=all&q={word}"),
-    Request("console: my calls, a word of each", "/calls?q=hello"),
-    Request("console: one call", "/calls/{call}"),
-    Request("console: numbers", "/numbers"),
-    Request("console: callbacks", "/deliveries"),
-    Request("console: callbacks of all users", "/deliveries?whose=all"),
-    Request("console: callbacks of all users that failed", "/deliveries?whose=all&status=failed"),
-    Request("console: installation", "/installation"),
+    GrowthRequest("poll, developer", "/api/developer/calls/{call}/transcript"),
+    GrowthRequest("poll, current", "/api/calls/{call}/transcript"),
+    GrowthRequest("create", "/api/developer/calls/click2call", _ORDER),
+    GrowthRequest("recent", "/api/calls/recent"),
+    GrowthRequest("recent, the last page", "/api/calls/recent?page={last_page}"),
+    GrowthRequest("recent, by status", "/api/calls/recent?status=NoAnswered"),
+    GrowthRequest("recent, by call_type", "/api/calls/recent?call_type=C2C"),
+    GrowthRequest("recent, by transcript_status", "/api/calls/recent?transcript_status=ready"),
+    GrowthRequest("recent, by a customer", "/api/calls/recent?customer_number={customer}"),
+    GrowthRequest("recent, by a part of a number", "/api/calls/recent?customer_number=54321"),
+    GrowthRequest("recent, by agent", "/api/calls/recent?agent_number=918888888888"),
+    GrowthRequest("recent, by DID", "/api/calls/recent?did=1140000001"),
+    GrowthRequest("recent, of a day", "/api/calls/recent?date_from=2026-03-05&date_to=2026-03-05"),
+    GrowthRequest("recent, since a day", "/api/calls/recent?date_from=2025-06-05"),
+    GrowthRequest("report of a call", "/api/calls/call-log", {**_REPORT, "customer_crm_id": "{call}"}),
+    GrowthRequest("report of a call of another system", "/api/calls/call-log", _REPORT),
+    GrowthRequest("numbers", "/api/mobile-numbers"),
+    GrowthRequest("utilization", "/api/mobile-numbers/channel-allocation/utilization"),
+    GrowthRequest("console: calls", "/calls"),
+    GrowthRequest("console: an older page", "/calls?before={older}"),
+    GrowthRequest("console: all users", "/calls?whose=all"),
+    GrowthRequest("console: all users, today", "/calls?whose=all&period=today"),
+    GrowthRequest("console: all users, failed", "/calls?whose=all&status=failed"),
+    GrowthRequest("console: all users, live", "/calls?whose=all&status=live"),
+    GrowthRequest("console: all users, an outcome", "/calls?whose=all&outcome=Interested"),
+    GrowthRequest("console: all users, an outcome nobody has", "/calls?whose=all&outcome=Nothing"),
+    GrowthRequest("console: all users, a number", "/calls?whose=all&q={customer}"),
+    GrowthRequest("console: all users, a part of a number", "/calls?whose=all&q=54321"),
+    GrowthRequest("console: all users, a word of each", "/calls?whose=all&q=hello"),
+    GrowthRequest("console: all users, a word of one", "/calls?whose=all&q={word}"),
+    GrowthRequest("console: my calls, a word of each", "/calls?q=hello"),
+    GrowthRequest("console: one call", "/calls/{call}"),
+    GrowthRequest("console: numbers", "/numbers"),
+    GrowthRequest("console: callbacks", "/deliveries"),
+    GrowthRequest("console: callbacks of all users", "/deliveries?whose=all"),
+    GrowthRequest("console: callbacks of all users that failed", "/deliveries?whose=all&status=failed"),
+    GrowthRequest("console: installation", "/installation"),
 )
