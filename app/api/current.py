@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonS
 from app import call_views, cancellation, transcripts, vendor
 from app.api.deps import WAITING, LoggedIn, check_call_id, find_idempotency_key, order_body, read_body, read_news
 from app.api.envelope import Envelope, success
-from app.api.login import login_router
+from app.api.login import add_login_routes
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
 from app.call_views import CallView, Filters, NumberFilter
 from app.cancellation import CancelResult
@@ -24,7 +24,7 @@ from app.vendor import CallTranscript, Instant, RecordingField, SecondsText, Tur
 from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api", tags=["current"])
-router.include_router(login_router(invalid=422))
+add_login_routes(router, invalid=422)
 
 _VOICE_AGENT = "AGT_"
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from app import accounts, transcripts
 from app.api.deps import WAITING, Bearer, check_call_id, find_idempotency_key, order_body, read_body, read_news
 from app.api.envelope import Envelope, success
-from app.api.login import login_router
+from app.api.login import add_login_routes
 from app.api.schemas import Agent, CallOptions, Number, errors
 from app.errors import RingbackError
 from app.models import TranscriptStatus
@@ -17,7 +17,7 @@ from app.vendor import Transcript, show_transcript
 from app.web.resources import get_resources
 
 router = APIRouter(prefix="/api/developer", tags=["developer"])
-router.include_router(login_router(invalid=400))
+add_login_routes(router, invalid=400)
 
 
 class Click2CallRequest(CallOptions):

@@ -23,9 +23,8 @@ class LoginData(BaseModel):
     token_type: Literal["bearer"] = "bearer"  # noqa: S105
 
 
-def login_router(invalid: int) -> APIRouter:
-    """Both routes, for a dialect that answers an invalid request with this status."""
-    router = APIRouter()
+def add_login_routes(router: APIRouter, *, invalid: int) -> None:
+    """Add both routes to the router of a dialect that answers an invalid request with this status."""
 
     @router.post(
         "/login",
@@ -64,5 +63,3 @@ def login_router(invalid: int) -> APIRouter:
         pair = await accounts.refresh(resources.db, resources.tokens, refresh_token)
         data = LoginData(access_token=pair.access_token, refresh_token=pair.refresh_token)
         return success("Token refreshed successfully", data)
-
-    return router
