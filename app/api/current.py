@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
 from app import call_views, cancellation, transcripts, vendor
-from app.api.deps import WAITING, LoggedIn, check_call_id, find_idempotency_key, order_body, read_body, read_news
+from app.api.deps import PREFER, LoggedIn, check_call_id, find_idempotency_key, order_body, read_body, read_news
 from app.api.envelope import Envelope, success
 from app.api.login import add_login_routes
 from app.api.schemas import CallOptions, Number, Switch, UnlessBlank, check_text, errors, number_rules
@@ -223,7 +223,7 @@ async def recent(
     summary="Poll for a call's transcript",
     response_model=Envelope[CallTranscript],
     responses=errors(400, 401, 403, 404),
-    openapi_extra=WAITING,
+    openapi_extra={"parameters": [PREFER]},
 )
 async def get_transcript(request: Request, call_id: str, claims: LoggedIn) -> Response:
     """Numbers are masked. The link to the recording is new each time."""

@@ -20,14 +20,19 @@ from app.web.bodies import read_raw_body
 from app.web.resources import Resources, get_resources
 
 
+def read_claims(request: Request) -> Claims:
+    """What the access token says. Raises `InvalidToken`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise InvalidToken
+    return get_resources(request).tokens.read_access(token.strip())
+
+
 class _AccessToken(HTTPBearer):
     """Checks the access token before anything else in the request is read."""
 
     async def __call__(self, request: Request) -> Claims:  # type: ignore[override]
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise InvalidToken
-        return get_resources(request).tokens.read_access(token.strip())
+        return read_claims(request)
 
 
 Bearer = Annotated[
@@ -200,18 +205,18 @@ def order_body(model: type[BaseModel]) -> dict[str, Any]:
     return {**json_body(model), "parameters": [key]}
 
 
-WAITING = {
-    "parameters": [
-        {
-            "name": "Prefer",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "`wait=30`: answer when something has changed, or after 30 seconds; at most 60",
-        }
-    ]
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "`wait=30`: answer when something has changed, or after 30 seconds; at most 60",
 }
 """The header of a request that may wait, for the OpenAPI document."""
+
+CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": {"type": "string", "title": "Call Id"}}
+BEARER: dict[str, Any] = {"security": [{"bearer": []}]}
+"""For routes that read the path and the token themselves, for the OpenAPI document."""
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
