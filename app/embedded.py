@@ -223,6 +223,7 @@ class Valkey:
             address: dict[str, int | str] = json.loads(file.read_text())
             return address
         address = {"port": _free_port(), "password": secrets.token_hex(24)}
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
         file.write_text(json.dumps(address))
         return address

@@ -27,6 +27,8 @@ DOMAIN = [
     for name in (
         "accounts",
         "audit",
+        "backup_file",
+        "backups",
         "browser_logins",
         "call_ids",
         "call_lists",
@@ -72,6 +74,7 @@ DOMAIN = [
         "rule_models",
         "security",
         "settings",
+        "settling",
         "speech_models",
         "tasks",
         "telephony_providers",
