@@ -18,7 +18,7 @@ from pathlib import Path
 from tarfile import TarError, TarFile, TarInfo
 from tarfile import open as open_tar
 from tempfile import SpooledTemporaryFile
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
@@ -112,8 +112,13 @@ class BackupWriter:
     def _write(self, name: str, content: "IO[bytes] | _Hashing", size: int) -> None:
         info = TarInfo(name)
         info.size, info.mode = size, 0o600
-        self._tar.addfile(info, content)  # type: ignore[arg-type]  # it only reads
-        self._tar.members.clear()  # or it remembers every entry
+        self._tar.addfile(info, content)
+        _forget_entries(self._tar)
+
+
+def _forget_entries(tar: Any) -> None:
+    """A `TarFile` remembers every entry, although a stream cannot go back to one."""
+    tar.members.clear()
 
 
 class _Hashing:
@@ -173,7 +178,7 @@ def list_entries(path: Path, *, to_the_end: bool = False) -> Iterator[tuple[str,
                 if file is None:
                     raise TarError(f"{info.name} is no file")
                 yield info.name, file
-                tar.members.clear()  # type: ignore[attr-defined]
+                _forget_entries(tar)
         while to_the_end and unzipped.read(_CHUNK_BYTES):
             pass
 

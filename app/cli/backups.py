@@ -3,8 +3,8 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
@@ -68,31 +68,30 @@ def backup(
 @contextmanager
 def _target(file: str) -> Iterator[BinaryIO]:
     """The file to write. It gets its name once it is whole, and nothing is left of it otherwise."""
-    from app.backup_file import BackupError
-
     if file == _STDOUT:
         if sys.stdout.isatty():
             fail("A backup is no text for a terminal. Name a file, or send the output to another program")
         yield cast("BinaryIO", _Target(sys.stdout.buffer, "standard output"))
+        sys.stdout.buffer.flush()
         return
     final = Path(file).absolute()
     partial = final.with_name(f"{final.name}.part")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fail(f"Another backup is being written to {partial}. Wait for it, or name another file")
-        try:
-            opened.truncate(0)
-            yield cast("BinaryIO", _Target(opened, str(partial)))
-            try:
-                opened.flush()
-                os.fsync(opened.fileno())
-                partial.replace(final)
-            except OSError as error:
-                raise BackupError(f"Cannot write {final}: {error.strerror}. Nothing of it is left") from error
-        finally:
-            partial.unlink(missing_ok=True)
+    opened = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        opened.close()
+        fail(f"Another backup is being written to {partial}. Wait for it, or name another file")
+    try:
+        opened.truncate(0)
+        target = _Target(opened, str(partial))
+        yield cast("BinaryIO", target)
+        target.sync()
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # after a failure, its buffer cannot be written either
+            opened.close()
 
 
 class _Target:
@@ -104,21 +103,28 @@ class _Target:
         self._is_broken = False
 
     def write(self, data: bytes) -> int:
-        from app.backup_file import BackupError
-
         if not self._is_broken:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self._is_broken = True
-                raise BackupError(
-                    f"Cannot write {self._name}: {error.strerror}. Nothing of it is left. Make room, or choose another "
-                    "place"
-                ) from error
+            self._try(lambda: self._file.write(data))
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is kept here."""
+        """The archive asks for it now and then, and needs it only once: `sync`."""
+
+    def sync(self) -> None:
+        """Write everything to the disk."""
+        self._try(self._file.flush)
+        self._try(lambda: os.fsync(self._file.fileno()))
+
+    def _try(self, act: Callable[[], object]) -> None:
+        from app.backup_file import BackupError
+
+        try:
+            act()
+        except OSError as error:
+            self._is_broken = True
+            raise BackupError(
+                f"Cannot write {self._name}: {error.strerror}. Nothing of it is left. Make room, or name another file"
+            ) from error
 
 
 @failures_explained
