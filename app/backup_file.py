@@ -18,7 +18,7 @@ from pathlib import Path
 from tarfile import TarError, TarFile, TarInfo
 from tarfile import open as open_tar
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -77,13 +77,21 @@ class Manifest(BaseModel):
 
 
 class BackupWriter:
-    """Writes a backup into a file that need not be seekable."""
+    """Writes a backup into a file that need not be seekable. Use with `with`: what fails ends without a manifest."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._gzip = gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=_COMPRESSION, mtime=0)
-        self._tar: TarFile = open_tar(fileobj=self._gzip, mode="w|")  # noqa: SIM115  # `finish` closes it
-        self._sums = SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  # `finish` closes it
+        self._tar: TarFile = open_tar(fileobj=self._gzip, mode="w|")  # noqa: SIM115  # `__exit__` closes it
+        self._sums = SpooledTemporaryFile(max_size=16 * 1024 * 1024)  # noqa: SIM115  # `__exit__` closes it
         self._sums_digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._sums.close()
+        self._tar.close()
+        self._gzip.close()
 
     def add(self, name: str, content: IO[bytes], size: int) -> str:
         """Add `size` bytes of this content. Returns their SHA-256."""
@@ -98,16 +106,13 @@ class BackupWriter:
         self.add(name, BytesIO(content), len(content))
 
     def finish(self, manifest: Manifest) -> None:
-        """Write the sums and the manifest, and end the archive. The file stays open."""
+        """Write the sums and the manifest."""
         size = self._sums.tell()
         self._sums.seek(0)
         self._write(SUMS, self._sums, size)
-        self._sums.close()
         whole = manifest.model_copy(update={"sums_sha256": self._sums_digest.hexdigest()})
         text = whole.model_dump_json(indent=1).encode()
         self._write(MANIFEST, BytesIO(text), len(text))
-        self._tar.close()
-        self._gzip.close()
 
     def _write(self, name: str, content: "IO[bytes] | _Hashing", size: int) -> None:
         info = TarInfo(name)
@@ -138,7 +143,7 @@ def verify(path: Path) -> Manifest:
     """Read the whole file, and compare each sum. Raises `BackupError` if it is truncated or altered, or no backup."""
     sums, listed, last, content = hashlib.sha256(), "", "", b""
     with _damage_explained(path):
-        for name, file in list_entries(path, to_the_end=True):
+        for name, file in read_entries(path, to_the_end=True):
             last = name
             if name == MANIFEST:
                 content = file.read(_LARGEST_MANIFEST)
@@ -166,7 +171,7 @@ def _parse(path: Path, content: bytes) -> Manifest:
     raise BackupError(f"{path} was made by another version of Ringback, which this one cannot read. Use that version")
 
 
-def list_entries(path: Path, *, to_the_end: bool = False) -> Iterator[tuple[str, IO[bytes]]]:
+def read_entries(path: Path, *, to_the_end: bool = False) -> Iterator[tuple[str, IO[bytes]]]:
     """The entries, each name with its file, one by one. A file can be read until the next entry is asked for.
 
     `to_the_end`: check the archive's own end, too.

@@ -27,7 +27,7 @@ from app.backup_file import (
     Manifest,
     RecordingsContent,
     TableContent,
-    list_entries,
+    read_entries,
 )
 from app.db import Database
 from app.recordings import MAX_BYTES
@@ -87,7 +87,7 @@ async def dump(
             manifest = await _dump_tables(session, writer, keys, version=version, secret_key_id=secret_key_id)
         if storage is not None:
             keys.seek(0)
-            manifest.recordings = await _dump_recordings(storage, writer, keys)
+            manifest.recordings = await dump_recordings(storage, writer, keys)
     if with_secret_key:
         writer.add_bytes(KEY_FILE, secret_key.encode())
         manifest.with_secret_key = True
@@ -167,7 +167,9 @@ class _Parts:
             self._part.clear()
 
 
-async def _dump_recordings(storage: Storage, writer: BackupWriter, keys: Iterable[bytes]) -> RecordingsContent:
+async def dump_recordings(storage: Storage, writer: BackupWriter, keys: Iterable[bytes]) -> RecordingsContent:
+    """Write the recordings of these lines: storage key, tab, SHA-256. Raises `StorageError`, but not for one that is
+    missing."""
     content = RecordingsContent()
     for line in keys:
         key, sha256 = line.decode().rstrip("\n").split("\t")
@@ -211,7 +213,7 @@ async def refuse_if_in_use(db: Database, *, ignore_connections: bool) -> None:
 
 async def load_recordings(storage: Storage, path: Path) -> None:
     """Store every recording of the file. Raises `StorageError`."""
-    for name, file in list_entries(path):
+    for name, file in read_entries(path):
         if name.startswith("recordings/"):
             await storage.put(name, _chunks_of(file), max_bytes=MAX_BYTES)
 
@@ -240,7 +242,7 @@ async def load_tables(db: Database, path: Path, manifest: Manifest) -> list[str]
 
 def _tables_of(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Each part of a table, with the table's name. They are the first entries of the file."""
-    for name, file in list_entries(path):
+    for name, file in read_entries(path):
         if not name.startswith("tables/"):
             return
         yield name.split("/")[1], file
@@ -259,7 +261,7 @@ async def _chunks_of(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 def find_secret_key(path: Path) -> str | None:
     """The secret key in the file."""
-    for name, file in list_entries(path):
+    for name, file in read_entries(path):
         if name == KEY_FILE:
             return file.read().decode()
     return None

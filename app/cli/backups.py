@@ -42,15 +42,16 @@ def backup(
         storage = providers.storage(settings) if recordings else None
 
         async def work(db: "Database") -> "Manifest":
-            return await backups.dump(
-                db,
-                storage,
-                BackupWriter(target),
-                version=version("ringback"),
-                secret_key=key,
-                secret_key_id=security.secret_key_id(key),
-                with_secret_key=with_secret_key,
-            )
+            with BackupWriter(target) as writer:
+                return await backups.dump(
+                    db,
+                    storage,
+                    writer,
+                    version=version("ringback"),
+                    secret_key=key,
+                    secret_key_id=security.secret_key_id(key),
+                    with_secret_key=with_secret_key,
+                )
 
         manifest = run_on(settings, work)
     stored = manifest.recordings

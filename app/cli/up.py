@@ -97,6 +97,9 @@ def _check_port(port: int, *, patience: float) -> None:
 def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey) -> Settings:
     with console.status("Starting PostgreSQL …"):
         database_url = postgres.start()
+    if postgres.old_folder is not None:
+        said = "PostgreSQL was upgraded to a newer major version. Delete the old data once all is well:"
+        console.print(said, str(postgres.old_folder), markup=False, soft_wrap=True)
     with console.status("Starting Valkey …"):
         redis_url = valkey.start()
     values = instance.write(data_dir, database_url=database_url, redis_url=redis_url, port=port)
