@@ -23,6 +23,9 @@ A live worker's sweep claims a task within seconds. The other queues may be long
 calls must never wait.
 """
 
+INSTALLATION_HEADER = "X-Ringback-Installation"
+"""In answers of `/healthz`: which installation it is, so that `ringback doctor` knows where an address leads."""
+
 _PATIENCE_SECONDS = 2.0
 
 

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from app import parent_watch
-from app.cli import api_keys, backups, calls, deliveries, dids, do_not_call, limits, models, outcomes, providers, users
+from app.cli import (
+    api_keys,
+    backups,
+    calls,
+    deliveries,
+    dids,
+    do_not_call,
+    doctor,
+    limits,
+    models,
+    outcomes,
+    providers,
+    users,
+)
 from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
@@ -34,6 +47,7 @@ app.command("call")(calls.place)
 app.command()(backups.backup)
 app.command()(backups.restore)
 app.command()(backups.settle)
+app.command()(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
