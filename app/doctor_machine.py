@@ -171,7 +171,7 @@ async def _ask(url: str, settings: Settings) -> list[CheckLine]:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"{url.rstrip('/')}/healthz") as answer,
+            session.get(f"{url.rstrip('/')}/healthz", ssl=ssl.create_default_context()) as answer,
         ):
             said, status = answer.headers, answer.status
     except (aiohttp.ClientError, OSError, TimeoutError) as failed:

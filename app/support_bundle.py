@@ -1,4 +1,4 @@
-"""A file for whoever helps an operator: what the installation is and does, without secrets, numbers, names or words said.
+"""A file for whoever helps an operator: what the installation is and does, without secrets, numbers, names or words.
 
 It is built from what is known to be harmless, and leaves out everything else: options whose type cannot hold a secret,
 counts, and of log lines the fields that this program fills itself.
@@ -40,13 +40,19 @@ _SHOWN_FIELDS = frozenset(
     {
         *("event", "level", "timestamp", "worker", "queue", "kind", "status", "before", "attempt", "attempts", "ok"),
         *("seconds", "milliseconds", "call_id", "task_id", "tasks", "turns", "bytes", "pid", "running", "path"),
-        *("method", "request_id", "trace_id", "part", "callback", "outcome", "count", "code"),
+        *("method", "request_id", "trace_id", "part", "callback", "count", "code", "ms"),
     }
 )
 """Fields of log lines that this program fills by itself."""
 
+_IDS = frozenset({"timestamp", "worker", "call_id", "task_id", "request_id", "trace_id"})
+_NAME = re.compile(r"[a-z_]{1,30}")
+_WORD = re.compile(r"[A-Za-z0-9_.:/{}+-]{1,80}")
 _EXCEPTION = re.compile(r"^\W*((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Lost|Timeout|Refused|Unavailable))\b")
-_FRAME = re.compile(r'^\s*File "(?:.*[/\\])?([\w.-]+[/\\][\w.<>-]+)", line (\d+), in ([\w<>]+)')
+_FRAME = re.compile(
+    r'^\s*File ".*[/\\]((?:app|worker|migrations|site-packages|python3\.\d+)[/\\][\w./\\-]+\.py)", '
+    r"line (\d+), in ([\w<>]+)"
+)
 _SERVER_LINE = re.compile(r"^(.{0,60}?\b(?:LOG|WARNING|ERROR|FATAL|PANIC):\s)(.*)$")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|\([^)]*\)|“[^”]*”")
 _MASKED = (
@@ -82,7 +88,7 @@ async def write(file: Path, lines: Sequence[CheckLine]) -> None:
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bundle:
             _add(bundle, "doctor.json", [_shown_check(line) for line in lines])
-            _add(bundle, "versions.json", _list_versions())
+            _add(bundle, "versions.json", _versions())
             try:
                 settings = get_settings()
             except SettingsError:
@@ -107,7 +113,7 @@ def _shown_check(line: CheckLine) -> dict[str, str]:
     return {"check": line.check, "level": line.level}
 
 
-def _list_versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     packages = {each.metadata["Name"]: each.version for each in distributions()}
     return {"python": platform.python_version(), "system": platform.platform(), **dict(sorted(packages.items()))}
 
@@ -178,7 +184,8 @@ def show_line(line: str) -> str:
     except ValueError:
         fields = None
     if isinstance(fields, dict):
-        return json.dumps({name: _shown_field(name, value) for name, value in fields.items()}, ensure_ascii=False)
+        shown = {name: _shown_field(name, value) for name, value in fields.items() if _NAME.fullmatch(name)}
+        return json.dumps(shown, ensure_ascii=False)
     if frame := _FRAME.match(line):
         return f"  File {frame[1]}, line {frame[2]}, in {frame[3]}"
     if raised := _EXCEPTION.match(line):
@@ -190,17 +197,17 @@ def _shown_field(name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if name in _SHOWN_FIELDS:
-        return value if isinstance(value, int | float) else _shown_text(name, str(value))
+        return value if isinstance(value, int | float) else _shown_word(name, str(value))
     if name == "exception":
         return [shown for line in str(value).splitlines() if (shown := show_line(line))]
     raised = _EXCEPTION.match(str(value))
     return f"{raised[1]}: {_HIDDEN}" if raised else _HIDDEN
 
 
-def _shown_text(name: str, value: str) -> str:
-    if name == "path":
-        return value.partition("?")[0]
-    return value
+def _shown_word(name: str, value: str) -> str:
+    """Our own words and ids. A library's log line is a sentence, and may quote anything."""
+    is_id = name in _IDS
+    return value if _WORD.fullmatch(value) and (is_id or mask(value) == value) else _HIDDEN
 
 
 def show_server_line(line: str) -> str:
