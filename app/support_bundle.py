@@ -58,6 +58,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|\([^)]*\)|“[^”]*”")
 _MASKED = (
     re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     re.compile(r"\b[a-z][a-z0-9+.-]*://\S+"),
+    re.compile(r"(?<![\w/])/(?:[\w.-]+/)+[\w.-]*"),
     re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b"),
     re.compile(r"\+?\d(?:[\s().-]?\d){5,}"),
     re.compile(r"\b(?=\w*\d)[\w+/=-]{16,}"),
@@ -217,7 +218,7 @@ def show_server_line(line: str) -> str:
 
 
 def mask(words: str) -> str:
-    """The text without e-mail addresses, URLs, addresses, long numbers and tokens."""
+    """The text without e-mail addresses, URLs, paths, addresses, long numbers and tokens."""
     for pattern in _MASKED:
         words = pattern.sub(_HIDDEN, words)
     return words

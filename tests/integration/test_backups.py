@@ -1,6 +1,7 @@
 """A backup of a running installation is whole, and whoever restores it dials nobody and calls nobody back."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import resource
@@ -16,10 +17,12 @@ from sqlalchemy import text, update
 
 from app import accounts
 from app.cli.migrate import alembic_config
+from app.embedded import Postgres
 from app.engine_models import Queue, Task, TaskKind
 from app.models import Call, User
 from app.settings import Settings
 from app.tasks import claim_overdue
+from tests.command import invoke
 from tests.conftest import PASSWORD
 from tests.integration.call_runner import until
 from tests.integration.command import CommandResult
@@ -301,6 +304,34 @@ async def test_the_secret_key(source: WholeInstallation, settings: Settings, tmp
     done = await run(restored, "restore", str(tmp_path / "without"), "--other-key", **env)
     assert done.code == 0
     assert "ringback providers set trunk" in done.stderr
+
+
+def in_folder(folder: Path, *arguments: str) -> CommandResult:
+    """Run a command on the data folder of a `ringback up` that does not run."""
+    done = invoke({"RINGBACK_DATA_DIR": str(folder)}, *arguments)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+async def test_the_data_folder_of_up(source: WholeInstallation, tmp_path: Path) -> None:
+    """Its PostgreSQL is started for the command, and stopped again."""
+    user = await new_account(source)
+    await source.place(user, BUSY, None)
+    (await run(source, "backup", str(tmp_path / "backup"))).check()
+    (await run(source, "backup", str(tmp_path / "with-key"), "--with-secret-key")).check()
+    folder = tmp_path / "var"
+    refused = await asyncio.to_thread(in_folder, folder, "restore", str(tmp_path / "backup"))
+    assert "RINGBACK_SECRET_KEY is not that of the backup" in refused.refused()
+    (await asyncio.to_thread(in_folder, folder, "restore", str(tmp_path / "with-key"), "--resume")).check()
+    key = json.loads((folder / "instance.json").read_text())["secret_key"]
+    assert key == source.settings.secret_key.get_secret_value()
+    (await asyncio.to_thread(in_folder, folder, "backup", str(tmp_path / "again"))).check()
+    assert changed(entries(tmp_path / "backup"), entries(tmp_path / "again")) == set()
+    (await asyncio.to_thread(in_folder, folder, "settle", "--yes")).check()
+    assert not Postgres(folder).is_running
+    with (folder / "up.pid").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as `up` does
+        running = await asyncio.to_thread(in_folder, folder, "restore", str(tmp_path / "with-key"))
+    assert "Ringback runs in" in running.refused()
 
 
 async def test_a_full_disk_leaves_no_file(source: WholeInstallation, tmp_path: Path) -> None:
