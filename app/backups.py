@@ -20,6 +20,7 @@ from sqlalchemy import Connection, column, func, inspect, literal, select, text
 from sqlalchemy import table as sql_table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import settling
 from app.backup_file import (
     KEY_FILE,
     BackupError,
@@ -49,9 +50,6 @@ _AS_TEXT = (
     "SET LOCAL extra_float_digits = 1",
 )
 """So that another server reads the same values from what this one writes."""
-
-_HOLD = "UPDATE tasks SET lease_token = gen_random_uuid(), lease_until = 'infinity'"
-"""A task that is claimed is left alone by every worker, and this claim never ends."""
 
 _IDENTITIES = """
 SELECT table_name, column_name FROM information_schema.columns
@@ -233,7 +231,7 @@ async def load_tables(db: Database, path: Path, manifest: Manifest) -> list[str]
                 columns = manifest.tables[table].columns
                 source = _rows_of(parts)
                 await driver.copy_to_table(table, columns=columns, source=source, timeout=_LONGEST_SECONDS)
-        await session.execute(text(_HOLD))
+        await settling.hold(session)
         for table, name in (await session.execute(text(_IDENTITIES))).all():
             newest = func.coalesce(select(func.max(column(name))).select_from(sql_table(table)).scalar_subquery(), 1)
             await session.execute(select(func.setval(func.pg_get_serial_sequence(table, name), newest)))

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import exists, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import doctor_machine, health, providers
+from app import doctor_machine, health, providers, settling
 from app.db import Database, is_unreachable
 from app.doctor_machine import CheckLine, error, ok, warning
 from app.options import SettingsError
@@ -205,6 +205,10 @@ async def _examine_workers(examined: _Examined) -> list[CheckLine]:
         return [_not_checked("workers")]
     missing = await health.missing_parts(examined.db, examined.redis)
     lines = []
+    async with examined.db.statement() as connection:
+        if await connection.scalar(select(exists().where(settling.is_held()))):
+            fix = "Empty the database and restore again, or end all that is pending: ringback settle"
+            lines.append(error("workers", "A restore did not finish, so no worker takes its tasks", fix))
     for part in missing:
         if "Valkey" in part.problem:
             continue

@@ -18,7 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, calls, recordings, tasks, transcripts
@@ -43,6 +43,17 @@ class SettledWork:
     """Dropped tasks by kind."""
     transcriptions: int
     """Recordings that will be transcribed."""
+
+
+async def hold(session: AsyncSession) -> None:
+    """Keep all tasks from the workers until `settle` or `release`: a claimed task is left alone, and this claim never
+    ends. The tables may be of an earlier revision."""
+    await session.execute(text("UPDATE tasks SET lease_token = gen_random_uuid(), lease_until = 'infinity'"))
+
+
+def is_held() -> ColumnElement[bool]:
+    """Whether a task is on hold."""
+    return Task.lease_until == literal_column("'infinity'")
 
 
 async def has_workers(session: AsyncSession) -> bool:

@@ -209,7 +209,9 @@ async def test_nothing_can_be_claimed_after_half_a_restore(
         for kind in TaskKind:
             for queue in Queue:
                 assert not await claim_overdue(db, queue, limit=9, overdue_seconds=-9e6, lease_seconds=1, kind=kind)
+    assert "A restore did not finish" in (await run(restored, "doctor")).out
     (await run(restored, "settle", "--yes")).check()
+    assert "A restore did not finish" not in (await run(restored, "doctor")).out
     assert await restored.rows("SELECT id, status FROM calls") == [(call_id, "failed")]
     assert await restored.count_tasks() == 0
 
