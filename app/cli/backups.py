@@ -282,8 +282,8 @@ def settle(
 def _print_settled(done: "SettledWork") -> None:
     dropped = ", ".join(f"{count} {kind}" for kind, count in done.dropped.items())
     console.print(
-        f"{done.calls} live calls ended without being dialed or hung up. {done.deliveries} callbacks will not be sent. "
-        f"Tasks dropped: {dropped or 'none'}. {done.transcriptions} recordings will be transcribed. All logins ended",
+        f"Live calls ended, neither dialed nor hung up: {done.calls}. Callbacks not sent: {done.deliveries}. Tasks "
+        f"dropped: {dropped or 'none'}. Recordings still to be transcribed: {done.transcriptions}. All logins ended",
         soft_wrap=True,
     )
 

@@ -132,7 +132,7 @@ async def test_a_backup_under_load(
 
     # Workers on a restored installation reach nobody, although all were pending.
     restored = await new_installation(settings, tmp_path)
-    assert "live calls ended without being dialed" in (await run(restored, "restore", str(file))).check()
+    assert "Live calls ended, neither dialed nor hung up: " in (await run(restored, "restore", str(file))).check()
     requests, received = source.requests(), len(receiver.received)
     async with restored.working():
         await until(lambda: has_no_tasks(restored))
@@ -229,8 +229,8 @@ async def test_a_database_that_other_tools_restored(source: WholeInstallation, r
     assert "Stop them" in refused
     await source.place(user, ANSWERS, receiver.url, 2)
     requests = source.requests()
-    assert "live calls ended" in (await run(source, "settle", "--yes")).check()
-    assert "0 live calls ended" in (await run(source, "settle", "--yes")).check()
+    assert "nor hung up: 4." in (await run(source, "settle", "--yes")).check()
+    assert "nor hung up: 0." in (await run(source, "settle", "--yes")).check()
     received = len(receiver.received)
     async with source.working():
         await until(lambda: has_no_tasks(source))
