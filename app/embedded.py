@@ -124,33 +124,35 @@ class Postgres:
             if not self.is_running:
                 self._launch(old)
             self._run("pg_ctl", "stop", "--wait", "--mode=fast", binaries=old)
-            shutil.rmtree(self._upgraded, ignore_errors=True)
-            self._upgraded.mkdir(mode=0o700)
+            work = self._folder.with_name("postgres.upgrading")
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(mode=0o700)
             if self._user is not None:
-                shutil.chown(self._upgraded, self._user)
+                shutil.chown(work, self._user)
             state = self._execute(old / "pg_controldata", "--pgdata", str(self._folder)).stdout
             has_checksums = re.search(r"checksum version:\s*[1-9]", state) is not None
-            self._initialize(self._upgraded, "--data-checksums" if has_checksums else "--no-data-checksums")
-            self._copy_into_upgraded(old)
+            self._initialize(work, "--data-checksums" if has_checksums else "--no-data-checksums")
+            self._copy(old, work)
+            work.replace(self._upgraded)  # whoever finds this folder may use it
             self._folder.replace(before)
             self._upgraded.replace(self._folder)
         except OSError as error:
             raise EmbeddedError(_cannot_write(self._folder, error)) from error
         self.old_folder = before
 
-    def _copy_into_upgraded(self, old: Path) -> None:
-        with tempfile.TemporaryDirectory() as work:  # it writes its scripts there
+    def _copy(self, old: Path, into: Path) -> None:
+        with tempfile.TemporaryDirectory() as scripts:  # it writes some
             if self._user is not None:
-                shutil.chown(work, self._user)
+                shutil.chown(scripts, self._user)
             done = self._execute(
                 self._bin / "pg_upgrade",
                 f"--old-bindir={old}",
                 f"--new-bindir={self._bin}",
                 f"--old-datadir={self._folder}",
-                f"--new-datadir={self._upgraded}",
+                f"--new-datadir={into}",
                 f"--socketdir={self._socket_folder()}",
                 "--username=ringback",
-                cwd=work,
+                cwd=scripts,
                 timeout=None,
             )
         if done.returncode != 0:

@@ -8,6 +8,7 @@ import resource
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from aiohttp import web
 from alembic import command
 from sqlalchemy import text, update
 
-from app import accounts
+from app import accounts, reports
 from app.cli.migrate import alembic_config
 from app.embedded import Postgres
 from app.engine_models import Queue, Task, TaskKind
 from app.models import Call, User
+from app.numbers import PhoneNumber
+from app.reports import CallLogReport
 from app.settings import Settings
 from app.tasks import claim_overdue
 from tests.command import invoke
@@ -235,6 +238,25 @@ async def test_a_database_that_other_tools_restored(source: WholeInstallation, r
     async with source.working():
         await until(lambda: has_no_tasks(source))
     assert (source.requests(), len(receiver.received)) == (requests, received)
+
+
+async def test_a_call_that_another_system_has(source: WholeInstallation, receiver: Receiver) -> None:
+    """Its end may still be reported, and is then known. The client is not called back."""
+    user = await new_account(source)
+    report = CallLogReport(customer_number=PhoneNumber(ANSWERS), status="Ringing", call_date="2026-11-20T10:15:30")
+    async with source.database() as db:
+        async with db.transaction() as session:
+            call_id = (await reports.apply_report(session, user.id, report, source.settings)).id
+        async with db.transaction() as session:
+            await session.execute(text("UPDATE calls SET callback_url = :url"), {"url": receiver.url})
+        (await run(source, "settle", "--yes")).check()
+        assert await source.rows("SELECT id, status FROM calls") == [(call_id, "timed_out")]
+        async with db.transaction() as session:
+            await reports.apply_report(session, user.id, replace(report, status="Busy"), source.settings)
+    async with source.working():
+        await until(lambda: has_no_tasks(source))
+    assert await source.rows("SELECT id, status FROM calls") == [(call_id, "busy")]
+    assert receiver.received == []
 
 
 async def test_what_is_not_empty_or_in_use_is_refused(
