@@ -80,15 +80,15 @@ async def dump(
 
     Raises `BackupError` if there are no tables, and `StorageError` if the recordings cannot be read.
     """
+    if with_secret_key:
+        writer.add_bytes(KEY_FILE, secret_key.encode())
     with SpooledTemporaryFile(max_size=_PART_BYTES) as keys:
         async with db.transaction() as session:
             manifest = await _dump_tables(session, writer, keys, version=version, secret_key_id=secret_key_id)
         if storage is not None:
             keys.seek(0)
             manifest.recordings = await dump_recordings(storage, writer, keys)
-    if with_secret_key:
-        writer.add_bytes(KEY_FILE, secret_key.encode())
-        manifest.with_secret_key = True
+    manifest.with_secret_key = with_secret_key
     writer.finish(manifest)
     return manifest
 
@@ -239,8 +239,10 @@ async def load_tables(db: Database, path: Path, manifest: Manifest) -> list[str]
 
 
 def _tables_of(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Each part of a table, with the table's name. They are the first entries of the file."""
+    """Each part of a table, with the table's name. No other entry comes before or between them but the key."""
     for name, file in read_entries(path):
+        if name == KEY_FILE:
+            continue
         if not name.startswith("tables/"):
             return
         yield name.split("/")[1], file
@@ -258,8 +260,6 @@ async def _chunks_of(file: IO[bytes]) -> AsyncIterator[bytes]:
 
 
 def find_secret_key(path: Path) -> str | None:
-    """The secret key in the file."""
-    for name, file in read_entries(path):
-        if name == KEY_FILE:
-            return file.read().decode()
-    return None
+    """The secret key in the file, where it is the first entry."""
+    name, file = next(read_entries(path))
+    return file.read().decode() if name == KEY_FILE else None

@@ -18,7 +18,20 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, exists, func, literal_column, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Text,
+    any_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import callbacks, calls, recordings, tasks, transcripts
@@ -134,7 +147,8 @@ async def release(session: AsyncSession) -> int:
 
 async def remove_recordings(session: AsyncSession, storage_keys: list[str]) -> None:
     """These recordings are not in the backup: they were deleted while it was taken, or lost before."""
-    removing = delete(RecordingRow).where(RecordingRow.storage_key.in_(storage_keys)).returning(RecordingRow.call_id)
+    keys = bindparam("keys", storage_keys, type_=ARRAY(Text))  # one parameter, however many there are
+    removing = delete(RecordingRow).where(RecordingRow.storage_key == any_(keys)).returning(RecordingRow.call_id)
     for call_id in list(await session.scalars(removing)):
         await tasks.lock_call(session, call_id)
         await calls.add_note(session, call_id, "Its recording was not there when the backup was taken")

@@ -72,8 +72,9 @@ def _target(file: str) -> Iterator[BinaryIO]:
     if file == _STDOUT:
         if sys.stdout.isatty():
             fail("A backup is no text for a terminal. Name a file, or send the output to another program")
-        yield cast("BinaryIO", _Target(sys.stdout.buffer, "standard output"))
-        sys.stdout.buffer.flush()
+        target = _Target(sys.stdout.buffer, "standard output")
+        yield cast("BinaryIO", target)
+        target.flush_out()
         return
     final = Path(file).absolute()
     partial = final.with_name(f"{final.name}.part")
@@ -85,6 +86,7 @@ def _target(file: str) -> Iterator[BinaryIO]:
         fail(f"Another backup is being written to {partial}. Wait for it, or name another file")
     try:
         opened.truncate(0)
+        os.fchmod(opened.fileno(), 0o600)  # an earlier one may have been left by a crash
         target = _Target(opened, str(partial))
         yield cast("BinaryIO", target)
         target.sync()
@@ -109,11 +111,14 @@ class _Target:
         return len(data)
 
     def flush(self) -> None:
-        """The archive asks for it now and then, and needs it only once: `sync`."""
+        """The archive asks for it often, and it is only needed at the end."""
+
+    def flush_out(self) -> None:
+        self._try(self._file.flush)
 
     def sync(self) -> None:
         """Write everything to the disk."""
-        self._try(self._file.flush)
+        self.flush_out()
         self._try(lambda: os.fsync(self._file.fileno()))
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -150,7 +155,7 @@ def restore(
 
     with console.status("Checking the file …"):
         manifest = backup_file.verify(file)
-        saved_key = backups.find_secret_key(file) if manifest.with_secret_key else None
+        saved_key = backups.find_secret_key(file)
     _refuse_newer(file, manifest)
     recordings = recordings and manifest.recordings is not None
     with instance.opened(to_restore=True, restored_key=saved_key) as settings:
