@@ -203,7 +203,7 @@ async def _examine_valkey(examined: _Examined) -> list[CheckLine]:
 async def _examine_workers(examined: _Examined) -> list[CheckLine]:
     if not examined.has_tables:
         return [_not_checked("workers")]
-    missing = await health.missing_parts(examined.db, examined.redis)
+    missing = await health.missing_parts(examined.db, examined.redis, patience=_SECONDS)
     lines = []
     async with examined.db.statement() as connection:
         if await connection.scalar(select(exists().where(settling.is_held()))):

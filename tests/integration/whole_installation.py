@@ -52,7 +52,7 @@ class WholeInstallation:
             settings=self.settings,
             db=db,
             hints=hints,
-            providers=ProviderDirectory(db, self.settings, environment=Simulator(self.simulator)),
+            providers=ProviderDirectory(db, self.settings, environment=Simulator(self.simulator, speed=2)),
             provider_links=providers.provider_links(self.settings),
             rules=RulesReader(db, self.settings),
             gates=Gates(),
