@@ -290,12 +290,13 @@ async def _examine_callbacks(examined: _Examined) -> list[CheckLine]:
         return [_not_checked("callbacks")]
     async with examined.db.statement() as connection:
         rows = (await connection.execute(text(_RECENT_CALLBACKS))).all()
+    outbound = providers.outbound(examined.settings)
     tried = [row for row in rows if row.tried]
     failing = [row for row in tried if row.status != "delivered"]
     lines = []
     hosts = {(url.hostname, url.port or 443) for row in rows if (url := urlsplit(row.url)).scheme == "https"}
     for host, port in sorted(hosts, key=str)[:_RECEIVERS]:
-        fault = await doctor_machine.find_tls_fault(str(host), port)
+        fault = await doctor_machine.find_tls_fault(str(host), port, outbound.check)  # a client chose the host
         if fault is not None:
             fix = "Allow outgoing HTTPS, or ask the receiver's owner"
             lines.append(warning("callbacks", f"{host} cannot be reached: {fault}", fix))

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ import aiohttp
 from app import parent_watch, providers
 from app.health import INSTALLATION_HEADER
 from app.options import Options, SettingsError
+from app.outbound import AddressRefused
 from app.security import installation_id
 from app.settings import Settings, split_list
 
@@ -193,12 +195,20 @@ async def _ask(url: str, settings: Settings) -> list[CheckLine]:
     return lines
 
 
-async def find_tls_fault(host: str, port: int) -> str | None:
-    """Why no TLS connection to the host can be trusted."""
+async def find_tls_fault(host: str, port: int, check: Callable[[str], None] | None = None) -> str | None:
+    """Why no TLS connection to the host can be trusted. `check` raises `AddressRefused` for an address that must not be
+    connected to."""
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            _, writer = await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
-        writer.close()
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = [str(address[0]) for *_, address in found]
+            for address in addresses:
+                if check is not None:
+                    check(address)
+            await _connect(addresses, host, port)
+    except AddressRefused as refused:
+        return str(refused)
     except ssl.SSLCertVerificationError as failed:
         return f"its certificate is not valid: {failed.verify_message}"
     except TimeoutError:
@@ -206,6 +216,23 @@ async def find_tls_fault(host: str, port: int) -> str | None:
     except OSError as failed:
         return cause_of(failed)
     return None
+
+
+async def _connect(addresses: list[str], host: str, port: int) -> None:
+    """Connect to the first address that answers, and hang up. Raises the last error."""
+    for address in addresses:
+        try:
+            _, writer = await asyncio.open_connection(
+                address, port, ssl=ssl.create_default_context(), server_hostname=host
+            )
+        except ssl.SSLError:
+            raise
+        except OSError:
+            if address == addresses[-1]:
+                raise
+        else:
+            writer.close()
+            return
 
 
 def _days_left(host: str, port: int) -> float:

@@ -175,6 +175,35 @@ class _Usage:
         self.free = free
 
 
+async def test_receivers_of_callbacks(healthy: WholeInstallation) -> None:
+    """A client chose the host, so it is not connected to unless a callback could be."""
+    async with healthy.database() as db, db.transaction() as session:
+        user = await accounts.create_user(session, "a@example.com", PASSWORD)
+    connected = 0
+
+    def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        writer.close()
+
+    async with await asyncio.start_server(count, "127.0.0.1", 0) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        (call_id,) = await healthy.place(user, "15005550001", url)
+        adding = (
+            "INSERT INTO deliveries (message_id, user_id, call_id, event, round, url, body, status, attempts) "
+            "SELECT 'msg_2', user_id, id, 'call.answered', 0, :url, '{}', 'failed', 9 FROM calls WHERE id = :call_id"
+        )
+        async with healthy.database() as db, db.transaction() as session:
+            await session.execute(text(adding), {"url": url, "call_id": call_id})
+        found, _ = await examine(healthy)
+        assert connected == 0
+        assert "is not a public address" in found["callbacks", "warning"][0]
+        assert "1 of 1 callbacks of the last day have not arrived" in found["callbacks", "warning"][1]
+        found, _ = await examine(healthy, RINGBACK_OUTBOUND_NETWORKS="127.0.0.0/8")
+        assert connected == 1
+        assert "cannot be reached" in found["callbacks", "warning"][0]
+
+
 def test_clocks() -> None:
     now = datetime.now(UTC)
     seconds = now.timestamp()
