@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from app.cli.common import complain, console, fail, failures_explained, run_on
+from app.cli.common import audit_change, complain, console, fail, failures_explained, run_on
 
 if TYPE_CHECKING:
     from app.backup_file import Manifest
@@ -230,6 +230,7 @@ def _create_tables(settings: "Settings", revision: str) -> None:
 def _finish(settings: "Settings", manifest: "Manifest", *, resume: bool, removes: bool) -> None:
     """Decide what becomes of pending work. Until this is committed, no worker can claim any."""
     from app import settling, telephony_providers
+    from app.audit import AuditAction
     from app.settling import SettledWork
 
     async def work(db: "Database") -> tuple[int | SettledWork, list[str]]:
@@ -237,6 +238,8 @@ def _finish(settings: "Settings", manifest: "Manifest", *, resume: bool, removes
             if removes and manifest.recordings is not None:
                 await settling.remove_recordings(session, manifest.recordings.missing)
             done = await (settling.release(session) if resume else settling.settle(session, manifest.created_at))
+            subject = f"of {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
+            await audit_change(session, AuditAction.RESTORED_BACKUP, subject=subject)
         async with db.statement() as connection:
             configs = await telephony_providers.list_configs(connection)
         return done, [fault for config in configs if (fault := _find_fault(config, settings)) is not None]
@@ -270,13 +273,16 @@ def settle(
 ) -> None:
     """Drop all pending work: end live calls, send no callbacks. For a database that other tools restored."""
     from app import settling
+    from app.audit import AuditAction
     from app.cli import instance
 
     async def work(db: "Database") -> "SettledWork":
         async with db.transaction() as session:
             if await settling.has_workers(session):
                 fail("Workers run on this database. Stop them, wait ten seconds, and try again")
-            return await settling.settle(session, await settling.get_last_activity(session))
+            at = await settling.get_last_activity(session)
+            await audit_change(session, AuditAction.SETTLED, subject=f"as of {at:%Y-%m-%d %H:%M:%S} UTC")
+            return await settling.settle(session, at)
 
     with instance.opened() as settings:
         if not yes:

@@ -16,7 +16,7 @@ from aiohttp import web
 from alembic import command
 from sqlalchemy import text, update
 
-from app import accounts, reports
+from app import accounts, recordings, reports
 from app.cli.migrate import alembic_config
 from app.embedded import Postgres
 from app.engine_models import Queue, Task, TaskKind
@@ -24,6 +24,7 @@ from app.models import Call, User
 from app.numbers import PhoneNumber
 from app.reports import CallLogReport
 from app.settings import Settings
+from app.storage import FolderStorage
 from app.tasks import claim_overdue
 from tests.command import invoke
 from tests.conftest import PASSWORD
@@ -161,14 +162,14 @@ async def test_a_backup_under_load(
         AND detail LIKE 'Restored from a backup of%')
     """
     assert await restored.rows(unexplained) == []
-    wrong = (await run(restored, "calls", "show", held[0])).check()
-    assert "not dialed" in wrong
+    assert "not dialed" in (await run(restored, "calls", "show", held[0])).check()
+    assert await restored.rows("SELECT action FROM audit_lines ORDER BY id DESC LIMIT 1") == [("restored a backup",)]
 
 
 def changed(one: dict[str, str], other: dict[str, str]) -> set[str]:
-    """The entries that differ, apart from those that tell of this backup and who has claimed which task."""
+    """The entries that differ, apart from those about this backup, who has claimed which task, and the restore."""
     names = {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
-    return names - {"manifest.json", "SHA256SUMS", "tables/tasks/000001.copy"}
+    return names - {"manifest.json", "SHA256SUMS", "tables/tasks/000001.copy", "tables/audit_lines/000001.copy"}
 
 
 async def has_no_tasks(installation: WholeInstallation) -> bool:
@@ -283,10 +284,17 @@ async def test_a_recording_that_is_deleted_meanwhile(
     source: WholeInstallation, settings: Settings, tmp_path: Path
 ) -> None:
     user = await new_account(source)
-    await source.place(user, ANSWERS, None, 2)
-    async with source.working():
-        await until(lambda: has_no_tasks(source))
-    (gone, stays) = sorted(path for path in source.settings.data_dir.rglob("*.wav"))
+    storage, paths = FolderStorage(source.settings.data_dir), []
+    for call_id in await source.place(user, ANSWERS, None, 2):
+
+        async def spoken(call_id: str = call_id) -> AsyncIterator[bytes]:
+            yield call_id.encode()
+
+        stored = await storage.put(recordings.storage_key(call_id, "audio/wav"), spoken(), max_bytes=99)
+        async with source.database() as db, db.transaction() as session:
+            await recordings.save(session, call_id, stored, "audio/wav")
+        paths.append(source.settings.data_dir / stored.key)
+    gone, stays = paths
     gone.unlink()
     done = await run(source, "backup", str(tmp_path / "backup"))
     assert done.code == 0
