@@ -59,6 +59,8 @@ class AuditAction(StrEnum):
     CHANGED_OUTCOMES = "changed the outcomes of transcripts"
     CHANGED_PROVIDER = "changed a telephony provider"
     CHANGED_USER = "changed a user"
+    RESTORED_BACKUP = "restored a backup"
+    SETTLED = "ended everything that was pending"
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,13 @@ async def mark_receiver_gone(session: AsyncSession, message: Message, answer: st
     )
 
 
+async def fail_all_pending(session: AsyncSession, answer: str) -> int:
+    """Fail every pending delivery of all calls. Returns how many."""
+    pending = update(Delivery).where(Delivery.status == DeliveryStatus.PENDING).returning(Delivery.id)
+    failed = pending.values(status=DeliveryStatus.FAILED, last_answer=answer, ended_at=func.now())
+    return len((await session.execute(failed)).all())
+
+
 async def schedule_retry(session: AsyncSession, message: Message, answer: str, *, again_after: float) -> None:
     """The attempt failed. Try again in `again_after` seconds."""
     await session.execute(

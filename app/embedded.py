@@ -8,6 +8,7 @@ folder, and Valkey on loopback with a random password.
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -45,6 +46,14 @@ _POSTGRES_OPTIONS = {
 }
 
 
+_VERSION_FILE = "PG_VERSION"
+_OTHER_MAJOR = (
+    "The data in {folder} is of PostgreSQL {major}, and this Ringback has PostgreSQL {ours}, which cannot read it. "
+    "With the Ringback that ran here last, write `ringback backup FILE --with-secret-key`. Then restore the file with "
+    "this one into another data folder: RINGBACK_DATA_DIR=… ringback restore FILE --resume"
+)
+
+
 class EmbeddedError(Exception):
     """A server could not be started or stopped. The text says what to do."""
 
@@ -55,7 +64,10 @@ class Postgres:
     def __init__(self, data_dir: Path, **options: str) -> None:
         """`options`: settings of PostgreSQL, besides ours."""
         self._options = _POSTGRES_OPTIONS | options
+        self.old_folder: Path | None = None
+        """The data as it was before `start` upgraded it to a newer major version. Nothing needs it any more."""
         self._folder = data_dir.absolute() / "postgres"
+        self._upgraded = self._folder.with_name("postgres.upgraded")
         self._bin: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
         self._log = self._folder.with_name("postgres.log")
         # PostgreSQL refuses to run as root. There, and only there, it gets its own user.
@@ -63,8 +75,10 @@ class Postgres:
 
     def start(self) -> str:
         """Start the server, or use the running one. Returns its URL for SQLAlchemy. Takes about two seconds the first
-        time."""
+        time. Data of an earlier major version is upgraded, which needs as much room again."""
         try:
+            if self._upgraded.exists() and not (self._folder / _VERSION_FILE).exists():  # it was killed in `_upgrade`
+                self._upgraded.replace(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(0o700)
             self._log.touch(mode=0o600)
@@ -72,14 +86,80 @@ class Postgres:
                 self._hand_over()
         except OSError as error:
             raise EmbeddedError(_cannot_write(self._folder, error)) from error
-        if not (self._folder / "PG_VERSION").exists():
-            self._run("initdb", "--username=ringback", "--auth=trust", "--encoding=UTF8", "--no-locale")
+        if not (self._folder / _VERSION_FILE).exists():
+            self._initialize(self._folder)
+        elif (major := (self._folder / _VERSION_FILE).read_text().strip()) != str(TARGET_POSTGRES_VERSION):
+            self._upgrade(major)
         if not self.is_running:
-            sockets = self._socket_folder()
-            options = self._options | {"unix_socket_directories": str(sockets)}
-            arguments = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
-            self._run("pg_ctl", "start", "--wait", f"--log={self._log}", f"--options={arguments}")
+            self._launch(self._bin)
         return f"postgresql+asyncpg://ringback@/postgres?host={self._socket_folder()}"
+
+    def _initialize(self, folder: Path, *options: str) -> None:
+        self._run(
+            "initdb", "--username=ringback", "--auth=trust", "--encoding=UTF8", "--no-locale", *options, at=folder
+        )
+
+    def _launch(self, binaries: Path) -> None:
+        options = self._options | {"unix_socket_directories": str(self._socket_folder())}
+        arguments = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
+        log = f"--log={self._log}"
+        self._run("pg_ctl", "start", "--wait", log, f"--options={arguments}", binaries=binaries)
+
+    def _upgrade(self, major: str) -> None:
+        """Copy the data of this earlier major version into the form of ours, and keep the old data beside it.
+
+        The wheel has the programs of some versions. Raises `EmbeddedError` if this is none of them.
+        """
+        earlier = {
+            str(version): path for version, path in POSTGRES_VERSIONS.items() if version < TARGET_POSTGRES_VERSION
+        }
+        old = earlier.get(major)
+        if old is None:
+            raise EmbeddedError(_OTHER_MAJOR.format(folder=self._folder, major=major, ours=TARGET_POSTGRES_VERSION))
+        before = self._folder.with_name(f"postgres-{major}")
+        if before.exists():
+            raise EmbeddedError(f"{before} is in the way of upgrading {self._folder}. Move it away, and start again")
+        try:
+            if self._user is not None:
+                ensure_prefix_permissions(old / "postgres")
+            # pg_upgrade takes only what was stopped in order. After a crash, this recovers it.
+            if not self.is_running:
+                self._launch(old)
+            self._run("pg_ctl", "stop", "--wait", "--mode=fast", binaries=old)
+            work = self._folder.with_name("postgres.upgrading")
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(mode=0o700)
+            if self._user is not None:
+                shutil.chown(work, self._user)
+            state = self._execute(old / "pg_controldata", "--pgdata", str(self._folder)).stdout
+            has_checksums = re.search(r"checksum version:\s*[1-9]", state) is not None
+            self._initialize(work, "--data-checksums" if has_checksums else "--no-data-checksums")
+            self._copy(old, work)
+            work.replace(self._upgraded)  # whoever finds this folder may use it
+            self._folder.replace(before)
+            self._upgraded.replace(self._folder)
+        except OSError as error:
+            raise EmbeddedError(_cannot_write(self._folder, error)) from error
+        self.old_folder = before
+
+    def _copy(self, old: Path, into: Path) -> None:
+        with tempfile.TemporaryDirectory() as scripts:  # it writes some
+            if self._user is not None:
+                shutil.chown(scripts, self._user)
+            done = self._execute(
+                self._bin / "pg_upgrade",
+                f"--old-bindir={old}",
+                f"--new-bindir={self._bin}",
+                f"--old-datadir={self._folder}",
+                f"--new-datadir={into}",
+                f"--socketdir={self._socket_folder()}",
+                "--username=ringback",
+                cwd=scripts,
+                timeout=None,
+            )
+        if done.returncode != 0:
+            said = "\n  ".join(done.stdout.strip().splitlines()[-8:])
+            raise EmbeddedError(f"PostgreSQL could not upgrade {self._folder}, which is as it was:\n  {said}")
 
     def stop(self, *, immediately: bool = False) -> None:
         """Stop the server. `immediately`: as in a power cut, without a checkpoint, so that the next start recovers."""
@@ -91,7 +171,7 @@ class Postgres:
         """Whether a server runs on this folder, no matter which process started it."""
         if not (self._folder / "postmaster.pid").exists():
             return False
-        return self._execute("pg_ctl", "status").returncode == 0
+        return self._execute(self._bin / "pg_ctl", "--pgdata", str(self._folder), "status").returncode == 0
 
     def _hand_over(self) -> None:
         assert self._user is not None
@@ -115,26 +195,29 @@ class Postgres:
             raise EmbeddedError(f"{short} belongs to another user. Choose a shorter RINGBACK_DATA_DIR")
         return short
 
-    def _run(self, command: str, *arguments: str) -> None:
-        done = self._execute(command, *arguments)
+    def _run(self, command: str, *arguments: str, at: Path | None = None, binaries: Path | None = None) -> None:
+        folder = at or self._folder
+        done = self._execute((binaries or self._bin) / command, "--pgdata", str(folder), *arguments)
         if done.returncode != 0:
             log = self._log.read_text(errors="replace").splitlines()[-5:] if self._log.exists() else []
             details = "\n  ".join([*done.stderr.strip().splitlines()[-5:], *log])
-            raise EmbeddedError(f"PostgreSQL: {command} failed in {self._folder}:\n  {details}")
+            raise EmbeddedError(f"PostgreSQL: {command} failed in {folder}:\n  {details}")
 
-    def _execute(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def _execute(
+        self, program: Path, *arguments: str, cwd: str = "/", timeout: float | None = _PATIENCE_SECONDS + 10
+    ) -> "subprocess.CompletedProcess[str]":
         # Output goes to files: the daemon inherits them, and reading a pipe would never end.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
             done = subprocess.run(
-                [self._bin / command, "--pgdata", self._folder, *arguments],
+                [program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=errors,
                 user=self._user,
-                cwd="/",
+                cwd=cwd,
                 start_new_session=True,  # a Ctrl-C in the terminal is for the parent alone
                 env={**os.environ, "LC_ALL": "C"},
-                timeout=_PATIENCE_SECONDS + 10,
+                timeout=timeout,
                 check=False,
             )
             out.seek(0)
@@ -225,6 +308,7 @@ class Valkey:
             address: dict[str, int | str] = json.loads(file.read_text())
             return address
         address = {"port": _free_port(), "password": secrets.token_hex(24)}
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
         file.write_text(json.dumps(address))
         return address

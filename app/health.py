@@ -23,6 +23,9 @@ A live worker's sweep claims a task within seconds. The other queues may be long
 calls must never wait.
 """
 
+INSTALLATION_HEADER = "X-Ringback-Installation"
+"""In answers of `/healthz`: which installation it is, so that `ringback doctor` knows where an address leads."""
+
 _PATIENCE_SECONDS = 2.0
 
 
@@ -35,13 +38,13 @@ class MissingPart:
     """New orders need it. False for a provider that only some DIDs use, because the calls of the others go on."""
 
 
-async def missing_parts(db: Database, redis: Redis) -> list[MissingPart]:
-    """What is missing. Empty when everything is there."""
-    checks = await asyncio.gather(_missing_in_database(db), _missing_valkey(redis))
+async def missing_parts(db: Database, redis: Redis, *, patience: float = _PATIENCE_SECONDS) -> list[MissingPart]:
+    """What is missing. Empty when everything is there. PostgreSQL and Valkey may take `patience` seconds to answer."""
+    checks = await asyncio.gather(_missing_in_database(db, patience), _missing_valkey(redis, patience))
     return [part for parts in checks for part in parts]
 
 
-async def _missing_in_database(db: Database) -> list[MissingPart]:
+async def _missing_in_database(db: Database, patience: float) -> list[MissingPart]:
     alive = (
         select(Worker.queue).where(Worker.seen_at > func.now() - timedelta(seconds=WORKER_SILENT_SECONDS)).distinct()
     )
@@ -53,7 +56,7 @@ async def _missing_in_database(db: Database) -> list[MissingPart]:
         .order_by(ListenerRow.provider)
     )
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS), db.statement() as connection:
+        async with asyncio.timeout(patience), db.statement() as connection:
             queues = set(await connection.scalars(alive))
             lost = (await connection.execute(listening)).all()
             backlogs = await tasks.backlogs(connection)
@@ -86,9 +89,9 @@ def _late(queue: Queue, backlog: Backlog) -> str:
     )
 
 
-async def _missing_valkey(redis: Redis) -> list[MissingPart]:
+async def _missing_valkey(redis: Redis, patience: float) -> list[MissingPart]:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(patience):
             await redis.ping()
     except (RedisError, OSError, TimeoutError) as error:
         return [MissingPart(f"Valkey cannot be used: {type(error).__name__}. Check RINGBACK_REDIS_URL")]

@@ -23,6 +23,7 @@ from app.telephony.http import HttpOptions, TemplateProvider
 from app.telephony.plivo import Plivo, PlivoOptions, Vobiz, VobizOptions
 from app.telephony.simulator import Simulator, SimulatorOptions
 from app.telephony.twilio import Twilio, TwilioOptions
+from app.transcription import fitness, models
 from app.transcription.base import Recognizer, Summarizer
 from app.transcription.deepgram import DeepgramOptions, DeepgramRecognizer
 from app.transcription.indic_conformer import IndicConformerOptions, IndicConformerRecognizer
@@ -171,6 +172,18 @@ def recognizer(settings: Settings) -> Recognizer:
     """The adapter that turns audio into words. Raises `SettingsError`."""
     name = DEFAULTS["recognizer"] if settings.recognizer is None else settings.recognizer
     return _choose("RINGBACK_RECOGNIZER", RECOGNIZERS, name)(settings)
+
+
+def check_speech(settings: Settings) -> tuple[str, str | None]:
+    """The name of the recognizer, and why it may make no usable text of the default language. Raises `SettingsError`,
+    and `TranscriptionError` if a local model is not there."""
+    chosen = recognizer(settings)
+    if not isinstance(chosen, WhisperRecognizer):
+        return chosen.name, None
+    options = WhisperOptions.read()
+    models.resolve(options.model, models_folder(settings))
+    language = (settings.default_language or "").partition("-")[0]
+    return chosen.name, fitness.why_unusable(options.model, language) if language else None
 
 
 def summarizer() -> Summarizer:

@@ -95,6 +95,12 @@ OPEN = (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
 """The statuses of a transcript that is still to be made."""
 
 
+async def list_open(session: AsyncSession, call_id: str | None = None) -> list[str]:
+    """The calls whose transcripts are still to be made, or only this one if its is."""
+    query = select(TranscriptRow.call_id).where(TranscriptRow.status.in_(_OPEN))
+    return list(await session.scalars(query if call_id is None else query.where(TranscriptRow.call_id == call_id)))
+
+
 async def start(session: AsyncSession, call_id: str) -> bool:
     """Mark the transcript as being made. False if it is ready, failed or disabled already."""
     return await _write(session, call_id, status=TranscriptStatus.PROCESSING)

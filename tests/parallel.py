@@ -45,6 +45,7 @@ _LONGEST_FIRST = [
     "tests/acceptance/test_wheel.py",
     "tests/integration/test_speech.py",
     "tests/acceptance/test_killed_run.py",
+    "tests/integration/test_backups.py",
     "tests/integration/test_cli.py",
     "tests/integration/test_worker_process.py",
     "tests/integration/test_outages.py",

@@ -5,6 +5,8 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from app import health
+from app.health import INSTALLATION_HEADER
+from app.security import installation_id
 from app.web.resources import get_resources
 
 router = APIRouter(tags=["health"])
@@ -21,8 +23,9 @@ class Readiness(BaseModel):
 
 @router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=Health, summary="The process lives")
-async def healthz() -> JSONResponse:
-    return JSONResponse({"status": "ok"})
+async def healthz(request: Request) -> JSONResponse:
+    secret = get_resources(request).settings.secret_key.get_secret_value()
+    return JSONResponse({"status": "ok"}, headers={INSTALLATION_HEADER: installation_id(secret)})
 
 
 @router.head("/readyz", include_in_schema=False)

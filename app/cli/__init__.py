@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from app.cli import api_keys, calls, deliveries, dids, do_not_call, limits, models, outcomes, providers, users
+from app.cli import (
+    api_keys,
+    backups,
+    calls,
+    deliveries,
+    dids,
+    do_not_call,
+    doctor,
+    limits,
+    models,
+    outcomes,
+    providers,
+    users,
+)
 from app.cli.common import complain, console, failures_explained
 
 app = typer.Typer(
@@ -29,6 +42,10 @@ app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(providers.app, name="providers")
 app.add_typer(providers.telephony, name="telephony", hidden=True)
 app.command("call")(calls.place)
+app.command()(backups.backup)
+app.command()(backups.restore)
+app.command()(backups.settle)
+app.command()(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

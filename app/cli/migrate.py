@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from app import providers
 from app.cli.common import cause_of, complain, console
@@ -21,6 +22,13 @@ def alembic_config(database_url: str, home_country: str = "IN") -> Config:
     config.attributes["url"] = database_url
     config.attributes["home_country"] = home_country
     return config
+
+
+def get_head() -> str:
+    """The revision that this release's tables have."""
+    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    assert head is not None
+    return head
 
 
 def migrate_to_head() -> None:

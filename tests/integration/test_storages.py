@@ -1,5 +1,6 @@
 """Both storages keep the same promises: a folder, and a bucket of a real S3-compatible server (SeaweedFS)."""
 
+import hashlib
 import json
 import secrets
 import socket
@@ -7,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app import providers
+from app.backup_file import BackupWriter, Manifest, verify
+from app.backups import dump_recordings, load_recordings
 from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage, StorageError, TooLarge
 
@@ -108,7 +112,7 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def content(storage: Storage, key: str) -> bytes:
+async def content_of(storage: Storage, key: str) -> bytes:
     async with storage.local_copy(key) as path:
         return path.read_bytes()
 
@@ -117,7 +121,7 @@ async def test_what_is_put_is_read(storage: Storage) -> None:
     big = secrets.token_bytes(3_000_000)
     stored = await storage.put("recordings/aa/one.wav", chunks(big[:1_000_000], big[1_000_000:]), max_bytes=4_000_000)
     assert (stored.key, stored.size_bytes, len(stored.sha256)) == ("recordings/aa/one.wav", 3_000_000, 64)
-    assert await content(storage, stored.key) == big
+    assert await content_of(storage, stored.key) == big
     part = b"".join([chunk async for chunk in await storage.read(stored.key, 999_990, 2_500_001)])
     assert part == big[999_990:2_500_001]
 
@@ -125,14 +129,14 @@ async def test_what_is_put_is_read(storage: Storage) -> None:
 async def test_a_second_put_replaces_the_first(storage: Storage) -> None:
     await storage.put("recordings/aa/two.wav", chunks(b"first and longer"), max_bytes=100)
     await storage.put("recordings/aa/two.wav", chunks(b"second"), max_bytes=100)
-    assert await content(storage, "recordings/aa/two.wav") == b"second"
+    assert await content_of(storage, "recordings/aa/two.wav") == b"second"
 
 
 async def test_too_large_leaves_nothing(storage: Storage) -> None:
     with pytest.raises(TooLarge):
         await storage.put("recordings/aa/three.wav", chunks(b"x" * 60, b"x" * 60), max_bytes=100)
     with pytest.raises(StorageError):
-        await content(storage, "recordings/aa/three.wav")
+        await content_of(storage, "recordings/aa/three.wav")
 
 
 async def test_what_breaks_off_leaves_nothing(storage: Storage) -> None:
@@ -143,7 +147,7 @@ async def test_what_breaks_off_leaves_nothing(storage: Storage) -> None:
     with pytest.raises(RuntimeError):
         await storage.put("recordings/aa/four.wav", broken(), max_bytes=100)
     with pytest.raises(StorageError):
-        await content(storage, "recordings/aa/four.wav")
+        await content_of(storage, "recordings/aa/four.wav")
 
 
 async def test_delete(storage: Storage) -> None:
@@ -151,7 +155,7 @@ async def test_delete(storage: Storage) -> None:
     await storage.delete(["recordings/aa/five", "recordings/aa/five.wav"])
     await storage.delete(["recordings/aa/five", "recordings/aa/five.wav"])
     with pytest.raises(StorageError, match="no longer"):
-        await content(storage, "recordings/aa/five.wav")
+        await content_of(storage, "recordings/aa/five.wav")
     with pytest.raises(StorageError, match="no longer"):
         await storage.read("recordings/aa/five.wav", 0, 1)
 
@@ -162,3 +166,45 @@ async def test_a_wrong_secret_says_so(s3_endpoint: str) -> None:
     )
     with pytest.raises(StorageError, match="cannot write recordings to the bucket ringback"):
         await wrong.put("recordings/aa/six.wav", chunks(b"x"), max_bytes=100)
+
+
+async def test_recordings_are_saved_and_restored(storage: Storage, tmp_path: Path) -> None:
+    await storage.put("recordings/aa/seven.wav", chunks(b"what was said"), max_bytes=100)
+    assert not await storage.is_empty()
+    right, wrong = hashlib.sha256(b"what was said").hexdigest(), "0" * 64
+    lines = [f"recordings/aa/{name}\t{sha256}\n".encode() for name, sha256 in (("seven.wav", right), ("no.wav", wrong))]
+    with (tmp_path / "backup").open("wb") as file, BackupWriter(file) as writer:
+        content = await dump_recordings(storage, writer, lines)
+        writer.finish(
+            Manifest(
+                ringback="1",
+                revision="1",
+                created_at=datetime.now(UTC),
+                secret_key_id="",
+                with_secret_key=False,
+                tables={},
+                pending={},
+                recordings=content,
+            )
+        )
+    assert (content.count, content.bytes, content.missing, content.altered) == (1, 13, ["recordings/aa/no.wav"], [])
+    assert verify(tmp_path / "backup").recordings == content
+    await storage.delete(["recordings/aa/seven.wav"])
+    await load_recordings(storage, tmp_path / "backup")
+    assert await content_of(storage, "recordings/aa/seven.wav") == b"what was said"
+    await storage.delete([f"recordings/aa/{name}.wav" for name in ("one", "two", "seven")])
+    assert await storage.is_empty()
+
+
+async def test_a_bucket_that_cannot_be_read_is_no_bucket_without_recordings(s3_endpoint: str, tmp_path: Path) -> None:
+    wrong = S3Storage(
+        "ringback", endpoint=s3_endpoint, region="us-east-1", access_key_id=KEY, secret_access_key="wrong"
+    )
+    with pytest.raises(StorageError, match="cannot read the bucket"):
+        await wrong.is_empty()
+    with (
+        pytest.raises(StorageError, match="cannot read the bucket"),
+        (tmp_path / "backup").open("wb") as file,
+        BackupWriter(file) as writer,
+    ):
+        await dump_recordings(wrong, writer, [b"recordings/aa/seven.wav\t0\n"])
