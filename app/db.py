@@ -33,6 +33,14 @@ _AWAY_STATES = ("08", "53", "57P")
 """SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting."""
 
 
+UNNAMED_STATEMENTS = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+"""Arguments of a connection that leaves nothing behind in PostgreSQL between transactions. A pooler gives each
+transaction another connection, where the name of a prepared statement would be unknown, or that of another."""
+
 P = ParamSpec("P")
 _AFTER_COMMIT = "after_commit"
 
