@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import structlog
 
-from app import metrics, monitoring, providers, tasks
+from app import metrics, monitoring, providers, schema, tasks
 from app.call_rules import RulesReader
 from app.db import Database
 from app.engine_models import Queue
@@ -49,6 +49,11 @@ async def run(settings: Settings, queue: Queue) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with monitoring.running(settings, queue):
+        waiting = asyncio.create_task(schema.wait_until_usable(context.db, and_reachable=True))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([waiting])
+        stopping.cancel()
         return await work(context, queue, stop)
 
 

@@ -70,6 +70,7 @@ DOMAIN = [
         "reports",
         "retention",
         "rule_models",
+        "schema",
         "security",
         "settings",
         "speech_models",
