@@ -60,6 +60,8 @@ INSTEAD = {
     "narrowed-check": "The release before still writes these words. Narrow the constraint one release later",
     "new-check": "The release before may write rows that break it. Add it one release after the code that keeps to it",
     "new-unique": "The release before may write the same value twice. Add it one release after the code that does not",
+    "several-tables": "Write a migration for each table. Calls use these tables together, in another order, so the "
+    "migration would never get all locks at once. A foreign key locks the table that it refers to",
     "unfinished-index": "An interrupted build leaves an index that is not valid. Before it, execute "
     "DROP INDEX CONCURRENTLY IF EXISTS with its name",
     "rows-rewritten": "Rewritten rows are locked until the migration ends. Let a worker do it in batches, "
@@ -130,6 +132,7 @@ def _apply_own_rules(statements: list[str], back: list[str]) -> Iterator[tuple[s
     created = {match[1] for statement in statements if (match := re.match(r"CREATE TABLE (\w+)", statement))}
     added = {found[1] for one in statements if (found := re.match(r"ALTER TABLE \w+ ADD COLUMN (\w+)", one))}
     before = dict(_checks(back))
+    locked: set[str] = set()
     for statement in statements:
         table = re.match(r"ALTER TABLE (\w+)", statement)
         # The release before leaves a new column alone, or a new table.
@@ -145,6 +148,13 @@ def _apply_own_rules(statements: list[str], back: list[str]) -> Iterator[tuple[s
             yield "new-unique", statement
         if index and index[2] and f"DROP INDEX CONCURRENTLY IF EXISTS {index[3]}" not in statements:
             yield "unfinished-index", statement
+        if statement in ("BEGIN", "COMMIT"):
+            locked.clear()
+        for name in re.findall(r"^ALTER TABLE (\w+)|REFERENCES (\w+)", statement):
+            locked |= set(filter(None, name)) - {*created, "alembic_version"}
+        if len(locked) > 1:
+            yield "several-tables", statement
+            locked.clear()
         rewritten = re.match(r"(?:UPDATE|DELETE FROM|TRUNCATE(?: TABLE)?) (\w+)", statement)
         if rewritten and rewritten[1] not in {*created, "alembic_version"}:
             yield "rows-rewritten", statement
