@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import asyncpg
 from sqlalchemy import event
@@ -41,6 +41,12 @@ UNNAMED_STATEMENTS = {
 """Arguments of a connection that leaves nothing behind in PostgreSQL between transactions. A pooler gives each
 transaction another connection, where the name of a prepared statement would be unknown, or that of another."""
 
+# The statements find rows by key, whatever the values. Planning each call would cost more than running it.
+_DIRECTLY = {"server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"}}
+
+POOL_SIZE = 16
+"""Connections of each pool of an API process."""
+
 P = ParamSpec("P")
 _AFTER_COMMIT = "after_commit"
 
@@ -61,13 +67,20 @@ class Database:
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = 16, after_commit: Callable[[AsyncSession], None] | None = None
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        pooler: Literal["transaction"] | None = None,
+        after_commit: Callable[[AsyncSession], None] | None = None,
     ) -> None:
-        """`after_commit` is called with the session of every transaction that was committed."""
+        """`after_commit` is called with the session of every transaction that was committed. With a `pooler`, the URL
+        is that of a pooler that gives each transaction another connection."""
+        connecting = _DIRECTLY if pooler is None else UNNAMED_STATEMENTS
         # Setting autocommit or pinging at every checkout would double the cost of a poll.
-        self._statements = _engine(url, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._statements = _engine(url, pool_size, connecting, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._driver_error: type[Exception] = self._statements.dialect.loaded_dbapi.Error
-        self._transactions = _engine(url, pool_size)
+        self._transactions = _engine(url, pool_size, connecting)
         self._after_commit = after_commit
         self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
 
@@ -123,7 +136,7 @@ def after_commit(session: AsyncSession, act: Callable[P, None], *arguments: P.ar
     session.info.setdefault(_AFTER_COMMIT, []).append(partial(act, *arguments, **options))
 
 
-def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
+def _engine(url: str, pool_size: int, connecting: Mapping[str, Any], **options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -133,8 +146,7 @@ def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
         connect_args={
             "timeout": 5,
             "command_timeout": 30,
-            # The statements find rows by key, whatever the values. Planning each call would cost more than running it.
-            "server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"},
+            **connecting,
         },
         **options,
     )

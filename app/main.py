@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = arq_pool(settings.redis_url)
         hints = Hints(redis)
-        db = Database(settings.database_url, after_commit=hints.send_noted)
+        db = Database(settings.database_url, pooler=settings.database_pooler, after_commit=hints.send_noted)
         await schema.wait_until_usable(db, and_reachable=False)  # while it is away, requests are answered with 503
         directory = ProviderDirectory(db, settings)
         opened = Resources(

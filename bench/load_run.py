@@ -1,7 +1,7 @@
 """An installation under a steady load, for runs in which something happens to it. Used by tests and benchmarks."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -15,16 +15,13 @@ from bench.telephony_backends import SimulatorBackend
 from bench.verdict import find_lost_and_doubled, list_undelivered, observe, wait_for_ends
 
 EMAIL, PASSWORD = "load@example.com", "a steady load"
-_CUSTOMERS = ("919999999999", "919999999998", "15005550001", "15005550005")
+BUSY = "15005550001"
+CUSTOMERS = ("919999999999", "919999999998", BUSY, "15005550005")
 SETTINGS = {
     "RINGBACK_OUTBOUND_NETWORKS": "127.0.0.0/8",
     "RINGBACK_LEASE_SECONDS": "5",
     "RINGBACK_SIMULATOR_LATENCY_SECONDS": "0.1",
 }
-
-
-def new_order() -> dict[str, str]:
-    return {"customer_number": random.choice(_CUSTOMERS), "agent_number": "918888888888"}
 
 
 @dataclass
@@ -55,10 +52,19 @@ class LoadRun:
 
 @asynccontextmanager
 async def load_run(
-    installation: Installation, addresses: list[str], *, db_url: str | None = None, orders_per_second: float = 5.0
+    installation: Installation,
+    addresses: list[str],
+    *,
+    orders_per_second: float = 5.0,
+    customers: Sequence[str] = CUSTOMERS,
 ) -> AsyncIterator[LoadRun]:
-    """Clients of a running installation, whose settings are `SETTINGS` and more. `db_url`: where the judge looks."""
-    db = Database(db_url or installation.database_url, pool_size=3)
+    """Clients of a running installation, whose settings are `SETTINGS` and more. They call these `customers`."""
+
+    def new_order() -> dict[str, str]:
+        numbers = {"customer_number": random.choice(customers), "agent_number": "918888888888"}
+        return numbers | {"callback_url": deliveries.url}
+
+    db = Database(installation.database_url, pool_size=3)
     deliveries = DeliveryLog()
     await deliveries.start()
     try:
@@ -66,9 +72,7 @@ async def load_run(
             user = await accounts.create_user(session, EMAIL, PASSWORD)
             await call_rules.change(session, None, {"destinations": "+91"}, ZoneInfo("UTC"))
             deliveries.trust(await callbacks.list_valid_secrets(session, user.id))
-        load = SteadyLoad(
-            addresses, lambda: new_order() | {"callback_url": deliveries.url}, orders_per_second=orders_per_second
-        )
+        load = SteadyLoad(addresses, new_order, orders_per_second=orders_per_second)
         await load.start(EMAIL, PASSWORD)
         try:
             yield LoadRun(installation, load, deliveries, db)

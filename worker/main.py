@@ -33,7 +33,8 @@ from worker.sweep import Sweep
 
 log = structlog.get_logger()
 
-_POOL_SIZE = 8
+POOL_SIZE = 8
+"""Connections of each of the two pools of a worker, of any queue."""
 _DRAIN_AFTER_FAILURE_SECONDS = 2.0
 _CANCEL_SECONDS = 0.2
 _CLOSE_SECONDS = 2.0
@@ -136,7 +137,12 @@ async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None
 
 def _open(settings: Settings) -> Context:
     hints = Hints(arq_pool(settings.redis_url))
-    db = Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_noted)
+    db = Database(
+        settings.database_url,
+        pool_size=POOL_SIZE,
+        pooler=settings.database_pooler,
+        after_commit=hints.send_noted,
+    )
     return Context(
         settings=settings,
         db=db,

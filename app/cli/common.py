@@ -96,7 +96,7 @@ def with_database(work: Callable[..., Awaitable[T]], *arguments: object, **optio
 
     async def run(settings: "Settings") -> T:
         _log_to_stderr()
-        db = Database(settings.database_url, pool_size=2)
+        db = Database(settings.database_url, pool_size=2, pooler=settings.database_pooler)
         try:
             return await work(db, *arguments, **options)
         finally:
@@ -114,7 +114,9 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     async def run(settings: "Settings") -> T:
         _log_to_stderr()
         hints = Hints(arq_pool(settings.redis_url))
-        db = Database(settings.database_url, pool_size=2, after_commit=hints.send_noted)
+        db = Database(
+            settings.database_url, pool_size=2, pooler=settings.database_pooler, after_commit=hints.send_noted
+        )
         try:
             return await work(db, hints)
         finally:
