@@ -1,13 +1,14 @@
 """Access to PostgreSQL. `Database.transaction` is the only way to open a transaction."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal, ParamSpec
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,8 +30,10 @@ _AWAY = (
     DisconnectionError,
     PoolTimeout,
 )
-_AWAY_STATES = ("08", "53", "57P")
-"""SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting."""
+_READ_ONLY = "25006"
+_AWAY_STATES = ("08", "53", "57P", _READ_ONLY)
+"""SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting, or not the
+primary any more."""
 
 
 UNNAMED_STATEMENTS = {
@@ -46,6 +49,9 @@ _DIRECTLY = {"server_settings": {"plan_cache_mode": "force_generic_plan", "jit":
 
 POOL_SIZE = 16
 """Connections of each pool of an API process."""
+
+_COMMAND_SECONDS = 20
+"""How long a statement may take. After that, the connection to a PostgreSQL that is frozen is given up."""
 
 P = ParamSpec("P")
 _AFTER_COMMIT = "after_commit"
@@ -109,7 +115,10 @@ class Database:
             raise
         except Exception as error:
             closed = driver.is_closed()
-            connection.close()
+            if getattr(error, "sqlstate", None) == _READ_ONLY:
+                await greenlet_spawn(connection.invalidate)
+            else:
+                connection.close()
             if closed:
                 raise DisconnectionError(str(error)) from error
             raise
@@ -145,13 +154,35 @@ def _engine(url: str, pool_size: int, connecting: Mapping[str, Any], **options: 
         hide_parameters=True,  # errors are logged, and the parameters are telephone numbers and password hashes
         connect_args={
             "timeout": 5,
-            "command_timeout": 30,
+            "command_timeout": _COMMAND_SECONDS,
             **connecting,
         },
         **options,
     )
+    event.listen(engine.sync_engine, "connect", _notice_lost_hosts)
     event.listen(engine.sync_engine, "checkout", _drop_if_closed)
+    event.listen(engine.sync_engine, "handle_error", _leave_replica)
     return engine
+
+
+def _notice_lost_hosts(connection: Any, record: Any) -> None:
+    """Let the operating system close the connection when its host vanishes, in a failover say. By default it would take
+    hours if it is idle, and a quarter of an hour in a request."""
+    opened = connection.driver_connection._transport.get_extra_info("socket")  # there is no public way
+    if opened.family == socket.AF_UNIX:
+        return
+    options = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 15_000}
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS has some of them
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _leave_replica(context: ExceptionContext) -> None:
+    """Replace all connections when PostgreSQL turns out to be a replica. The primary is elsewhere now, at the same
+    address."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _drop_if_closed(connection: Any, record: Any, proxy: Any) -> None:
@@ -166,4 +197,6 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(getattr(cause, "__cause__", None), asyncpg.TargetServerAttributeNotMatched):  # no host is the primary
+        return True
     return isinstance(error, _AWAY) or str(getattr(cause, "sqlstate", None)).startswith(_AWAY_STATES)
