@@ -37,22 +37,35 @@ class MovingAddress:
         for relay in self._relays:
             relay.cancel()
         await asyncio.gather(*self._relays, return_exceptions=True)
+        await asyncio.sleep(0)  # until the sockets are closed
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relay = asyncio.current_task()
+        assert relay is not None
+        self._relays.add(relay)
         try:
-            if self._target is None:
-                raise ConnectionRefusedError
-            if isinstance(self._target, str):
-                there, back = await asyncio.open_unix_connection(self._target)
-            else:
-                there, back = await asyncio.open_connection(*self._target)
-        except OSError:
+            await self._connect(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
             writer.transport.abort()
+            self._relays.discard(relay)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if isinstance(self._target, str):
+            there, back = await asyncio.open_unix_connection(self._target)
+        elif self._target is not None:
+            there, back = await asyncio.open_connection(*self._target)
+        else:
             return
-        for source, sink in ((reader, back), (there, writer)):
-            relay = asyncio.create_task(_relay(source, sink))
-            self._relays.add(relay)
-            relay.add_done_callback(self._relays.discard)
+        directions = [asyncio.create_task(_relay(reader, back)), asyncio.create_task(_relay(there, writer))]
+        try:
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            back.transport.abort()
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
 
 async def _relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -60,7 +73,6 @@ async def _relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> No
         while chunk := await source.read(_CHUNK):
             sink.write(chunk)
             await sink.drain()
-    sink.close()
 
 
 class ReplicaPostgres(Postgres):
