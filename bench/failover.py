@@ -87,7 +87,7 @@ async def run_failover(
         async with load_run(installation, [installation.base_url], customers=_CUSTOMERS) as run:
             await run.load.accept(orders)
             if lag is not None:
-                await asyncio.to_thread(replica.freeze)
+                await _stop_replication(replica)
                 await asyncio.sleep(lag)
             began = time.monotonic()
             if fault == "valkey":
@@ -97,7 +97,7 @@ async def run_failover(
                 addresses[1].move(other_valkey.address)
                 installation.valkey = other_valkey
             else:
-                await _fail_over(fault, primary, replica, addresses[0], lagging=lag is not None)
+                await _fail_over(fault, primary, replica, addresses[0])
                 installation.postgres = replica
             await run.load.accept(orders)
             result.violations = await run.judge()
@@ -117,20 +117,28 @@ async def run_failover(
             await address.stop()
 
 
-async def _fail_over(
-    fault: str, primary: ReplicaPostgres, replica: ReplicaPostgres, address: MovingAddress, *, lagging: bool
-) -> None:
+async def _fail_over(fault: str, primary: ReplicaPostgres, replica: ReplicaPostgres, address: MovingAddress) -> None:
     if fault == "frozen":
         await asyncio.to_thread(primary.freeze)
     else:
         await asyncio.to_thread(primary.kill)
-    if lagging:
-        await asyncio.to_thread(replica.thaw)
     if fault == "demoted":
         address.move(replica.socket)
     await asyncio.sleep(_PROMOTION_SECONDS)
     await asyncio.to_thread(replica.promote)
     address.move(replica.socket)
+
+
+async def _stop_replication(replica: ReplicaPostgres) -> None:
+    """From now on the replica falls behind."""
+    db = Database(f"postgresql+asyncpg://ringback@/postgres?host={Path(replica.socket).parent}", pool_size=1)
+    async with db.statement() as connection:
+        await connection.execute(text("ALTER SYSTEM SET primary_conninfo = ''"))
+        await connection.execute(text("SELECT pg_reload_conf()"))
+        receiving = text("SELECT count(*) FROM pg_stat_wal_receiver")
+        while (await connection.execute(receiving)).scalar_one():
+            await asyncio.sleep(0.05)
+    await db.dispose()
 
 
 async def _make_synchronous(database_url: str) -> None:

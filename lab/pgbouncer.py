@@ -34,6 +34,10 @@ class PgBouncer:
         return f"postgresql+asyncpg://{user}@127.0.0.1:{self._port}/{database}"
 
     @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
     def log(self) -> str:
         return (self._folder / "pgbouncer.log").read_text()
 

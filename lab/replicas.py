@@ -106,10 +106,6 @@ class ReplicaPostgres(Postgres):
         """It keeps its connections, and answers nothing any more."""
         self._signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """Go on after `freeze`."""
-        self._signal(signal.SIGCONT)
-
     def _signal(self, signum: signal.Signals) -> None:
         try:
             postmaster = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
@@ -134,6 +130,12 @@ class ReplicaValkey(Valkey):
         self.start()
         with redis.Redis.from_url(self.url) as client:
             client.config_set("masterauth", urlsplit(primary.url).password)
+            client.replicaof(*primary.address)
+
+    def demote(self, primary: "ReplicaValkey", password: str) -> None:
+        """Make it a replica of another. It keeps its connections, and refuses to write."""
+        with redis.Redis.from_url(self.url) as client:
+            client.config_set("masterauth", password)
             client.replicaof(*primary.address)
 
     def promote(self, password: str) -> None:
