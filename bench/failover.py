@@ -50,7 +50,7 @@ class FailoverResult:
             f"{self.fault:<8} {self.accepted} orders accepted, no order for {self.outage_seconds:.1f} s at most, "
             f"{self.refused} requests refused meanwhile; ended: {self.statuses}; lost or doubled: "
             f"{len(self.violations)}",
-            *[f"    {violation}" for violation in self.violations[:10]],
+            *[f"    {violation}" for violation in self.violations],
         ]
         return "\n".join(lines)
 

@@ -37,7 +37,7 @@ class MovingAddress:
         for relay in self._relays:
             relay.cancel()
         await asyncio.gather(*self._relays, return_exceptions=True)
-        await asyncio.sleep(0)  # until the sockets are closed
+        await asyncio.sleep(0.05)  # the loop closes the sockets in its next rounds
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay = asyncio.current_task()
