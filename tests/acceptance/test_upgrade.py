@@ -16,13 +16,14 @@ from app.cli.migrate import alembic_config
 from app.cli.processes import was_stopped
 from app.schema import REVISIONS
 from bench.installation import Installation, free_port
-from bench.load_run import SETTINGS, load_run
+from bench.load_run import BUSY, SETTINGS, load_run
 from tests.speech import speech_endpoint
 from tools.check_migrations import find_faults
 
 ROOT = Path(__file__).parents[2]
 PREVIOUS_RELEASE = ROOT / "tests/previous_release.txt"
 QUEUES = ("calls", "callbacks", "transcripts")
+CUSTOMERS = (BUSY, BUSY, "919999999999")
 PATIENCE_SECONDS = 60.0
 
 # As much as `tools.check_migrations` lets the next release change.
@@ -114,7 +115,7 @@ async def stop(installation: Installation, names: list[str]) -> None:
 async def test_no_call_notices_an_upgrade(tmp_path: Path) -> None:
     previous = check_out_previous_release(tmp_path)
     async with speech_endpoint() as speech:
-        installation = Installation(tmp_path / "data", SETTINGS | speech)
+        installation = Installation(tmp_path / "data", SETTINGS | speech | {"RINGBACK_SIMULATOR_SPEED": "2"})
         new_port = free_port()
         try:
             await asyncio.to_thread(installation.start_servers, migrate=False)
@@ -125,9 +126,8 @@ async def test_no_call_notices_an_upgrade(tmp_path: Path) -> None:
                 installation.start(name, "worker", queue, checkout=previous)
             await asyncio.to_thread(installation.wait_until_ready)
             addresses = [installation.base_url, f"http://127.0.0.1:{new_port}"]
-            async with load_run(installation, addresses, orders_per_second=3) as run:
+            async with load_run(installation, addresses, orders_per_second=3, customers=CUSTOMERS) as run:
                 await run.load.accept(6)
-                await asyncio.to_thread(installation.run, "migrate")
                 await asyncio.to_thread(migrate_further, tmp_path / "migrations", installation.database_url)
                 await run.load.accept(6)
                 installation.start("new-api", "app.cli", "serve", port=new_port)
