@@ -31,10 +31,11 @@ fuzz: .venv/dev ## Send many random requests to a running server
 asterisk-up: .venv/dev ## Run that Asterisk with telephones, to try calls
 	@exec $(BIN)/python -m lab
 
-check: .venv/dev ## Check format, lint rules and types
+check: .venv/dev ## Check format, lint rules, types and migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.check_migrations
 
 format: .venv/dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format .

@@ -90,12 +90,15 @@ class RulesReader:
         self._zone = settings.zone
         self._known: LRUCache[str, tuple[float, AppliedRules]] = LRUCache(_REMEMBERED)
 
-    async def get(self, user_id: str) -> AppliedRules:
-        """The rules for calls of this user."""
+    async def get(self, user_id: str, session: AsyncSession | None = None) -> AppliedRules:
+        """The rules for calls of this user. Whoever has a `session` passes it on (`ProviderDirectory.configs`)."""
         read_at, rules = self._known.get(user_id, (float("-inf"), None))
         if rules is None or monotonic() - read_at > FRESH_SECONDS:
-            async with self._db.statement() as connection:
-                rules = await get_applied(connection, user_id, self._zone)
+            if session is not None:
+                rules = await get_applied(session, user_id, self._zone)
+            else:
+                async with self._db.statement() as connection:
+                    rules = await get_applied(connection, user_id, self._zone)
             self._known[user_id] = (monotonic(), rules)
         return rules
 

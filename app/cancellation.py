@@ -39,7 +39,7 @@ async def cancel(session: AsyncSession, directory: ProviderDirectory, call_id: s
         return CancelResult.ENDED_BEFORE
     if call.only_reported:
         raise Conflict("Another system has this call, and only that can end it")
-    can = await directory.get_capabilities(call.provider)
+    can = await directory.get_capabilities(call.provider, session)
     log.info("cancel", call_id=call_id, status=status)
     if status is CallStatus.IN_PROGRESS:
         if not can.hangup:

@@ -1,13 +1,14 @@
 """Access to PostgreSQL. `Database.transaction` is the only way to open a transaction."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,9 +30,28 @@ _AWAY = (
     DisconnectionError,
     PoolTimeout,
 )
-_AWAY_STATES = ("08", "53", "57P")
-"""SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting."""
+_READ_ONLY = "25006"
+_AWAY_STATES = ("08", "53", "57P", _READ_ONLY)
+"""SQLSTATEs of a PostgreSQL that cannot serve now: connection lost, out of resources, stopping or starting, or not the
+primary any more."""
 
+
+UNNAMED_STATEMENTS = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+"""Arguments of a connection that leaves nothing behind in PostgreSQL between transactions. A pooler gives each
+transaction another connection, where the name of a prepared statement would be unknown, or that of another."""
+
+# The statements find rows by key, whatever the values. Planning each call would cost more than running it.
+_DIRECTLY = {"server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"}}
+
+POOL_SIZE = 16
+"""Connections of each pool of an API process."""
+
+_COMMAND_SECONDS = 20
+"""How long a statement may take. After that, the connection to a PostgreSQL that is frozen is given up."""
 
 P = ParamSpec("P")
 _AFTER_COMMIT = "after_commit"
@@ -53,13 +73,20 @@ class Database:
     """
 
     def __init__(
-        self, url: str, *, pool_size: int = 16, after_commit: Callable[[AsyncSession], None] | None = None
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        pooler: Literal["transaction"] | None = None,
+        after_commit: Callable[[AsyncSession], None] | None = None,
     ) -> None:
-        """`after_commit` is called with the session of every transaction that was committed."""
+        """`after_commit` is called with the session of every transaction that was committed. With a `pooler`, the URL
+        is that of a pooler that gives each transaction another connection."""
+        connecting = _DIRECTLY if pooler is None else UNNAMED_STATEMENTS
         # Setting autocommit or pinging at every checkout would double the cost of a poll.
-        self._statements = _engine(url, pool_size, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
+        self._statements = _engine(url, pool_size, connecting, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._driver_error: type[Exception] = self._statements.dialect.loaded_dbapi.Error
-        self._transactions = _engine(url, pool_size)
+        self._transactions = _engine(url, pool_size, connecting)
         self._after_commit = after_commit
         self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
 
@@ -88,7 +115,10 @@ class Database:
             raise
         except Exception as error:
             closed = driver.is_closed()
-            connection.close()
+            if getattr(error, "sqlstate", None) == _READ_ONLY:
+                await greenlet_spawn(connection.invalidate)
+            else:
+                connection.close()
             if closed:
                 raise DisconnectionError(str(error)) from error
             raise
@@ -115,7 +145,7 @@ def after_commit(session: AsyncSession, act: Callable[P, None], *arguments: P.ar
     session.info.setdefault(_AFTER_COMMIT, []).append(partial(act, *arguments, **options))
 
 
-def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
+def _engine(url: str, pool_size: int, connecting: Mapping[str, Any], **options: Any) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -124,14 +154,35 @@ def _engine(url: str, pool_size: int, **options: Any) -> AsyncEngine:
         hide_parameters=True,  # errors are logged, and the parameters are telephone numbers and password hashes
         connect_args={
             "timeout": 5,
-            "command_timeout": 30,
-            # The statements find rows by key, whatever the values. Planning each call would cost more than running it.
-            "server_settings": {"plan_cache_mode": "force_generic_plan", "jit": "off"},
+            "command_timeout": _COMMAND_SECONDS,
+            **connecting,
         },
         **options,
     )
+    event.listen(engine.sync_engine, "connect", _notice_lost_hosts)
     event.listen(engine.sync_engine, "checkout", _drop_if_closed)
+    event.listen(engine.sync_engine, "handle_error", _leave_replica)
     return engine
+
+
+def _notice_lost_hosts(connection: Any, record: Any) -> None:
+    """Let the operating system close the connection when its host vanishes, in a failover say. By default it would take
+    hours if it is idle, and a quarter of an hour in a request."""
+    opened = connection.driver_connection._transport.get_extra_info("socket")  # there is no public way
+    if opened.family == socket.AF_UNIX:
+        return
+    options = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 15_000}
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        if hasattr(socket, name):  # macOS has some of them
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _leave_replica(context: ExceptionContext) -> None:
+    """Replace all connections when PostgreSQL turns out to be a replica. The primary is elsewhere now, at the same
+    address."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _drop_if_closed(connection: Any, record: Any, proxy: Any) -> None:
@@ -146,4 +197,6 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(getattr(cause, "__cause__", None), asyncpg.TargetServerAttributeNotMatched):  # no host is the primary
+        return True
     return isinstance(error, _AWAY) or str(getattr(cause, "sqlstate", None)).startswith(_AWAY_STATES)

@@ -40,7 +40,7 @@ async def find_obstacle(
     if row.waited > settings.queue_seconds:
         detail = f"It could not be dialed within {settings.queue_seconds:.0f} s (RINGBACK_QUEUE_SECONDS)"
         return Obstacle(_end("too_late", CallStatus.FAILED, detail))
-    hours = (await reader.get(row.user_id)).hours
+    hours = (await reader.get(row.user_id, session)).hours
     now = datetime.now(UTC)
     opens_at = next_opening(hours, now)
     if opens_at <= now:

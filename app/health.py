@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
-from app import tasks
+from app import schema, tasks
 from app.db import Database
 from app.engine_models import ListenerRow, ProviderRow, Queue, Worker
 from app.tasks import Backlog
@@ -57,6 +57,9 @@ async def _missing_in_database(db: Database, patience: float) -> list[MissingPar
     )
     try:
         async with asyncio.timeout(patience), db.statement() as connection:
+            unusable = await schema.find_problem(connection)
+            if unusable is not None:
+                return [MissingPart(unusable)]
             queues = set(await connection.scalars(alive))
             lost = (await connection.execute(listening)).all()
             backlogs = await tasks.backlogs(connection)

@@ -12,7 +12,7 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import changes, metrics
@@ -24,6 +24,10 @@ log = structlog.get_logger()
 JOB = "run_task"
 """The only arq function. Its arguments are a task's id and its lane."""
 
+LEAVES_REPLICA = [ReadOnlyError]
+"""For `retry_on_error` of a pool. After a failover, a connection may lead to a Valkey that is a replica now. It is
+closed, and the request repeated, because the primary is elsewhere at the same address."""
+
 _JOB_LIFE_MS = 3600 * 1000  # how long a job stays in Valkey after it was due; later, the sweep finds its task
 
 
@@ -31,7 +35,12 @@ def arq_pool(redis_url: str) -> ArqRedis:
     """A client of Valkey for arq. The timeouts keep a frozen Valkey from freezing us. Jobs are JSON, because with
     pickle, arq's default, anybody who can write to Valkey could run code here."""
     pool = BlockingConnectionPool.from_url(
-        redis_url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=2
+        redis_url,
+        max_connections=32,
+        timeout=5,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        retry_on_error=LEAVES_REPLICA,
     )
     return ArqRedis(pool, job_serializer=to_json, job_deserializer=json.loads)
 

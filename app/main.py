@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app import monitoring, providers
+from app import monitoring, providers, schema
 from app.api import call_log, current, developer, do_not_call, health, mobile_numbers, notifications, recordings
 from app.api.document import TAGS, document
 from app.api.envelope import install_error_handlers
@@ -39,7 +39,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redis = arq_pool(settings.redis_url)
         hints = Hints(redis)
         feed = ChangeFeed(redis)
-        db = Database(settings.database_url, after_commit=hints.send_noted)
+        db = Database(settings.database_url, pooler=settings.database_pooler, after_commit=hints.send_noted)
+        await schema.wait_until_usable(db, and_reachable=False)  # while it is away, requests are answered with 503
         directory = ProviderDirectory(db, settings)
         opened = Resources(
             settings=settings,

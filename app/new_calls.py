@@ -136,7 +136,7 @@ class CallCreator:
         opens_at = next_opening(rules.hours, now)
         prepared = _Prepared(order, rules, opens_at if opens_at > now else None)
         if order.did is None and order.idempotency_key is None and not prepared.is_limited and not prepared.opens_at:
-            provider = await self._choose_provider(None, prepared)
+            provider = await self._choose_provider(None, prepared, None)
             values = _values(claims, prepared, provider, None)
             task = _dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider)
             self._hints.send(task, changed=(values["call_id"],))
@@ -157,7 +157,7 @@ class CallCreator:
         if order.did is not None:
             reserved = await dids.reserve(session, claims.user_id, order.did)
             of_did = reserved.provider
-        provider = await self._choose_provider(of_did, prepared)
+        provider = await self._choose_provider(of_did, prepared, session)
         values = {**_values(claims, prepared, provider, reserved), "call_id": call_id}
         row = (await session.execute(_CREATE, values)).mappings().one_or_none()
         task = _dial_task(row, provider)
@@ -172,10 +172,10 @@ class CallCreator:
             await idempotency.save_warning(session, key, warning)
         return CreatedCall(call_id, warning, provider)
 
-    async def _choose_provider(self, of_did: str | None, prepared: "_Prepared") -> str:
+    async def _choose_provider(self, of_did: str | None, prepared: "_Prepared", session: AsyncSession | None) -> str:
         """The name of the provider that will dial: the DID's, else the default."""
-        name = of_did or (await self._directory.get_default()).name
-        capabilities = await self._directory.get_capabilities(name)
+        name = of_did or (await self._directory.get_default(session)).name
+        capabilities = await self._directory.get_capabilities(name, session)
         order = prepared.order
         if isinstance(order.agent_number, Extension) and capabilities.extension_refusal is not None:
             refusal = f"{order.agent_number} is an extension of a PBX, and {capabilities.extension_refusal}"

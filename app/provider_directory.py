@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app import providers
 from app.db import Database
@@ -51,39 +52,43 @@ class ProviderDirectory:
         adapter = environment or providers.telephony_from_environment(settings)
         self._opened = {providers.ENVIRONMENT: _Opened(adapter, version=1)}
 
-    async def configs(self) -> dict[str, ProviderConfig]:
-        """Every provider by its name, as of a second ago or later."""
+    async def configs(self, session: AsyncSession | None = None) -> dict[str, ProviderConfig]:
+        """Every provider by its name, as of a second ago or later.
+
+        Whoever has a `session` passes it on. Who holds one connection and waits for another could wait for ever.
+        """
+        if session is not None and monotonic() - self._read_at > FRESH_SECONDS:
+            await self._read(session)
         if monotonic() - self._read_at > FRESH_SECONDS:
             async with self._reading:
                 if monotonic() - self._read_at > FRESH_SECONDS:
-                    await self._read()
+                    async with self._db.statement() as connection:
+                        await self._read(connection)
         return self._configs
 
-    async def _read(self) -> None:
-        async with self._db.statement() as connection:
-            self._configs = {config.name: config for config in await list_configs(connection)}
+    async def _read(self, connection: AsyncConnection | AsyncSession) -> None:
+        self._configs = {config.name: config for config in await list_configs(connection)}
         self._read_at = monotonic()
         for name in [name for name in self._opened if name not in self._configs]:
             await self._retire(self._opened.pop(name))
 
-    async def get_default(self) -> ProviderConfig:
+    async def get_default(self, session: AsyncSession | None = None) -> ProviderConfig:
         """The provider of calls whose DID has none of its own."""
-        for config in (await self.configs()).values():
+        for config in (await self.configs(session)).values():
             if config.is_default:
                 return config
         raise Unavailable("No telephony provider is the default. `ringback providers default NAME` chooses one")
 
-    async def get(self, name: str) -> ProviderConfig:
+    async def get(self, name: str, session: AsyncSession | None = None) -> ProviderConfig:
         """Raises `ProviderError` if there is no such provider."""
-        config = (await self.configs()).get(name)
+        config = (await self.configs(session)).get(name)
         if config is None:
             raise ProviderError(f"There is no telephony provider {name} any more")
         return config
 
-    async def get_capabilities(self, name: str) -> Capabilities:
+    async def get_capabilities(self, name: str, session: AsyncSession | None = None) -> Capabilities:
         """What the provider can do. Raises `ProviderError`."""
-        async with self.use(name) as adapter:
-            return adapter.capabilities
+        return (await self._open(await self.get(name, session))).adapter.capabilities
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[TelephonyProvider]:

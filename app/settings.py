@@ -59,6 +59,11 @@ class Settings(Options):
     )
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="Folder for recordings, models and embedded servers")
     database_url: str = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host/name`")
+    database_pooler: Literal["transaction"] | None = Field(
+        None,
+        description="`transaction` if RINGBACK_DATABASE_URL leads to a pooler in this mode, as PgBouncer; absent: to "
+        "PostgreSQL",
+    )
     redis_url: str = Field(description="Valkey or Redis, as `redis://:password@host:6379/0`")
     trusted_proxies: str = Field(
         "127.0.0.1", description="Addresses whose X-Forwarded-For is believed, comma-separated"

@@ -31,6 +31,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     union_all,
     update,
 )
@@ -61,12 +62,16 @@ CLOCK_SLACK = timedelta(milliseconds=50)
 BACKLOG_COUNTED = 1000
 """At most so many tasks of a queue's backlog are counted."""
 
+_IS_KNOWN = text("tasks.kind IN ({})".format(", ".join(f"'{kind.value}'" for kind in QUEUE_OF)))
+"""During an upgrade a newer version may add tasks of a kind that this one cannot do. They are left to its workers."""
+
 LANE_OF: dict[TaskKind, str] = {
     TaskKind.DIAL: "dial:",
     TaskKind.TRANSCRIBE: "transcribe",
     TaskKind.DELIVER: "deliver",
 }
-"""The lanes of these kinds (`app.lanes`). That of a dial task goes on with the name of its provider."""
+"""The lanes of these kinds (`app.lanes`). That of a dial task goes on with the name of its provider. Each kind has its
+own, so that a worker that does not know a kind does not know its lane either."""
 
 _AGE = func.extract("epoch", func.now() - Task.created_at).label("age")
 _PROVIDER = select(Call.provider).where(Call.id == Task.call_id).scalar_subquery().label("provider")
@@ -178,7 +183,8 @@ def hint_after_commit(session: AsyncSession, task: AddedTask) -> None:
 
 async def claim(db: Database, task_id: int, *, lease_seconds: float) -> ClaimedTask | None:
     """Claim the task, if it is due, unclaimed, and in no lane."""
-    due = and_(Task.id == task_id, Task.lane.is_(None), Task.due_at <= func.now() + CLOCK_SLACK, is_unclaimed())
+    is_due = Task.due_at <= func.now() + CLOCK_SLACK
+    due = and_(Task.id == task_id, Task.lane.is_(None), is_due, is_unclaimed(), _IS_KNOWN)
     claimed = await _claim(db, due, lease_seconds)
     return claimed[0] if claimed else None
 
@@ -200,7 +206,7 @@ async def claim_overdue(
     late = func.now() - timedelta(seconds=overdue_seconds)
     chosen = (
         select(Task.id)
-        .where(Task.queue == queue, Task.due_at <= late, is_unclaimed())
+        .where(Task.queue == queue, Task.due_at <= late, is_unclaimed(), _IS_KNOWN)
         .where(Task.lane.is_(None) if kind is None else Task.kind == kind)
         .order_by(Task.due_at)
         .limit(limit)

@@ -21,6 +21,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from app.errors import TooManyAttempts
+from app.hints import LEAVES_REPLICA
 
 log = structlog.get_logger()
 
@@ -39,7 +40,12 @@ class LoginThrottle:
 
     def __init__(self, redis_url: str) -> None:
         self._pool = BlockingConnectionPool.from_url(
-            redis_url, max_connections=8, timeout=1, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=1
+            redis_url,
+            max_connections=8,
+            timeout=1,
+            socket_timeout=_PATIENCE_SECONDS,
+            socket_connect_timeout=1,
+            retry_on_error=LEAVES_REPLICA,
         )
         storage = RedisStorage(f"async+{redis_url}", implementation="redispy", connection_pool=self._pool)  # type: ignore[arg-type]
         self._limiter = MovingWindowRateLimiter(storage)

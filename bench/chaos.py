@@ -30,17 +30,15 @@ import httpx
 from sqlalchemy import text
 
 from app import accounts, call_rules, callbacks
-from app.call_state import TERMINAL
 from app.db import Database
 from bench.delivery_log import DeliveryLog
 from bench.installation import Installation
 from bench.queue_faults import QueueFaults
 from bench.telephony_backends import BACKENDS, InjectedFault, Observed, TelephonyBackend
 from bench.two_providers import SECOND_DID, add_second, figures, find_violations
+from bench.verdict import PATIENCE_SECONDS, find_lost_and_doubled, list_undelivered, observe, wait_for_ends
 
 LEASE_SECONDS = 5.0
-PATIENCE_SECONDS = 120.0
-"""The run ends after this long without progress, and prints what is missing."""
 _MOST_STORIES = 5
 CALLS_WORKERS = ("calls-1", "calls-2")
 CALLBACKS_WORKERS = ("callbacks-1", "callbacks-2")
@@ -124,8 +122,8 @@ class Chaos:
         began = time.monotonic()
         async with httpx.AsyncClient(base_url=self._installation.base_url, timeout=10) as client:
             await asyncio.gather(self._post_all(client), self._break_everything())
-        await self._wait_for_ends()
-        await self._judge(await self._everything())
+        await wait_for_ends(self._db)
+        await self._judge(await observe(self._db))
         self._report.seconds = time.monotonic() - began
         return self._report
 
@@ -243,57 +241,16 @@ class Chaos:
         await asyncio.sleep(3)
         await asyncio.to_thread(self._installation.postgres.start)
 
-    async def _wait_for_ends(self) -> None:
-        """Wait until no task is left, or there is no progress."""
-        left, since = -1, time.monotonic()
-        while True:
-            async with self._db.statement() as connection:
-                now = (await connection.execute(text("SELECT count(*) FROM tasks"))).scalar_one()
-            if now == 0:
-                return
-            if now != left:
-                left, since = now, time.monotonic()
-            if time.monotonic() - since > PATIENCE_SECONDS:
-                return
-            await asyncio.sleep(0.5)
-
-    async def _undelivered(self) -> list[str]:
-        """Callbacks that no receiver accepted, and why."""
-        query = "SELECT event, call_id, attempts, last_answer FROM deliveries WHERE status <> 'delivered'"
-        async with self._db.statement() as connection:
-            rows = (await connection.execute(text(query))).all()
-        return [
-            f"{event} of {call_id} was not delivered, in {tries} tries: {said}" for event, call_id, tries, said in rows
-        ]
-
-    async def _everything(self) -> list[Observed]:
-        query = (
-            "SELECT c.id, c.customer_number, c.agent_number, c.status, t.status, t.failure, c.failure, c.did, "
-            "c.ended_at FROM calls c JOIN transcripts t ON t.call_id = c.id"
-        )
-        async with self._db.statement() as connection:
-            return [Observed(*row) for row in await connection.execute(text(query))]
-
     async def _judge(self, calls: list[Observed]) -> None:
         report = self._report
         placed = await self._world.placed(calls)
         ledger = Counter(leg.call_id for leg in placed if leg.is_agent)
         report.ordered = len(ledger)
-        known = {call.call_id for call in calls}
-        report.violations += [f"{call_id} was accepted and is lost" for call_id in report.accepted - known]
-        report.violations += [f"{call_id} was dialed, and nobody ordered it" for call_id in ledger.keys() - known]
-        report.violations += [f"{call_id} was dialed {times} times" for call_id, times in ledger.items() if times > 1]
+        report.never_arrived = sum(call.call_id not in ledger for call in calls)
+        report.violations += find_lost_and_doubled(calls, placed, report.accepted)
         for call in calls:
             report.statuses[call.status] += 1
             report.transcripts[call.transcript] += 1
-            if call.status not in TERMINAL:
-                report.violations.append(f"{call.call_id} is still {call.status}")
-            if call.transcript not in ("ready", "failed"):
-                report.violations.append(f"the transcript of {call.call_id} is still {call.transcript}")
-            if call.call_id not in ledger:
-                report.never_arrived += 1
-                if call.status != "failed":
-                    report.violations.append(f"{call.call_id} was never dialed, and is {call.status}")
             if call.status == "completed" and call.transcript != "ready":
                 if call.call_id in self._world.unwritten and "wrote nothing of this call" in str(call.failure):
                     report.unwritten += 1
@@ -307,7 +264,7 @@ class Chaos:
         report.violations += find_violations(placed, {call.call_id: call.did for call in calls}, most, limit)
         report.violations += await self._world.violations(calls)
         report.violations += self._deliveries.violations(calls)
-        report.violations += await self._undelivered()
+        report.violations += await list_undelivered(self._db)
         report.violations += self._queue.violations
         report.more = [
             *self._queue.figures,

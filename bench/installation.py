@@ -59,9 +59,10 @@ class Installation:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start_servers(self) -> None:
+    def start_servers(self, *, migrate: bool = True) -> None:
         self.database_url, self.redis_url = self.postgres.start(), self.valkey.start()
-        command.upgrade(alembic_config(self.database_url), "head")
+        if migrate:
+            command.upgrade(alembic_config(self.database_url), "head")
         ours = {name: value for name, value in os.environ.items() if not name.startswith("RINGBACK_")}
         self.environment = {
             **ours,
@@ -73,24 +74,31 @@ class Installation:
             **self.settings,
         }
 
-    def start(self, name: str, *module: str) -> "subprocess.Popen[bytes]":
-        """Run `python -m …` under this name, after the previous process of the name has ended."""
+    def start(
+        self, name: str, *module: str, checkout: Path | None = None, port: int | None = None
+    ) -> "subprocess.Popen[bytes]":
+        """Run `python -m …` under this name, after the previous process of the name has ended.
+
+        `checkout` is the code of another version. `port` is for a second API.
+        """
         with (self.data_dir / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *module],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                cwd=checkout,  # Python looks for modules there first
+                env=self.environment | ({} if port is None else {"RINGBACK_PORT": str(port)}),
                 start_new_session=True,
             )
         self.processes[name] = process
         return process
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, checkout: Path | None = None) -> str:
         """The output of `ringback` with these arguments. Raises `RuntimeError` with it if the command fails."""
         done = subprocess.run(
             [sys.executable, "-m", "app.cli", *arguments],
+            cwd=checkout,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -108,11 +116,13 @@ class Installation:
     def start_worker(self, name: str, queue: str) -> None:
         self.start(name, "worker", queue)
 
-    def wait_until_ready(self, path: str = "/readyz", seconds: float = 60.0) -> None:
+    def wait_until_ready(self, path: str = "/readyz", seconds: float = 60.0, *, port: int | None = None) -> None:
+        """`port` is that of a second API."""
+        url = self.base_url + path if port is None else f"http://127.0.0.1:{port}{path}"
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with _OPENER.open(self.base_url + path, timeout=3):
+                with _OPENER.open(url, timeout=3):
                     return
             except (URLError, OSError) as error:
                 if time.monotonic() > deadline:

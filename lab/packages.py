@@ -36,6 +36,7 @@ class Bundle:
 ASTERISK = Bundle("debian", ("asterisk", "sip-tester"))
 PROMTOOL = Bundle("debian-promtool", ("promtool", "libc6"), with_dependencies=False)
 """Prometheus's own check of alert rules."""
+PGBOUNCER = Bundle("debian-pgbouncer", ("pgbouncer",))
 
 
 def folder(bundle: Bundle = ASTERISK) -> Path:

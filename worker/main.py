@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import structlog
 
-from app import metrics, monitoring, providers, tasks
+from app import metrics, monitoring, providers, schema, tasks
 from app.call_rules import RulesReader
 from app.db import Database
 from app.engine_models import Queue
@@ -33,7 +33,8 @@ from worker.sweep import Sweep
 
 log = structlog.get_logger()
 
-_POOL_SIZE = 8
+POOL_SIZE = 8
+"""Connections of each of the two pools of a worker, of any queue."""
 _DRAIN_AFTER_FAILURE_SECONDS = 2.0
 _CANCEL_SECONDS = 0.2
 _CLOSE_SECONDS = 2.0
@@ -49,6 +50,11 @@ async def run(settings: Settings, queue: Queue) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     async with monitoring.running(settings, queue):
+        waiting = asyncio.create_task(schema.wait_until_usable(context.db, and_reachable=True))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([waiting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([waiting])
+        stopping.cancel()
         return await work(context, queue, stop)
 
 
@@ -131,7 +137,12 @@ async def _at_most(seconds: float, *closings: Coroutine[Any, Any, None]) -> None
 
 def _open(settings: Settings) -> Context:
     hints = Hints(arq_pool(settings.redis_url))
-    db = Database(settings.database_url, pool_size=_POOL_SIZE, after_commit=hints.send_noted)
+    db = Database(
+        settings.database_url,
+        pool_size=POOL_SIZE,
+        pooler=settings.database_pooler,
+        after_commit=hints.send_noted,
+    )
     return Context(
         settings=settings,
         db=db,

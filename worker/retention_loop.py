@@ -5,7 +5,7 @@ import asyncio
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 
 from app import idempotency, retention, usage
 from app.engine_models import Worker
@@ -18,6 +18,9 @@ log = structlog.get_logger()
 _EVERY_SECONDS = 3600.0
 _LOCK = 0x52696E67
 """Key of the PostgreSQL advisory lock that the deleting worker holds."""
+
+_STAY_OPEN = text("SET LOCAL idle_in_transaction_session_timeout = 0")
+"""Also ends the query before it, whose snapshot would keep PostgreSQL from cleaning up."""
 
 
 async def run(context: Context) -> None:
@@ -32,13 +35,11 @@ async def run(context: Context) -> None:
 
 async def once(context: Context) -> None:
     """Delete once. Does nothing while another worker does it."""
-    async with context.db.statement() as connection:
-        if not (await connection.execute(select(func.pg_try_advisory_lock(_LOCK)))).scalar_one():
-            return
-        try:
+    # A lock of this transaction, which stays open meanwhile. A pooler would lose a lock of the connection.
+    async with context.db.transaction() as guard:
+        if await guard.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))):
+            await guard.execute(_STAY_OPEN)
             await _clean(context)
-        finally:
-            await connection.execute(select(func.pg_advisory_unlock(_LOCK)))
 
 
 async def _clean(context: Context) -> None:

@@ -102,7 +102,7 @@ def run_on(settings: "Settings", work: Callable[..., Awaitable[T]], *arguments: 
 
     async def run() -> T:
         _log_to_stderr()
-        db = Database(settings.database_url, pool_size=2)
+        db = Database(settings.database_url, pool_size=2, pooler=settings.database_pooler)
         try:
             return await work(db, *arguments, **options)
         finally:
@@ -120,7 +120,9 @@ def with_hints(work: "Callable[[Database, Hints], Awaitable[T]]") -> T:
     async def run(settings: "Settings") -> T:
         _log_to_stderr()
         hints = Hints(arq_pool(settings.redis_url))
-        db = Database(settings.database_url, pool_size=2, after_commit=hints.send_noted)
+        db = Database(
+            settings.database_url, pool_size=2, pooler=settings.database_pooler, after_commit=hints.send_noted
+        )
         try:
             return await work(db, hints)
         finally:

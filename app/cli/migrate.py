@@ -6,9 +6,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
 
 from app import providers
-from app.cli.common import cause_of, complain, console
+from app.cli.common import cause_of, complain, console, fail
 from app.db import is_unreachable
 from app.settings import get_settings
 
@@ -41,6 +43,11 @@ def migrate_to_head() -> None:
     while True:
         try:
             command.upgrade(config, "head")
+        except CommandError as error:
+            if not isinstance(error.__cause__, ResolutionError):
+                fail(str(error))
+            console.print("The database is of a newer version, and works with the one before it. Nothing was changed")
+            return
         except Exception as error:
             if not is_unreachable(error) or time.monotonic() > deadline:
                 raise

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
+from alembic.util import CommandError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -83,3 +84,27 @@ def test_spellings_of_one_number_are_merged(database_url: str, capsys: pytest.Ca
     assert "1 calls: customer_number" in printed
     command.downgrade(config, "0005")
     assert asyncio.run(run(database_url, "SELECT key FROM dids ORDER BY id")) == [[("8012345678",), ("447400123456",)]]
+
+
+async def test_a_long_transaction_delays_a_migration_and_nobody_else(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = alembic_config(database_url)
+    await asyncio.to_thread(command.upgrade, config, "0010")
+    engine = create_async_engine(database_url)
+    async with engine.connect() as reader:
+        await reader.execute(text("SELECT count(*) FROM users"))
+        migrating = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "head"))
+        while "Another transaction has locked a table" not in capsys.readouterr().out:
+            await run(database_url, "SELECT count(*) FROM users")
+        assert not migrating.done()
+        blocked = alembic_config(database_url)
+        blocked.attributes["patience_seconds"] = 0
+        await reader.rollback()
+        await migrating
+        await reader.execute(text("SELECT count(*) FROM users"))
+        with pytest.raises(CommandError, match=r"stays locked .* idle in transaction.*`ringback migrate` again"):
+            await asyncio.to_thread(command.downgrade, blocked, "0010")
+        assert await run(database_url, "SELECT version_num FROM alembic_version") == [[("0015",)]]
+    await engine.dispose()
+    await asyncio.to_thread(command.downgrade, config, "base")

@@ -168,12 +168,10 @@ async def test_a_calls_worker_does_it_and_only_one(context: Context, user: User,
     )
     old = await finished(own, user)
     await age(own, old, 2)
-    async with own.db.statement() as another:
-        lock = text("SELECT pg_advisory_lock(:lock)"), {"lock": retention_loop._LOCK}
-        await another.execute(*lock)
+    async with own.db.transaction() as another:
+        await another.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": retention_loop._LOCK})
         await retention_loop.once(own)
         assert len(files(tmp_path / "own")) == 1
-        await another.execute(text("SELECT pg_advisory_unlock_all()"))
     await retention_loop.once(own)
     assert files(tmp_path / "own") == []
 

@@ -282,7 +282,7 @@ def catches_sigterm(process: "subprocess.Popen[str]") -> bool:
 
 def read_until_started(process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None
-    assert any("worker_started" in line for line in process.stdout)
+    assert any("worker_started" in line or "waiting_for_database" in line for line in process.stdout)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

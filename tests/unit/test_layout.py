@@ -74,6 +74,7 @@ DOMAIN = [
         "reports",
         "retention",
         "rule_models",
+        "schema",
         "security",
         "settings",
         "settling",
