@@ -205,7 +205,9 @@ async def _searched(
     said_in_call = select(are_said).where(TranscriptRow.call_id == Call.id).scalar_subquery()
     newest = chosen.add_columns(said_in_call.label("said")).order_by(*_NEWEST).limit(_SAMPLE).subquery()
     count = await session.scalar(select(func.count()).select_from(newest).where(newest.c.said)) or 0
-    if count >= _FREQUENT_IN_SAMPLE:  # read the calls from the newest on, until the page is full
+    if count >= _FREQUENT_IN_SAMPLE or await _are_frequent(
+        session, are_said
+    ):  # read the calls from the newest on, until the page is full
         calls = chosen.add_columns(said_in_call.label("said")).order_by(*_NEWEST).limit(SEARCHED_CALLS).subquery()
         full = select(calls.c.id).where(calls.c.said).limit(limit or _MOST_FOUND)
         return chosen.where(Call.id.in_(list(await session.scalars(full))))
@@ -213,6 +215,16 @@ async def _searched(
     if user_id is not None:
         rare = rare.where(TranscriptRow.user_id == user_id)
     return chosen.where(Call.id.in_(await _newest_ids(session, rare)))
+
+
+async def _are_frequent(session: AsyncSession, are_said: ColumnElement[bool]) -> bool:
+    """Whether too many calls have these words to read them all, although the newest have not. The index ends its search
+    there, which would take half a minute among millions."""
+    await session.execute(text(f"SET LOCAL gin_fuzzy_search_limit = {2 * _MOST_FOUND}"))
+    counting = select(func.count()).select_from(TranscriptRow).where(are_said, TranscriptRow.history.is_not(None))
+    found = await session.scalar(counting) or 0
+    await session.execute(text("SET LOCAL gin_fuzzy_search_limit = 0"))
+    return found > _MOST_FOUND
 
 
 async def _with_number(session: AsyncSession, chosen: Select[str], number: str, user_id: str | None) -> set[str]:

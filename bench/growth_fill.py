@@ -31,7 +31,7 @@ CREATE UNLOGGED TABLE filling AS
 SELECT n, 'call_' || substr(md5(n::text), 1, 16) AS id,
        'USR_' || lpad(upper(to_hex(1 + n % :users)), 8, '0') AS user_id,
        now() - (1 - n::float8 / :of) * interval '730 days' - interval '2 hours' AS at,
-       (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + n / :users % 5] AS status
+       (ARRAY['completed', 'completed', 'no_answer', 'busy', 'failed'])[1 + (hashint8(n) & 1023) % 5] AS status
 FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n
 """
 _FILL = (

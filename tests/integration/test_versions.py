@@ -77,7 +77,7 @@ async def test_a_task_of_a_kind_that_only_a_newer_version_knows_is_left_alone(
         values = {
             "kind": "teleport",
             "queue": "calls",
-            "call_id": first,
+            "call_id": min(ids),
             "due_at": text("now() - interval '1 hour'"),
         }
         unknown = (await session.execute(insert(Task).values(values).returning(Task.id))).scalar_one()
