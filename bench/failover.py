@@ -93,7 +93,7 @@ async def run_failover(
             if fault == "valkey":
                 await asyncio.to_thread(valkey.kill)
                 await asyncio.sleep(_PROMOTION_SECONDS)
-                await asyncio.to_thread(other_valkey.promote, password)
+                await asyncio.to_thread(other_valkey.promote)
                 addresses[1].move(other_valkey.address)
                 installation.valkey = other_valkey
             else:

@@ -1,6 +1,7 @@
 """A primary and a replica of PostgreSQL, or of Valkey, and an address that can be moved from one to the other."""
 
 import asyncio
+import json
 import signal
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -126,20 +127,22 @@ class ReplicaValkey(Valkey):
         return str(parts.hostname), int(parts.port or 0)
 
     def follow(self, primary: "ReplicaValkey") -> None:
-        """Start, and replicate the primary."""
+        """Start, and replicate the primary. From now on it has the primary's password."""
         self.start()
-        with redis.Redis.from_url(self.url) as client:
-            client.config_set("masterauth", urlsplit(primary.url).password)
-            client.replicaof(*primary.address)
-
-    def demote(self, primary: "ReplicaValkey", password: str) -> None:
-        """Make it a replica of another. It keeps its connections, and refuses to write."""
+        password = str(urlsplit(primary.url).password)
         with redis.Redis.from_url(self.url) as client:
             client.config_set("masterauth", password)
+            client.config_set("requirepass", password)
+            client.replicaof(*primary.address)
+        (self._folder / "address.json").write_text(json.dumps(self._address() | {"password": password}))
+
+    def demote(self, primary: "ReplicaValkey") -> None:
+        """Make it a replica of another. It keeps its connections, and refuses to write."""
+        with redis.Redis.from_url(self.url) as client:
+            client.config_set("masterauth", str(urlsplit(primary.url).password))
             client.replicaof(*primary.address)
 
-    def promote(self, password: str) -> None:
-        """Make it the primary, with the password that clients have."""
+    def promote(self) -> None:
+        """Make it the primary."""
         with redis.Redis.from_url(self.url) as client:
             client.replicaof("NO", "ONE")
-            client.config_set("requirepass", password)

@@ -17,7 +17,7 @@ from tests.speech import speech_endpoint
 POOL_SIZE = 5
 """Far fewer than the connections that the processes open."""
 CALLS = 100
-CUSTOMERS = (*[BUSY] * 4, "919999999999")  # recognition would take most of the time
+CUSTOMERS = (*[BUSY] * 9, "919999999999")  # recognition would take most of the time
 QUEUES = ("calls", "callbacks", "transcripts")
 
 

@@ -118,9 +118,9 @@ async def test_a_connection_to_a_demoted_valkey_is_replaced(tmp_path: Path) -> N
     await redis.set("hint", "before")
     await throttle.record_failure("a@example.com", "192.0.2.1")
 
-    await asyncio.to_thread(second.promote, password)
+    await asyncio.to_thread(second.promote)
     address.move(second.address)
-    await asyncio.to_thread(first.demote, second, password)
+    await asyncio.to_thread(first.demote, second)
     async with redis.pipeline(transaction=False) as pipe:
         pipe.set("hint", "after")
         await pipe.execute()
