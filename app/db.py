@@ -50,6 +50,9 @@ _DIRECTLY = {"server_settings": {"plan_cache_mode": "force_generic_plan", "jit":
 POOL_SIZE = 16
 """Connections of each pool of an API process."""
 
+_POOL_SECONDS = 10
+"""How long a statement may wait for a connection."""
+
 _COMMAND_SECONDS = 20
 """How long a statement may take. After that, the connection to a PostgreSQL that is frozen is given up."""
 
@@ -64,6 +67,79 @@ class Compiled:
         compiled: Any = statement.compile(dialect=dialect())  # type: ignore[no-untyped-call]
         self.sql = str(compiled)
         self.names: list[str] = compiled.positiontup
+
+
+class _KeptConnections:
+    """Connections of a pool that are kept for single statements, which run directly in the driver.
+
+    It is what the server does most. SQLAlchemy would take more than twice the CPU of a statement, and borrowing a
+    connection each time as much again (docs/benchmarks.md).
+    """
+
+    def __init__(self, pool: AsyncEngine, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._idle: list[Any] = []
+        self._turns = asyncio.Semaphore(max(1, most))
+        self._driver_error: type[Exception] = pool.dialect.loaded_dbapi.Error
+
+    async def fetch_row(self, sql: str, values: list[Any]) -> asyncpg.Record | None:
+        """As `Database.fetch_one`."""
+        if self._turns.locked():
+            async with asyncio.timeout(_POOL_SECONDS):
+                await self._turns.acquire()
+        else:
+            await self._turns.acquire()
+        try:
+            connection = self._idle.pop() if self._idle else await self._borrow()
+            driver = connection.driver_connection
+            if driver.is_closed():  # by a restart of PostgreSQL, and so are all
+                await self._drop(connection)
+                connection = await self._borrow()
+                driver = connection.driver_connection
+            try:
+                row: asyncpg.Record | None = await driver.fetchrow(sql, *values)
+            except (asyncio.CancelledError, TimeoutError):
+                # The statement still runs. Only invalidating the connection cancels it.
+                await greenlet_spawn(connection.invalidate)
+                raise
+            except Exception as error:
+                closed = driver.is_closed()
+                if closed or getattr(error, "sqlstate", None) == _READ_ONLY:
+                    await self._drop(connection)
+                else:
+                    self._keep(connection)
+                if closed:
+                    raise DisconnectionError(str(error)) from error
+                raise
+            self._keep(connection)
+            return row
+        finally:
+            self._turns.release()
+
+    async def _borrow(self) -> Any:
+        try:
+            return await self._pool.raw_connection()
+        except self._driver_error as error:
+            raise DBAPIError.instance(None, None, error, self._driver_error) from error
+
+    def _keep(self, connection: Any) -> None:
+        if len(self._idle) < self._most:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    async def _drop(self, connection: Any) -> None:
+        """Replace it and all that are idle. They lead to the same server."""
+        idle, self._idle = self._idle, []
+        for one in (connection, *idle):
+            await greenlet_spawn(one.invalidate)
+
+    def close(self) -> None:
+        """Give them back to the pool."""
+        idle, self._idle, self._most = self._idle, [], 0
+        for connection in idle:
+            connection.close()
 
 
 class Database:
@@ -85,7 +161,7 @@ class Database:
         connecting = _DIRECTLY if pooler is None else UNNAMED_STATEMENTS
         # Setting autocommit or pinging at every checkout would double the cost of a poll.
         self._statements = _engine(url, pool_size, connecting, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
-        self._driver_error: type[Exception] = self._statements.dialect.loaded_dbapi.Error
+        self._kept = _KeptConnections(self._statements, pool_size // 2)
         self._transactions = _engine(url, pool_size, connecting)
         self._after_commit = after_commit
         self._sessions = async_sessionmaker(self._transactions, expire_on_commit=False)
@@ -97,33 +173,9 @@ class Database:
     async def fetch_one(self, statement: Compiled, values: Mapping[str, Any]) -> asyncpg.Record | None:
         """Run one statement as its own transaction, and return its row, if any.
 
-        It uses the driver directly. SQLAlchemy takes more than twice the CPU (docs/benchmarks.md), and this is what the
-        server does most. Raises what asyncpg raises, and `DisconnectionError` when the connection broke.
+        Raises what asyncpg raises, and `DisconnectionError` when the connection broke.
         """
-        try:
-            connection = await self._statements.raw_connection()
-        except self._driver_error as error:
-            raise DBAPIError.instance(None, None, error, self._driver_error) from error
-        driver: Any = connection.driver_connection
-        try:
-            row: asyncpg.Record | None = await driver.fetchrow(
-                statement.sql, *[values[name] for name in statement.names]
-            )
-        except (asyncio.CancelledError, TimeoutError):
-            # The statement still runs. Only invalidating the connection cancels it.
-            await greenlet_spawn(connection.invalidate)
-            raise
-        except Exception as error:
-            closed = driver.is_closed()
-            if getattr(error, "sqlstate", None) == _READ_ONLY:
-                await greenlet_spawn(connection.invalidate)
-            else:
-                connection.close()
-            if closed:
-                raise DisconnectionError(str(error)) from error
-            raise
-        connection.close()
-        return row
+        return await self._kept.fetch_row(statement.sql, [values[name] for name in statement.names])
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -136,6 +188,7 @@ class Database:
             act()
 
     async def dispose(self) -> None:
+        self._kept.close()
         await self._statements.dispose()
         await self._transactions.dispose()
 
@@ -150,7 +203,7 @@ def _engine(url: str, pool_size: int, connecting: Mapping[str, Any], **options: 
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=10,
+        pool_timeout=_POOL_SECONDS,
         hide_parameters=True,  # errors are logged, and the parameters are telephone numbers and password hashes
         connect_args={
             "timeout": 5,

@@ -159,7 +159,8 @@ async def test_those_who_wait_hold_no_connection(
         path = f"/api/developer/calls/{call_id}/transcript"
         asking = [asyncio.create_task(client.get(path, headers=waits(headers))) for _ in range(60)]
         await until(lambda: len(resources.waiters._waiting.get(call_id, ())) == 60)
-        await until(lambda: resources.db._statements.pool.checkedout() == 0)  # type: ignore[attr-defined]
+        kept = resources.db._kept
+        await until(lambda: kept._pool.pool.checkedout() == len(kept._idle))  # type: ignore[attr-defined]
         data_of(await client.get(path, headers=headers), "Transcript not available yet")
         resources.waiters.stop()  # as the process does when it is to stop
         for answer in await asyncio.gather(*asking):
