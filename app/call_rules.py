@@ -93,13 +93,20 @@ class RulesReader:
     async def get(self, user_id: str, session: AsyncSession | None = None) -> AppliedRules:
         """The rules for calls of this user. Whoever has a `session` passes it on (`ProviderDirectory.configs`)."""
         read_at, rules = self._known.get(user_id, (float("-inf"), None))
-        if rules is None or monotonic() - read_at > FRESH_SECONDS:
+        if rules is not None and monotonic() - read_at <= FRESH_SECONDS:
+            return rules
+        if rules is not None:  # whoever comes while these are read makes do with the old ones
+            self._known[user_id] = (monotonic(), rules)
+        try:
             if session is not None:
                 rules = await get_applied(session, user_id, self._zone)
             else:
                 async with self._db.statement() as connection:
                     rules = await get_applied(connection, user_id, self._zone)
-            self._known[user_id] = (monotonic(), rules)
+        except BaseException:
+            self._known.pop(user_id, None)
+            raise
+        self._known[user_id] = (monotonic(), rules)
         return rules
 
 
