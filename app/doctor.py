@@ -131,12 +131,14 @@ async def _examine_database(examined: _Examined) -> list[CheckLine]:
         lines.append(error("database", f"Its encoding is {facts.encoding}", "Create it with ENCODING 'UTF8'"))
     examined.has_tables = facts.has_calls and revision == examined.head
     lines.append(_compare_revisions(revision, examined.head, is_read_only=facts.is_read_only))
-    needed = _CONNECTIONS_OF_API + max(workers, 3) * _CONNECTIONS_OF_WORKER
+    apis = examined.settings.api_processes
+    needed = apis * _CONNECTIONS_OF_API + max(workers, 3) * _CONNECTIONS_OF_WORKER
     if facts.connections < needed:
         lines.append(
             warning(
                 "database",
-                f"It allows {facts.connections} connections. One API and {max(workers, 3)} workers open up to {needed}",
+                f"It allows {facts.connections} connections. API processes: {apis}, workers: {max(workers, 3)}. "
+                f"They open up to {needed}",
                 "Raise max_connections, or put PgBouncer in between",
             )
         )
