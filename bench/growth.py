@@ -226,8 +226,11 @@ class _Growth:
             measure_workers(installation, log, calls, self._of_workers)
             if calls == self._sizes[-1]:
                 self._of_requests.show("Milliseconds of PostgreSQL for a request, median", self._sizes)
-                statements = self._of_requests.slowest | self._of_workers.slowest
-                whole = asyncio.run(plans(installation.database_url, statements, self._plans or folder))
+                # The console's lists are planned with their values, and have no generic plan.
+                of_api = {name: one for name, one in self._of_requests.slowest.items() if "console" not in name}
+                whole = asyncio.run(
+                    plans(installation.database_url, of_api | self._of_workers.slowest, self._plans or folder)
+                )
                 print(f"\nStatements whose plan reads a big table whole: {', '.join(whole) or 'none'}", flush=True)
                 asyncio.run(_retention(installation, calls))
         finally:
