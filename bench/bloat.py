@@ -80,9 +80,8 @@ async def _both(installations: list[Installation], seconds: float) -> None:
         _churn("as migrated", migrated.database_url, seconds, defaults=False),
         _churn("PostgreSQL's defaults", plain.database_url, seconds, defaults=True),
     )
-    print(
-        f"\n| | ms of a claim of {_AT_ONCE}, at first | at the end | table KB | indexes KB | dead rows | vacuums | HOT % |"
-    )
+    print(f"\n| | claim of {_AT_ONCE}: ms at first | at the end | table KB | indexes KB | dead rows ", end="")
+    print("| vacuums | HOT % |")
     print("|" + "---|" * 8)
     print("\n".join(rows))
 
