@@ -97,7 +97,7 @@ OPEN = (TranscriptStatus.PENDING, TranscriptStatus.PROCESSING)
 
 async def list_open(session: AsyncSession, call_id: str | None = None) -> list[str]:
     """The calls whose transcripts are still to be made, or only this one if its is."""
-    query = select(TranscriptRow.call_id).where(TranscriptRow.status.in_(_OPEN))
+    query = select(TranscriptRow.call_id).where(TranscriptRow.status.in_(OPEN))
     return list(await session.scalars(query if call_id is None else query.where(TranscriptRow.call_id == call_id)))
 
 
