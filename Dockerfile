@@ -23,7 +23,8 @@ LABEL org.opencontainers.image.title="Ringback" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --home-dir /data ringback && install -d -o ringback -g ringback /data
+RUN groupadd --gid 10001 ringback && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /data ringback \
+ && install -d -o ringback -g ringback /data
 COPY --from=build /opt/ringback /opt/ringback
 ENV PATH=/opt/ringback/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -31,7 +32,8 @@ ENV PATH=/opt/ringback/bin:$PATH \
     RINGBACK_HOST=0.0.0.0 \
     RINGBACK_METRICS_HOST=0.0.0.0 \
     RINGBACK_DATA_DIR=/data
-USER ringback
+# As numbers, because Kubernetes must see that this is not root.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
