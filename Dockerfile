@@ -5,19 +5,24 @@ FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv /opt/ringback
 COPY requirements/server.txt requirements/server.txt
-RUN /opt/ringback/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/server.txt
+RUN /opt/ringback/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --require-hashes \
+      -r requirements/server.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY worker worker
 COPY migrations migrations
-RUN /opt/ringback/bin/pip install --no-cache-dir --disable-pip-version-check --no-build-isolation --no-deps . \
- && /opt/ringback/bin/python -m compileall -q /opt/ringback/lib \
- && /opt/ringback/bin/python -m pip uninstall --yes --quiet pip
+# Compiled modules that hold a hash and no time, so that two builds give the same files.
+RUN /opt/ringback/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --no-build-isolation --no-deps . \
+ && PYTHONDONTWRITEBYTECODE=1 /opt/ringback/bin/python -m pip uninstall --yes --quiet pip \
+ && find /opt/ringback -name __pycache__ -prune -exec rm -r {} + \
+ && /opt/ringback/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/ringback/lib
 
 FROM ${PYTHON_IMAGE}
 # A test holds the version to pyproject.toml's. REVISION: --build-arg REVISION=$(git rev-parse HEAD)
 ARG VERSION=0.1.0
 ARG REVISION=
+# The day that a new user's password was changed is in /etc/shadow.
+ARG SOURCE_DATE_EPOCH
 LABEL org.opencontainers.image.title="Ringback" \
       org.opencontainers.image.description="A self-hosted server for the developer click-to-call API" \
       org.opencontainers.image.version="${VERSION}" \
