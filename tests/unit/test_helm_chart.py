@@ -9,12 +9,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app import providers, tasks
+from app import tasks
 from app.engine_models import Queue
 from app.metrics import TASKS_OLDEST
-from app.settings import Settings
 from app.waiting import LONGEST_SECONDS
 from tests import helm
+from tools import settings_table
 
 Object = dict[str, Any]
 
@@ -172,14 +172,10 @@ def test_a_pod_has_longer_to_stop_than_its_process_takes(objects: list[Object]) 
 
 
 def test_every_variable_is_a_setting(objects: list[Object]) -> None:
-    known = {options.variable(name) for options in _all_options() for name in options.model_fields}
+    known = {options.variable(name) for options in settings_table.TABLES.values() for name in options.model_fields}
     for name, pod in _pods(objects):
         assert set(_environment(pod)) <= known, name
     assert set(SECRETS) <= known
-
-
-def _all_options() -> list[Any]:
-    return [Settings, *providers.OPTIONS.values()]
 
 
 def test_the_settings_reach_each_process_as_they_were_written(everything: list[Object]) -> None:
@@ -224,7 +220,7 @@ def test_the_chart_says_what_is_missing() -> None:
 def test_secrets_are_refused_as_settings() -> None:
     secret = [
         options.variable(name)
-        for options in _all_options()
+        for options in settings_table.TABLES.values()
         for name, field in options.model_fields.items()
         if "SecretStr" in str(field.annotation)
     ]

@@ -11,11 +11,11 @@ import pytest
 import typer
 from typer.main import get_command
 
-from app import providers
 from app.cli import app
 from app.engine_models import Queue
 from app.settings import Settings
 from lab import packages
+from tools import settings_table
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 COMMON = UNITS / "ringback-.service.d/common.conf"
@@ -112,9 +112,7 @@ def test_the_target_stops_every_process(name: str) -> None:
 
 
 def test_each_variable_is_a_setting() -> None:
-    known = {
-        options.variable(name) for options in (Settings, *providers.OPTIONS.values()) for name in options.model_fields
-    }
+    known = {options.variable(name) for options in settings_table.TABLES.values() for name in options.model_fields}
     texts = [path.read_text() for path in UNITS.rglob("*") if path.is_file()]
     assert {name for text in texts for name in re.findall(r"\b(RINGBACK_\w+)=", text)} <= known
 
