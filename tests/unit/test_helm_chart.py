@@ -18,7 +18,8 @@ from tools import settings_table
 
 Object = dict[str, Any]
 
-KUBERNETES = "1.34"
+KUBERNETES = ("1.27", "1.37")
+"""The oldest that the chart takes, and a recent one."""
 SECRETS = {
     "RINGBACK_DATABASE_URL": "postgresql+asyncpg://ringback:database-secret@postgres/ringback",
     "RINGBACK_REDIS_URL": "redis://:valkey-secret@valkey:6379/0",
@@ -104,10 +105,11 @@ def test_helm_finds_nothing_to_complain_about(values: Object) -> None:
     assert helm.lint(values) == []
 
 
-def test_kubernetes_knows_every_field(objects: list[Object]) -> None:
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_kubernetes_knows_every_field(objects: list[Object], kubernetes: str) -> None:
     for each in objects:
         if each["kind"] != "PodMonitor":  # of the Prometheus operator
-            kubernetes_validate.validate(each, KUBERNETES, strict=True)
+            kubernetes_validate.validate(each, kubernetes, strict=True)
 
 
 def test_there_is_a_deployment_for_each_process_and_a_budget(objects: list[Object]) -> None:
@@ -289,3 +291,4 @@ def test_names_stay_short_enough() -> None:
 def test_the_chart_has_the_version_of_the_package() -> None:
     chart = yaml.safe_load((helm.CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == version("ringback")
+    assert chart["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
