@@ -42,14 +42,18 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _analyze(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """`systemd-analyze` of this machine, or Debian's. Skips the test where neither can be had."""
-    command = [shutil.which("systemd-analyze") or ""]
-    if not command[0]:
-        try:
-            command = packages.command(packages.fetch(packages.SYSTEMD), "bin/systemd-analyze")
-        except packages.PackagesError as error:
-            pytest.skip(str(error))
+@pytest.fixture(scope="module")
+def analyze() -> list[str]:
+    """`systemd-analyze` of this machine, or Debian's. Skips the tests where neither can be had."""
+    if installed := shutil.which("systemd-analyze"):
+        return [installed]
+    try:
+        return packages.command(packages.fetch(packages.SYSTEMD), "bin/systemd-analyze")
+    except packages.PackagesError as error:
+        pytest.skip(str(error))
+
+
+def _run(command: list[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -65,17 +69,17 @@ def _instances() -> list[str]:
     return sorted(path.name.replace("@", "@1") for path in UNITS.glob("ringback*.*") if path.suffix != ".example")
 
 
-def test_systemd_finds_nothing_to_complain_about(machine: Path) -> None:
+def test_systemd_finds_nothing_to_complain_about(machine: Path, analyze: list[str]) -> None:
     units = [name for name in _instances() if (machine / "etc/systemd/system" / name.replace("@1", "@")).is_file()]
     assert len(units) == len(list(UNITS.glob("*.service"))) + 2  # the target and the timer
-    done = _analyze("verify", f"--root={machine}", "--man=no", *units)
+    done = _run(analyze, "verify", f"--root={machine}", "--man=no", *units)
     # systemd ignores a key that it does not know, and says so, with exit code 0.
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", [name for name in _instances() if name.endswith(".service")])
-def test_each_service_is_hardened(machine: Path, name: str) -> None:
-    done = _analyze("security", "--offline=true", f"--root={machine}", f"--threshold={_LARGEST_EXPOSURE}", name)
+def test_each_service_is_hardened(machine: Path, analyze: list[str], name: str) -> None:
+    done = _run(analyze, "security", "--offline=true", f"--root={machine}", f"--threshold={_LARGEST_EXPOSURE}", name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
