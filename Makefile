@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.13 3.12 3.11 3; do command -v python$$v >/dev/null 
   python$$v -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo python$$v && break; done)
 BIN := .venv/bin
 
-.PHONY: help up test test-asterisk fuzz asterisk-up check format docs dist chaos bench bench-asterisk bench-speech lock clean
+.PHONY: help up test test-asterisk fuzz asterisk-up check format docs dist audit chaos bench bench-asterisk bench-speech lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,8 +44,16 @@ format: .venv/dev ## Format the code and fix what ruff can fix
 docs: .venv/dev ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build && echo "Open site/index.html"
 
-dist: .venv/dev ## Build the wheel into dist/
+# The list is made of the lock alone, so the same lock gives the same file. The tool warns that a lock tells nothing of
+# who needs whom.
+dist: .venv/dev ## Build the wheel and its list of components (SBOM) into dist/
 	$(BIN)/hatchling build --target wheel
+	$(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements/server.txt --pyproject pyproject.toml --mc-type application --output-reproducible --output-format JSON --output-file dist/ringback.cdx.json
+
+# dev.txt has what the other two have. --strict: a requirement that PyPI does not know is a failure, too.
+audit: .venv/dev ## Ask PyPI for known vulnerabilities of the locked requirements
+	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/dev.txt || \
+	  { echo "A vulnerability above: make lock, then make test. An error above, such as a failed connection or 'could not be audited': this machine cannot reach PyPI's https://pypi.org/pypi/NAME/VERSION/json, and nothing is known"; exit 1; }
 
 # Several minutes: workers killed and frozen, Valkey flushed and killed, PostgreSQL stopped. ARGS="--calls 500"
 chaos: .venv/dev ## Place 500 calls while servers and workers are killed

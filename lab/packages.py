@@ -37,6 +37,8 @@ ASTERISK = Bundle("debian", ("asterisk", "sip-tester"))
 PROMTOOL = Bundle("debian-promtool", ("promtool", "libc6"), with_dependencies=False)
 """Prometheus's own check of alert rules."""
 PGBOUNCER = Bundle("debian-pgbouncer", ("pgbouncer",))
+SYSTEMD = Bundle("debian-systemd", ("systemd",))
+"""systemd's own check of units."""
 
 
 def folder(bundle: Bundle = ASTERISK) -> Path:
@@ -63,8 +65,9 @@ def command(root: Path, program: str) -> list[str]:
     libraries = root / "usr/lib/x86_64-linux-gnu"
     if not libraries.exists():
         libraries = root / f"usr/lib/{os.uname().machine}-linux-gnu"
+    paths = [libraries, libraries / "libodbc", libraries / "systemd"]
     (loader,) = [*(root / "usr/lib64").glob("ld-linux*"), *(root / "usr/lib").glob("ld-linux-aarch64*")][:1]
-    return [str(loader), "--library-path", f"{libraries}:{libraries}/libodbc", str(root / "usr" / program)]
+    return [str(loader), "--library-path", ":".join(map(str, paths)), str(root / "usr" / program)]
 
 
 def _download(base: Path, bundle: Bundle) -> None:

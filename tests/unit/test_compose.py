@@ -9,7 +9,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-COMPOSE = (Path(__file__).parents[2] / "docker-compose.yml").read_text()
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+PODMAN = (ROOT / "deploy/podman/compose.yml").read_text()
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -32,3 +36,10 @@ def test_the_health_check_of_the_api_needs_no_proxy() -> None:
             done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, timeout=60)
             assert done.returncode == code, done.stderr
         server.shutdown()
+
+
+def test_with_podman_nothing_depends_on_what_ends() -> None:
+    services = yaml.safe_load(COMPOSE)["services"]
+    depending = {name for name, service in services.items() if "depends_on" in service}
+    changed = yaml.safe_load(PODMAN.replace("!reset {}", "reset"))["services"]
+    assert {name for name, service in changed.items() if service["depends_on"] == "reset"} == depending
