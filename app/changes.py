@@ -5,6 +5,7 @@ follows reads the truth in PostgreSQL. Losing such a message costs a console sec
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -47,7 +48,7 @@ class ChangeFeed:
 
     def __init__(self, redis: ArqRedis) -> None:
         self._redis = redis
-        self._listeners: set[Listener] = set()
+        self._listeners: Counter[Listener] = Counter()
         self._following: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._idle_at = 0.0
@@ -69,14 +70,16 @@ class ChangeFeed:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Tell the listener of changes, within the block."""
-        self._listeners.add(listener)
+        """Tell the listener of changes, within the block. It is told once, however many blocks it has."""
+        self._listeners[listener] += 1
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow())
         try:
             yield
         finally:
-            self._listeners.discard(listener)
+            self._listeners[listener] -= 1
+            if not self._listeners[listener]:
+                del self._listeners[listener]
             self._idle_at = asyncio.get_running_loop().time() + _IDLE_SECONDS
 
     async def aclose(self) -> None:

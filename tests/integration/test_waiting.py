@@ -29,8 +29,14 @@ URL = "http://127.0.0.1:1/"
 DIALECTS = ("/api/developer", "/api")
 
 
-def waits(headers: dict[str, str], preference: str = "wait=30") -> dict[str, str]:
+def waits(headers: dict[str, str], preference: str = "wait=60") -> dict[str, str]:
     return {**headers, "Prefer": preference}
+
+
+async def soon(asking: "asyncio.Task[httpx.Response]") -> httpx.Response:
+    """The answer, which must come long before the time is over."""
+    async with asyncio.timeout(30):
+        return await asking
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -45,8 +51,14 @@ def resources(app: FastAPI) -> Resources:
     return found
 
 
-def is_waiting(resources: Resources, call_id: str) -> Callable[[], bool]:
-    return lambda: call_id in resources.waiters._waiting and resources.feed.is_connected
+def are_waiting(resources: Resources, call_id: str, count: int = 1) -> Callable[[], bool]:
+    """Whether so many requests have read the call, and wait for news."""
+
+    def check() -> bool:
+        events = resources.waiters._waiting.get(call_id, set())
+        return sum(bool(event._waiters) for event in events) == count and resources.feed.is_connected
+
+    return check
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -56,9 +68,9 @@ async def test_it_is_answered_when_the_transcript_is_there(
     call_id = await new_call(context, user, URL)
     await end(context, call_id, CallStatus.COMPLETED, recording=True)
     asking = asyncio.create_task(client.get(f"{dialect}/calls/{call_id}/transcript", headers=waits(headers)))
-    await until(is_waiting(resources, call_id))
+    await until(are_waiting(resources, call_id))
     await save_transcript(context, call_id)
-    assert data_of(await asking, "Transcript found")["transcript"]["summary"] == "They talked"
+    assert data_of(await soon(asking), "Transcript found")["transcript"]["summary"] == "They talked"
     assert call_id not in resources.waiters._waiting
 
 
@@ -71,12 +83,12 @@ async def test_each_dialect_is_answered_when_it_shows_something_new(
         asyncio.create_task(client.get(f"{dialect}/calls/{call_id}/transcript", headers=waits(headers)))
         for dialect in DIALECTS
     ]
-    await until(lambda: len(resources.waiters._waiting.get(call_id, ())) == 2 and resources.feed.is_connected)
+    await until(are_waiting(resources, call_id, 2))
     await end(context, call_id, CallStatus.COMPLETED, recording=True)
-    assert data_of(await newer, "Transcript not available yet")["hangup_cause"] == "ANSWER"
+    assert data_of(await soon(newer), "Transcript not available yet")["hangup_cause"] == "ANSWER"
     assert not older.done()
     await save_transcript(context, call_id)
-    data_of(await older, "Transcript found")
+    data_of(await soon(older), "Transcript found")
 
 
 async def test_what_is_final_is_answered_at_once(
@@ -95,10 +107,10 @@ async def test_a_canceled_call_is_news(
 ) -> None:
     call_id = await new_call(context, user, URL)
     asking = asyncio.create_task(client.get(f"/api/calls/{call_id}/transcript", headers=waits(headers)))
-    await until(is_waiting(resources, call_id))
+    await until(are_waiting(resources, call_id))
     async with context.db.transaction() as session:
         await cancellation.cancel(session, context.providers, call_id)
-    data_of(await asking, "Transcript processing failed")
+    data_of(await soon(asking), "Transcript processing failed")
 
 
 async def test_without_news_it_is_answered_when_the_time_is_over(
@@ -158,7 +170,7 @@ async def test_those_who_wait_hold_no_connection(
         call_id = await new_call(context, user, URL)
         path = f"/api/developer/calls/{call_id}/transcript"
         asking = [asyncio.create_task(client.get(path, headers=waits(headers))) for _ in range(60)]
-        await until(lambda: len(resources.waiters._waiting.get(call_id, ())) == 60)
+        await until(are_waiting(resources, call_id, 60))
         kept = resources.db._kept
         await until(lambda: kept._pool.pool.checkedout() == len(kept._idle))  # type: ignore[attr-defined]
         data_of(await client.get(path, headers=headers), "Transcript not available yet")
@@ -199,7 +211,7 @@ async def test_a_client_that_leaves_waits_no_longer(
         "headers": [(key.lower().encode(), value.encode()) for key, value in waits(headers).items()],
     }
     asking = asyncio.create_task(app(scope, receive, send))
-    await until(is_waiting(resources, call_id))
+    await until(are_waiting(resources, call_id))
     leaves.set()
     await asking
     assert call_id not in resources.waiters._waiting
