@@ -5,6 +5,8 @@ import signal
 import sys
 from types import FrameType
 
+_NICENESS = 10
+
 
 def run() -> None:
     # First of all, because the imports below take a second. A worker that has not started has nothing to finish.
@@ -33,6 +35,8 @@ def run() -> None:
     try:
         settings = get_settings()
         logs.configure(settings.log_format, tracing.add_trace_id)
+        if sys.argv[1] == Queue.TRANSCRIPTS:
+            os.nice(_NICENESS)  # people wait for their telephones, and recognition takes what CPU is left
         asyncio.run(work())
     except SettingsError as error:
         sys.exit(str(error))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 import structlog
 from arq.connections import ArqRedis
@@ -257,7 +258,7 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def start(settings: Settings, **changed: str) -> "subprocess.Popen[str]":
+def start(settings: Settings, queue: Queue = Queue.CALLS, **changed: str) -> "subprocess.Popen[str]":
     values = {
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
@@ -266,7 +267,7 @@ def start(settings: Settings, **changed: str) -> "subprocess.Popen[str]":
         **changed,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "worker", "calls"],
+        [sys.executable, "-m", "worker", queue],
         env={**os.environ, **{f"RINGBACK_{name}": value for name, value in values.items()}},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -304,3 +305,11 @@ def test_a_worker_stops_cleanly_while_it_starts_and_while_it_is_idle_and_while_i
         rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, rest
         assert ("worker_stopped" in rest) == (process is not starting)
+
+
+@pytest.mark.parametrize(("queue", "niceness"), [(Queue.CALLS, 0), (Queue.TRANSCRIPTS, 10)])
+def test_recognition_leaves_the_cpu_to_calls(isolated: IsolatedWorker, queue: Queue, niceness: int) -> None:
+    with start(isolated.settings, queue) as process:
+        read_until_started(process)
+        assert psutil.Process(process.pid).nice() - psutil.Process().nice() == niceness
+        process.kill()
