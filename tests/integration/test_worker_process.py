@@ -258,7 +258,7 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def start(settings: Settings, queue: Queue = Queue.CALLS, **changed: str) -> "subprocess.Popen[str]":
+def start(settings: Settings, queue: Queue = Queue.CALLS, /, **changed: str) -> "subprocess.Popen[str]":
     values = {
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
