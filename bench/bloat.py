@@ -1,8 +1,7 @@
-"""What keeps the table of tasks small: `python -m bench.bloat`.
+"""What the settings of migration 0016 do for the table of tasks: `python -m bench.bloat`.
 
-Tasks come, are claimed, have their leases renewed and go, 500 a second, in three installations side by side: one as
-it is with a calls worker, which vacuums, one as migrated, and one with PostgreSQL's defaults. Three minutes, because
-autovacuum looks at a table once a minute.
+Tasks come, are claimed, have their leases renewed and go, 500 a second, in two installations side by side: one as
+migrated, one with PostgreSQL's defaults. Three minutes, because autovacuum looks at a table once a minute.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from sqlalchemy import text
 from app import accounts, lanes
 from app.db import Database
 from bench.installation import Installation
-from worker import vacuum_loop
 
 _AT_ONCE = 50
 _CYCLES_PER_SECOND = 10
@@ -40,13 +38,13 @@ INSERT INTO tasks (kind, queue, call_id, user_id, lane)
 _RENEW = "UPDATE tasks SET lease_until = now() + interval '30 seconds' WHERE lease_until IS NOT NULL"
 _FINISH = "DELETE FROM tasks WHERE lease_until IS NOT NULL"
 _SIZE = """
-SELECT pg_relation_size('tasks') / 1024, pg_indexes_size('tasks') / 1024, n_dead_tup, vacuum_count + autovacuum_count,
+SELECT pg_relation_size('tasks') / 1024, pg_indexes_size('tasks') / 1024, n_dead_tup, autovacuum_count,
        round(100.0 * n_tup_hot_upd / greatest(n_tup_upd, 1))
 FROM pg_stat_user_tables WHERE relname = 'tasks'
 """
 
 
-async def _churn(name: str, url: str, seconds: float, *, defaults: bool = False, vacuums: bool = False) -> str:
+async def _churn(name: str, url: str, seconds: float, *, defaults: bool) -> str:
     """The row of the table that is printed."""
     db = Database(url, pool_size=2)
     async with db.transaction() as session:
@@ -54,7 +52,6 @@ async def _churn(name: str, url: str, seconds: float, *, defaults: bool = False,
         await session.execute(text(_CALLS), {"user": user.id})
         if defaults:
             await session.execute(text(_DEFAULTS))
-    vacuuming = asyncio.create_task(_vacuum(db)) if vacuums else None
     claims: list[float] = []
     began, cycle = time.monotonic(), 0
     while time.monotonic() - began < seconds:
@@ -69,8 +66,6 @@ async def _churn(name: str, url: str, seconds: float, *, defaults: bool = False,
             await connection.execute(text(_RENEW))
             await connection.execute(text(_FINISH))
         cycle += 1
-    if vacuuming is not None:
-        vacuuming.cancel()
     some = len(claims) // 10
     async with db.statement() as connection:
         table, indexes, dead, vacuums, hot = (await connection.execute(text(_SIZE))).one()
@@ -79,18 +74,10 @@ async def _churn(name: str, url: str, seconds: float, *, defaults: bool = False,
     return f"| {name} | {first:.1f} | {last:.1f} | {table} | {indexes} | {dead} | {vacuums} | {hot:.0f} |"
 
 
-async def _vacuum(db: Database) -> None:
-    """As a calls worker does."""
-    while True:
-        await asyncio.sleep(vacuum_loop.EVERY_SECONDS)
-        await vacuum_loop.once(db)
-
-
-async def _all(installations: list[Installation], seconds: float) -> None:
-    cleaned, migrated, plain = [installation.database_url for installation in installations]
+async def _both(installations: list[Installation], seconds: float) -> None:
+    migrated, plain = [installation.database_url for installation in installations]
     rows = await asyncio.gather(
-        _churn("with a calls worker", cleaned, seconds, vacuums=True),
-        _churn("as migrated", migrated, seconds),
+        _churn("as migrated", migrated, seconds, defaults=False),
         _churn("PostgreSQL's defaults", plain, seconds, defaults=True),
     )
     print(f"\n| | claim of {_AT_ONCE}: ms at first | at the end | table KB | indexes KB | dead rows ", end="")
@@ -106,12 +93,12 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="ringback-bench-", ignore_cleanup_errors=True) as folder:
-        installations = [Installation(Path(folder) / str(n)) for n in range(3)]
+        installations = [Installation(Path(folder) / str(n)) for n in range(2)]
         try:
             for installation in installations:
                 installation.data_dir.mkdir()
                 installation.start_servers()
-            asyncio.run(_all(installations, options.seconds))
+            asyncio.run(_both(installations, options.seconds))
         finally:
             for installation in installations:
                 installation.stop()

@@ -22,7 +22,7 @@ from app.engine_models import Queue
 from app.hints import Hints, arq_pool
 from app.provider_directory import ProviderDirectory
 from app.settings import Settings
-from worker import retention_loop, vacuum_loop
+from worker import retention_loop
 from worker.consumer import Consumer
 from worker.context import Context, receivers, recording_hosts
 from worker.gates import Gates
@@ -82,7 +82,6 @@ async def work(context: Context, queue: Queue, stop: asyncio.Event) -> int:
     }
     if queue is Queue.CALLS:
         parts["cleaning"] = retention_loop.run(context)
-        parts["vacuum"] = vacuum_loop.run(context)
         parts["listeners"] = listeners.run()
     structlog.contextvars.bind_contextvars(worker=f"{queue}-{worker_id.hex[:6]}")
     log.info("worker_started", queue=queue, pid=os.getpid())
