@@ -53,7 +53,7 @@ dist: .venv/dev ## Build the wheel and its list of components (SBOM) into dist/
 # dev.txt has what the other two have. --strict: a requirement that PyPI does not know is a failure, too.
 audit: .venv/dev ## Ask PyPI for known vulnerabilities of the locked requirements
 	@$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/dev.txt || \
-	  { echo "A vulnerability above: make lock, then make test. An error above, such as a failed connection or 'could not be audited': this machine cannot reach PyPI's https://pypi.org/pypi/NAME/VERSION/json, and nothing is known"; exit 1; }
+	  { echo "A vulnerability above: make lock, then make test. An error above, such as a failed connection or 'could not be audited': this machine cannot reach PyPI's list of vulnerabilities, and nothing is known"; exit 1; }
 
 # Several minutes: workers killed and frozen, Valkey flushed and killed, PostgreSQL stopped. ARGS="--calls 500"
 chaos: .venv/dev ## Place 500 calls while servers and workers are killed
