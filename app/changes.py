@@ -40,7 +40,7 @@ def take(session: AsyncSession) -> set[str]:
 
 
 Listener = Callable[[Collection[str] | None], None]
-"""Is told the ids of calls that have changed. None: some may have been missed."""
+"""Receives the ids of calls that have changed. None: some may have been missed."""
 
 
 class ChangeFeed:
@@ -56,11 +56,11 @@ class ChangeFeed:
 
     @property
     def is_connected(self) -> bool:
-        """Whether listeners are told of changes now. Else they have to look for themselves."""
+        """Whether listeners receive changes now. Else they have to look for themselves."""
         return self._connected.is_set()
 
     async def wait_connected(self) -> None:
-        """Wait until listeners are told of each change from now on, or the process is about to stop."""
+        """Wait until listeners receive each change from now on, or the process is about to stop."""
         await self._connected.wait()
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class ChangeFeed:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Tell the listener of changes, within the block. It is told once, however many blocks it has."""
+        """Call the listener with changes, within the block: once for each, however many blocks it has."""
         self._listeners[listener] += 1
         if self._following is None or self._following.done():
             self._following = asyncio.create_task(self._follow())

@@ -69,7 +69,7 @@ _PREFERENCE = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECAS
 
 
 def _preferred_wait(request: Request) -> float:
-    """How many seconds the client would rather wait than be told that nothing is new: `Prefer: wait=30` (RFC 7240).
+    """How many seconds the client would rather wait than read that nothing is new: `Prefer: wait=30` (RFC 7240).
     What cannot be read is ignored, as preferences are."""
     for preference in ",".join(request.headers.getlist("Prefer")).split(","):
         if found := _PREFERENCE.fullmatch(preference.strip()):

@@ -246,11 +246,11 @@ async def test_while_valkey_is_away_it_looks_for_itself(
 async def test_the_feed_says_when_something_may_have_been_missed(migrated: Settings, hints: Hints) -> None:
     client = arq_pool(migrated.redis_url)
     feed = ChangeFeed(client)
-    told: list[object] = []
-    with feed.listening(told.append):
+    received: list[object] = []
+    with feed.listening(received.append):
         await feed.wait_connected()
         with redis.Redis.from_url(migrated.redis_url) as other:
             other.client_kill_filter(_type="pubsub")
-        await until(lambda: told.count(None) >= 2 and feed.is_connected)  # when it was lost, and when it is back
+        await until(lambda: received.count(None) >= 2 and feed.is_connected)  # when it was lost, and when it is back
     await feed.aclose()
     await client.aclose(close_connection_pool=True)
