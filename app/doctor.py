@@ -172,11 +172,15 @@ def _explain_database(failed: Exception, settings: Settings) -> CheckLine:
     if state == "53300":
         return error("database", f"All connections are taken: {cause}", "Raise max_connections, or run fewer processes")
     if is_unreachable(failed):
-        fix = (
-            "Start Ringback: ringback up" if settings.embedded else "Start PostgreSQL, or correct RINGBACK_DATABASE_URL"
-        )
+        fix = _how_to_start("PostgreSQL", "RINGBACK_DATABASE_URL", settings)
         return error("database", f"It cannot be reached: {cause}", fix)
     return error("database", f"It cannot be used: {cause}", "Correct RINGBACK_DATABASE_URL")
+
+
+def _how_to_start(server: str, variable: str, settings: Settings) -> str:
+    if settings.embedded:
+        return "Start Ringback with `ringback up`. If it runs, stop it first: it starts its servers only then"
+    return f"Start {server}, or correct {variable}"
 
 
 async def _examine_valkey(examined: _Examined) -> list[CheckLine]:
@@ -184,7 +188,8 @@ async def _examine_valkey(examined: _Examined) -> list[CheckLine]:
         info: dict[str, Any] = await examined.redis.info()
     except Exception as failed:
         cause = doctor_machine.cause_of(failed)
-        fix = "Calls still work, seconds later. Start Valkey, or correct RINGBACK_REDIS_URL"
+        how = _how_to_start("Valkey", "RINGBACK_REDIS_URL", examined.settings)
+        fix = f"Calls still work, seconds later. {how}"
         return [error("valkey", f"It cannot be used: {cause}", fix)]
     name = "Valkey" if "valkey_version" in info else "Redis"
     policy, limit = info.get("maxmemory_policy", "noeviction"), int(info.get("maxmemory", 0))
