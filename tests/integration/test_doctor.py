@@ -138,6 +138,13 @@ async def test_valkey_that_does_not_answer(healthy: WholeInstallation, monkeypat
     assert "hidden" not in str(found)
 
 
+@pytest.mark.parametrize(("embedded", "fix"), [("false", "Start Valkey"), ("true", "`ringback up`")])
+async def test_valkey_that_is_gone(healthy: WholeInstallation, embedded: str, fix: str) -> None:
+    found, code = await examine(healthy, RINGBACK_REDIS_URL="redis://127.0.0.1:1/0", RINGBACK_EMBEDDED=embedded)
+    assert code == 1
+    assert fix in found["valkey", "error"][0]
+
+
 async def test_settings(healthy: WholeInstallation) -> None:
     wrong = {
         "RINGBACK_CALBACK_TIMEOUT_SECONDS": "3",
