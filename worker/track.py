@@ -31,6 +31,7 @@ log = structlog.get_logger()
 _AFTER_TROUBLE_SECONDS = 1.0
 _UNKNOWN = "The telephony provider does not know this call; it was not dialed again, to be safe. Place a new one"
 _TAKEN = "The telephony provider took this call, and how it ended was not seen. It was not dialed again, to be safe"
+_LOST = "The telephony provider no longer knows this call, and how it ended was not seen"
 _LET_EVENTS_ARRIVE_SECONDS = 2.0
 """A call that the provider no longer knows has ended. The event of that end may be on its way, and says more."""
 
@@ -118,7 +119,7 @@ async def _interpret(
             datetime.now(UTC),
             leg=Leg.CUSTOMER if alone else None,
             has_recording=call.customer_dialed_at is not None,
-            detail="The telephony provider no longer knows this call, and how it ended was not seen",
+            detail=_LOST,
             late=True,
         )
     if call.status != CallStatus.DIALING:

@@ -12,6 +12,7 @@ from app import calls, dial_attempts
 from app.engine_models import ListenerRow, Task, TaskKind
 from app.models import Call, CallEventRow
 from app.providers import ENVIRONMENT
+from app.telephony import base
 from app.telephony.base import (
     CallEvent,
     CallOrder,
@@ -59,7 +60,6 @@ async def timeline(runner: CallRunner) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nobody_waits_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_LET_EVENTS_ARRIVE_SECONDS", 0)
     monkeypatch.setattr(track, "_LET_EVENTS_ARRIVE_SECONDS", 0)
 
 
@@ -98,8 +98,10 @@ async def test_one_of_many_workers_dials_the_customer(runner: CallRunner) -> Non
     assert not runner.provider.connects, "the right was spent"
 
 
-async def test_a_refused_customer_ends_the_call(runner: CallRunner) -> None:
+@pytest.mark.parametrize("snapshot", [alone(), base.ProviderError("connection refused")])
+async def test_a_refused_customer_ends_the_call(runner: CallRunner, snapshot: Snapshot | Exception) -> None:
     runner.provider.connecting = Rejected("The recording could not be started")
+    runner.provider.snapshot = snapshot
     await runner.run("connect")
     call = await runner.call()
     assert (call.status, call.failure) == ("failed", "The recording could not be started")
@@ -107,17 +109,28 @@ async def test_a_refused_customer_ends_the_call(runner: CallRunner) -> None:
     assert [ref.call_id for ref in runner.provider.hangups] == [runner.call_id], "the agent is let go"
 
 
-async def test_what_the_agent_did_explains_a_refusal_better(
-    runner: CallRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def gone(order: CallOrder) -> Rejected:
-        await report(runner, CANCELED_BY_AGENT)
-        return Rejected("The agent's leg was gone")
-
-    monkeypatch.setattr(runner.provider, "connect", gone)
+@pytest.mark.parametrize("snapshot", [None, Snapshot((CANCELED_BY_AGENT,))])
+async def test_what_the_agent_did_explains_a_refusal_better(runner: CallRunner, snapshot: Snapshot | None) -> None:
+    """However long the event of it takes."""
+    runner.provider.connecting = Rejected("The agent's leg was gone")
+    runner.provider.snapshot = snapshot
     await runner.run("connect")
+    assert (await runner.call()).status == "ringing"
+    assert await runner.open_tasks() == ["track"]
+    await report(runner, CANCELED_BY_AGENT)
     call = await runner.call()
     assert (call.status, call.failure, call.ended_by) == ("canceled", "The agent hung up", "agent")
+
+
+async def test_a_refusal_whose_reason_nobody_saw_ends_the_call(runner: CallRunner) -> None:
+    """The agent's leg is gone, and the event of it was missed."""
+    runner.provider.connecting = Rejected("The agent's leg was gone")
+    await runner.run("connect")
+    async with runner.context.db.transaction() as session:
+        (await session.get_one(Call, runner.call_id)).dialed_at = datetime.now(UTC) - timedelta(seconds=60)
+    await runner.run("track")
+    call = await runner.call()
+    assert (call.status, call.failure) == ("failed", track._LOST)
 
 
 async def test_a_lost_answer_to_connect_is_asked_about(runner: CallRunner) -> None:
