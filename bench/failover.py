@@ -37,7 +37,7 @@ _PROMOTION_SECONDS = 2.0
 class FailoverResult:
     """The result of a run. `violations` is empty if no call was lost or doubled."""
 
-    fault: str
+    faults: tuple[str, ...]
     accepted: int = 0
     outage_seconds: float = 0.0
     """The longest time without an accepted order."""
@@ -47,25 +47,25 @@ class FailoverResult:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.fault:<8} {self.accepted} orders accepted, no order for {self.outage_seconds:.1f} s at most, "
-            f"{self.refused} requests refused meanwhile; ended: {self.statuses}; lost or doubled: "
-            f"{len(self.violations)}",
+            f"{' and '.join(self.faults):<8} {self.accepted} orders accepted, no order for "
+            f"{self.outage_seconds:.1f} s at most, {self.refused} requests refused meanwhile; ended: {self.statuses}; "
+            f"lost or doubled: {len(self.violations)}",
             *[f"    {violation}" for violation in self.violations],
         ]
         return "\n".join(lines)
 
 
 async def run_failover(
-    data_dir: Path, fault: str, *, orders: int = 20, lag: float | None = None, settings: dict[str, str] | None = None
+    data_dir: Path, *faults: str, orders: int = 20, orders_per_second: float = 5.0, lag: float | None = None
 ) -> FailoverResult:
-    """`orders` are accepted before the fault, and as many after it. `lag`: the replica is asynchronous, and this many
-    seconds behind."""
-    installation = Installation(data_dir, SETTINGS | (settings or {}))
+    """`faults` come one after another, at most one of them PostgreSQL's. `orders` are accepted before each, and after
+    the last. `lag`: PostgreSQL's replica is asynchronous, and this many seconds behind."""
+    installation = Installation(data_dir, SETTINGS)
     primary, replica = ReplicaPostgres(data_dir), ReplicaPostgres(data_dir / "replica")
     valkey, other_valkey = ReplicaValkey(data_dir), ReplicaValkey(data_dir / "replica")
     installation.postgres, installation.valkey = primary, valkey
     addresses = MovingAddress(), MovingAddress()
-    result = FailoverResult(fault)
+    result = FailoverResult(faults)
     try:
         await asyncio.to_thread(installation.start_servers)
         await asyncio.to_thread(replica.follow, primary)
@@ -84,22 +84,26 @@ async def run_failover(
         for queue in QUEUES:
             installation.start_worker(queue, queue)
         await asyncio.to_thread(installation.wait_until_ready)
-        async with load_run(installation, [installation.base_url], customers=_CUSTOMERS) as run:
+        async with load_run(
+            installation, [installation.base_url], orders_per_second=orders_per_second, customers=_CUSTOMERS
+        ) as run:
             await run.load.accept(orders)
-            if lag is not None:
-                await _stop_replication(replica)
-                await asyncio.sleep(lag)
             began = time.monotonic()
-            if fault == "valkey":
-                await asyncio.to_thread(valkey.kill)
-                await asyncio.sleep(_PROMOTION_SECONDS)
-                await asyncio.to_thread(other_valkey.promote)
-                addresses[1].move(other_valkey.address)
-                installation.valkey = other_valkey
-            else:
-                await _fail_over(fault, primary, replica, addresses[0])
-                installation.postgres = replica
-            await run.load.accept(orders)
+            for fault in faults:
+                if fault == "valkey":
+                    await asyncio.to_thread(valkey.kill)
+                    await asyncio.sleep(_PROMOTION_SECONDS)
+                    await asyncio.to_thread(other_valkey.promote)
+                    addresses[1].move(other_valkey.address)
+                    installation.valkey = other_valkey
+                else:
+                    if lag is not None:
+                        await _stop_replication(replica)
+                        await asyncio.sleep(lag)
+                        began = time.monotonic()
+                    await _fail_over(fault, primary, replica, addresses[0])
+                    installation.postgres = replica
+                await run.load.accept(orders)
             result.violations = await run.judge()
             result.accepted, result.refused, result.statuses = len(run.load.accepted), run.load.refused, run.statuses
             await asyncio.to_thread(primary.kill)  # a frozen one would delay closing our own connections

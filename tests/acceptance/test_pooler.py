@@ -16,7 +16,8 @@ from tests.speech import speech_endpoint
 
 POOL_SIZE = 5
 """Far fewer than the connections that the processes open."""
-CALLS = 100
+CALLS = 50
+PATIENCE_SECONDS = 60.0
 CUSTOMERS = (*[BUSY] * 9, "919999999999")  # recognition would take most of the time
 QUEUES = ("calls", "callbacks", "transcripts")
 
@@ -72,6 +73,16 @@ async def test_a_process_that_does_not_know_of_the_pooler_is_refused(pgbouncer: 
     await db.dispose()
 
 
+async def somebody_listens(db: Database) -> None:
+    """On a busy machine the lease moves from worker to worker, and for a moment nobody is connected."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            async with db.statement() as connection:
+                if (await connection.execute(select(ListenerRow.connected_since))).scalar_one_or_none() is not None:
+                    return
+            await asyncio.sleep(0.1)
+
+
 async def test_calls_reach_their_ends_behind_pgbouncer(installation: Installation, pgbouncer: PgBouncer) -> None:
     async with speech_endpoint() as speech:
         installation.environment |= speech
@@ -83,8 +94,7 @@ async def test_calls_reach_their_ends_behind_pgbouncer(installation: Installatio
         # The judge looks past the pooler.
         async with load_run(installation, [installation.base_url], orders_per_second=25, customers=CUSTOMERS) as run:
             await run.load.accept(CALLS)
-            async with run.db.statement() as connection:
-                assert (await connection.execute(select(ListenerRow.connected_since))).scalar_one() is not None
+            await somebody_listens(run.db)
             violations = await run.judge()
             assert violations == []
             assert run.load.refused == 0

@@ -15,7 +15,6 @@ from app.providers import ENVIRONMENT
 from app.telephony import base
 from app.telephony.base import (
     CallEvent,
-    CallOrder,
     CallStatus,
     Leg,
     ProviderEvent,
