@@ -83,8 +83,8 @@ class _KeptConnections:
         self._turns = asyncio.Semaphore(max(1, most))
         self._driver_error: type[Exception] = pool.dialect.loaded_dbapi.Error
 
-    async def fetch_row(self, sql: str, values: list[Any]) -> asyncpg.Record | None:
-        """As `Database.fetch_one`."""
+    async def fetch(self, sql: str, values: list[Any]) -> list[asyncpg.Record]:
+        """As `Database.fetch_all`."""
         if self._turns.locked():
             async with asyncio.timeout(_POOL_SECONDS):
                 await self._turns.acquire()
@@ -98,7 +98,7 @@ class _KeptConnections:
                 connection = await self._borrow()
                 driver = connection.driver_connection
             try:
-                row: asyncpg.Record | None = await driver.fetchrow(sql, *values)
+                rows: list[asyncpg.Record] = await driver.fetch(sql, *values)
             except (asyncio.CancelledError, TimeoutError):
                 # The statement still runs. Only invalidating the connection cancels it.
                 await greenlet_spawn(connection.invalidate)
@@ -113,7 +113,7 @@ class _KeptConnections:
                     raise DisconnectionError(str(error)) from error
                 raise
             self._keep(connection)
-            return row
+            return rows
         finally:
             self._turns.release()
 
@@ -171,11 +171,16 @@ class Database:
         return self._statements.connect()
 
     async def fetch_one(self, statement: Compiled, values: Mapping[str, Any]) -> asyncpg.Record | None:
-        """Run one statement as its own transaction, and return its row, if any.
+        """As `fetch_all`, of a statement with one row at most."""
+        rows = await self.fetch_all(statement, values)
+        return rows[0] if rows else None
+
+    async def fetch_all(self, statement: Compiled, values: Mapping[str, Any]) -> list[asyncpg.Record]:
+        """Run one statement as its own transaction, and return its rows.
 
         Raises what asyncpg raises, and `DisconnectionError` when the connection broke.
         """
-        return await self._kept.fetch_row(statement.sql, [values[name] for name in statement.names])
+        return await self._kept.fetch(statement.sql, [values[name] for name in statement.names])
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -1,19 +1,30 @@
 """Creating calls: those that clients order, and those that only another system reports."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
-from typing import Any
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import call_ids, calls, changes, destinations, dids, idempotency, metrics, tasks, tracing, transcripts, usage
+from app import (
+    call_ids,
+    call_inserts,
+    calls,
+    changes,
+    destinations,
+    dids,
+    idempotency,
+    metrics,
+    tasks,
+    tracing,
+    transcripts,
+    usage,
+)
+from app.call_inserts import CallInsert, CallInserter, InsertedCall
 from app.call_rules import AppliedRules, RulesReader
 from app.calling_hours import next_opening
-from app.db import Compiled, Database, after_commit
+from app.db import Database, after_commit
 from app.dial_rules import after_hours
 from app.engine_models import Queue, TaskKind
 from app.errors import InactiveUser, InvalidToken, LimitReached, NotAllowed, Unavailable, ValidationFailed
@@ -64,41 +75,6 @@ class CreatedCall:
     """What will dial it. None: the same order was sent before, and this is its call."""
 
 
-# One statement and one round trip: check the login, create the call, its first event, its transcript and its dial task.
-_CREATE = text("""
-WITH caller AS (
-    SELECT users.id, users.is_active
-    FROM login_sessions JOIN users ON users.id = login_sessions.user_id
-    WHERE login_sessions.id = :session_id AND users.id = :user_id
-      AND login_sessions.expires_at > now() AND (login_sessions.revoked_at IS NULL OR NOT users.is_active)
-), forbidden AS (
-    SELECT EXISTS (
-        SELECT FROM do_not_call WHERE number = :customer_number AND (user_id IS NULL OR user_id = :user_id)
-    ) AS is_listed
-), call AS (
-    INSERT INTO calls (id, user_id, customer_number, agent_number, did, did_id, callback_url, language, record,
-                       waits_for_hours, dial_after, traceparent, provider)
-    SELECT :call_id, caller.id, :customer_number, :agent_number, CAST(:did AS text), CAST(:did_id AS text),
-           CAST(:callback_url AS text), CAST(:language AS text), :record,
-           :waits_for_hours, CAST(:dial_after AS timestamptz), CAST(:traceparent AS text), providers.name
-    FROM caller, providers, forbidden
-    WHERE caller.is_active AND providers.name = :provider AND providers.drained_at IS NULL AND NOT is_listed
-    RETURNING id, user_id, provider, dial_after
-), event AS (
-    INSERT INTO call_events (call_id, key, status, happened_at) SELECT id, 'queued', 'queued', now() FROM call
-), transcript AS (
-    INSERT INTO transcripts (id, call_id, user_id, status)
-    SELECT :transcript_id, id, user_id, CAST(:transcript_status AS text) FROM call
-), task AS (
-    INSERT INTO tasks (kind, queue, call_id, user_id, lane, due_at)
-    SELECT 'dial', 'calls', id, user_id, 'dial:' || provider, coalesce(dial_after, now()) FROM call
-    RETURNING id
-)
-SELECT caller.is_active, is_listed, (SELECT id FROM task) AS task_id FROM caller, forbidden
-""")
-_CREATE_COMPILED = Compiled(_CREATE)
-
-
 class CallCreator:
     """Creates the calls that clients order."""
 
@@ -106,6 +82,7 @@ class CallCreator:
         self, db: Database, hints: Hints, directory: ProviderDirectory, rules: RulesReader, settings: Settings
     ) -> None:
         self._db = db
+        self._inserter = CallInserter(db)
         self._hints = hints
         self._directory = directory
         self._rules = rules
@@ -137,10 +114,10 @@ class CallCreator:
         prepared = _Prepared(order, rules, opens_at if opens_at > now else None)
         if order.did is None and order.idempotency_key is None and not prepared.is_limited and not prepared.opens_at:
             provider = await self._choose_provider(None, prepared, None)
-            values = _values(claims, prepared, provider, None)
-            task = _dial_task(await self._db.fetch_one(_CREATE_COMPILED, values), provider)
-            self._hints.send(task, changed=(values["call_id"],))
-            return CreatedCall(values["call_id"], provider=provider)
+            call = _call(call_ids.new_call_id(), claims, prepared, provider, None)
+            task = _dial_task(await self._inserter.insert(call), provider)
+            self._hints.send(task, changed=(call.call_id,))
+            return CreatedCall(call.call_id, provider=provider)
         async with self._db.transaction() as session:
             return await self._create_in(session, claims, prepared)
 
@@ -158,9 +135,8 @@ class CallCreator:
             reserved = await dids.reserve(session, claims.user_id, order.did)
             of_did = reserved.provider
         provider = await self._choose_provider(of_did, prepared, session)
-        values = {**_values(claims, prepared, provider, reserved), "call_id": call_id}
-        row = (await session.execute(_CREATE, values)).mappings().one_or_none()
-        task = _dial_task(row, provider)
+        call = _call(call_id, claims, prepared, provider, reserved)
+        task = _dial_task(await call_inserts.insert_in(session, call), provider)
         changes.note(session, call_id)
         if prepared.opens_at is not None and not order.wait_for_hours:
             hours = ", ".join(map(str, prepared.rules.hours))
@@ -211,43 +187,45 @@ class _Prepared:
         return any(rules.limits.are_set for rules in self.rules.both)
 
 
-def _values(claims: Claims, prepared: _Prepared, provider: str, reserved: dids.Reservation | None) -> dict[str, Any]:
+def _call(
+    call_id: str, claims: Claims, prepared: _Prepared, provider: str, reserved: dids.Reservation | None
+) -> CallInsert:
     order = prepared.order
-    return {
-        "provider": provider,
-        "session_id": claims.session_id,
-        "user_id": claims.user_id,
-        "call_id": call_ids.new_call_id(),
-        "customer_number": order.customer_number.digits,
-        "agent_number": order.agent_number.digits,
-        "did": digits_of(order.did or order.shown),
-        "did_id": reserved.did_id if reserved else None,
-        "callback_url": order.callback_url,
-        "language": order.language,
-        "record": order.record and prepared.rules.record,
-        "waits_for_hours": order.wait_for_hours,
-        "dial_after": prepared.opens_at if order.wait_for_hours else None,
-        "traceparent": tracing.find_traceparent(),
-        "transcript_id": transcripts.new_transcript_id(),
-        "transcript_status": TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
-    }
+    return CallInsert(
+        session_id=claims.session_id,
+        user_id=claims.user_id,
+        call_id=call_id,
+        customer_number=order.customer_number.digits,
+        agent_number=order.agent_number.digits,
+        did=digits_of(order.did or order.shown),
+        did_id=reserved.did_id if reserved else None,
+        callback_url=order.callback_url,
+        language=order.language,
+        record=order.record and prepared.rules.record,
+        waits_for_hours=order.wait_for_hours,
+        dial_after=prepared.opens_at if order.wait_for_hours else None,
+        traceparent=tracing.find_traceparent(),
+        provider=provider,
+        transcript_id=transcripts.new_transcript_id(),
+        transcript_status=TranscriptStatus.PENDING if order.transcript else TranscriptStatus.DISABLED,
+    )
 
 
-def _dial_task(row: Mapping[Any, Any] | None, provider: str) -> tasks.AddedTask:
-    """The call's dial task, from the row that `_CREATE` returns."""
-    if row is None:
+def _dial_task(inserted: InsertedCall | None, provider: str) -> tasks.AddedTask:
+    """The dial task of a call that was inserted. Raises why it was not."""
+    if inserted is None:
         raise InvalidToken
-    if not row["is_active"]:
+    if not inserted.is_active:
         raise InactiveUser
-    if row["is_listed"]:
+    if inserted.is_listed:
         raise NotAllowed("customer_number: this number is on the do-not-call list", rule="do_not_call")
-    if row["task_id"] is None:
+    if inserted.task_id is None:
         raise Unavailable(
             f"The telephony provider {provider} takes no new calls. Its operator can change that: `ringback providers "
             f"resume {provider}`, or make another one the default",
             retry_after=_RETRY_AFTER_SECONDS,
         )
-    return tasks.AddedTask(row["task_id"], Queue.CALLS, tasks.dial_lane(provider))
+    return tasks.AddedTask(inserted.task_id, Queue.CALLS, tasks.dial_lane(provider))
 
 
 @dataclass(frozen=True, slots=True)
