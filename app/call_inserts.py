@@ -101,17 +101,15 @@ _COMPILED = Compiled(_INSERT)
 
 
 class CallInserter:
-    """Inserts calls for one process. Calls that come while a statement runs go together in the next one.
-
-    A commit costs as much for ten calls as for one, and most of a statement does, too.
-    """
+    """Inserts calls for one process. Calls that come while a statement runs go together in the next one, because a
+    statement and its commit cost little more for ten calls than for one (docs/benchmarks.md)."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
         self._waiting: list[tuple[CallInsert, _Result]] = []
         self._running: asyncio.Task[None] | None = None
         self._stuck: set[asyncio.Task[None]] = set()
-        """Statements that nothing waits for any longer but their own calls."""
+        """Statements that only their own calls still wait for."""
 
     async def insert(self, call: CallInsert) -> InsertedCall | None:
         """Insert the call, and commit that. None: its login has ended.
@@ -130,13 +128,13 @@ class CallInserter:
         running.add_done_callback(self._go_on)
         asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._go_on, running)
 
-    def _go_on(self, ended: "asyncio.Task[None]") -> None:
-        """Start what has come since `ended` was started. It has ended, or waits for a lock, such as that of a user who
-        is being deleted."""
-        self._stuck.discard(ended)
-        if not ended.done():
-            self._stuck.add(ended)
-        if self._running is ended:
+    def _go_on(self, before: "asyncio.Task[None]") -> None:
+        """Start what has come since `before` was started. It has ended, or waits for a lock."""
+        if before.done():
+            self._stuck.discard(before)
+        else:
+            self._stuck.add(before)
+        if self._running is before:
             self._running = None
             if self._waiting:
                 self._start()

@@ -31,6 +31,7 @@ DOMAIN = [
         "backups",
         "browser_logins",
         "call_ids",
+        "call_inserts",
         "call_lists",
         "call_lookups",
         "call_rules",
