@@ -200,6 +200,8 @@ class ProviderContract:
         # The telephone rings so long that the hangup comes first, even on a slow machine.
         order = replace(new_order(stage.patient_customer, agent), agent_ring_seconds=60)
         async with Following(stage.provider, order).placed() as call:
+            # Asterisk answers before it dials, and a call that was never dialed has no end.
+            await call.until(lambda event: event.status == CallStatus.RINGING)
             await stage.provider.hangup(call.ref)
             ended = await call.until_ended()
             assert ended.status == CallStatus.CANCELED
