@@ -34,7 +34,7 @@ _PERCENT = re.compile(rb"\[ *(\d+)%\]")
 # More processes than CPUs: tests wait for servers, timers and each other.
 _CPUS = os.cpu_count() or 2
 _TEST_PROCESSES = min(_CPUS + 1, 8)
-_ASTERISK_PROCESSES = 3
+_ASTERISK_PROCESSES = 2
 
 
 @dataclass
