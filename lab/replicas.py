@@ -33,6 +33,7 @@ class MovingAddress:
         self._target = target
 
     async def stop(self) -> None:
+        self._target = None  # for a connection that was accepted and is not served yet
         if self._server is not None:
             self._server.close()
         for relay in self._relays:

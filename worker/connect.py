@@ -46,7 +46,7 @@ async def _rejected(context: Context, task: ClaimedTask, provider: TelephonyProv
 
 
 async def _is_over(context: Context, task: ClaimedTask, provider: TelephonyProvider) -> bool:
-    """Whether the provider has the agent no longer on the line."""
+    """Whether the agent is no longer on the line, as far as the provider says."""
     async with context.db.transaction() as session:
         ref = await call_lookups.get_ref(session, task.call_id)
     try:
