@@ -148,12 +148,12 @@ class CallInserter:
                 await asyncio.gather(*(self._run([one]) for one in batch))
                 return
             for _, result in batch:
-                if not result.done():
+                if not result.done():  # done: whoever asked has been canceled
                     result.set_exception(error)
             return
         inserted = {row["call_id"]: InsertedCall(row["is_active"], row["is_listed"], row["task_id"]) for row in rows}
         for call, result in batch:
-            if not result.done():  # its client has gone
+            if not result.done():
                 result.set_result(inserted.get(call.call_id))
 
 

@@ -7,21 +7,8 @@ from time import time
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import (
-    call_ids,
-    call_inserts,
-    calls,
-    changes,
-    destinations,
-    dids,
-    idempotency,
-    metrics,
-    tasks,
-    tracing,
-    transcripts,
-    usage,
-)
-from app.call_inserts import CallInsert, CallInserter, InsertedCall
+from app import call_ids, calls, changes, destinations, dids, idempotency, metrics, tasks, tracing, transcripts, usage
+from app.call_inserts import CallInsert, CallInserter, InsertedCall, insert_in
 from app.call_rules import AppliedRules, RulesReader
 from app.calling_hours import next_opening
 from app.db import Database, after_commit
@@ -136,7 +123,7 @@ class CallCreator:
             of_did = reserved.provider
         provider = await self._choose_provider(of_did, prepared, session)
         call = _call(call_id, claims, prepared, provider, reserved)
-        task = _dial_task(await call_inserts.insert_in(session, call), provider)
+        task = _dial_task(await insert_in(session, call), provider)
         changes.note(session, call_id)
         if prepared.opens_at is not None and not order.wait_for_hours:
             hours = ", ".join(map(str, prepared.rules.hours))
