@@ -58,7 +58,7 @@ class StatementLog:
             if match := _DURATION.search(line):
                 found.append((float(match[1]), match[2]))
             elif found and line.startswith(("\t", " ")):
-                found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}")
+                found[-1] = (found[-1][0], f"{found[-1][1]} {line.strip()}".lstrip())
         return found
 
 
